@@ -1,1 +1,35 @@
-//! See the package description.
+//! The rules of Daybook: what may happen to users, teams, secrets and jobs, and who may make it happen.
+//!
+//! Everything here is pure: no IO, no clock, no randomness, no SQL, and nothing ever awaits (the `async` that
+//! [`cqrs_es::Aggregate`] asks for never yields). Ids, times and hashes come in with the command.
+
+mod access;
+mod caller;
+mod claim;
+mod event;
+mod ids;
+mod job;
+mod permission;
+mod personal;
+mod refusal;
+mod secret;
+mod team;
+mod text;
+mod user;
+
+pub use access::AccessEvent;
+pub use caller::{Actor, Caller, Denied, Guarded, UnknownActor};
+pub use claim::{ClaimEvent, ClaimKind};
+pub use event::{AGGREGATE_TYPES, Event, KNOWN_EVENTS, Undecodable};
+pub use ids::{JobId, SecretId, SessionId, TeamId, UserId};
+pub use job::{Ending, FailureReason, Job, JobCommand, JobError, JobEvent, JobStatus, LogDigest, Queue};
+pub use permission::{Permission, Permissions, ROLE_TABLE, Role, permission_matrix};
+pub use personal::Personal;
+pub use refusal::{Refusal, RefusalKind};
+pub use secret::{Secret, SecretCommand, SecretError, SecretEvent, Store};
+pub use team::{Team, TeamCommand, TeamError, TeamEvent};
+pub use text::{
+    ConcurrencyKey, Description, Email, Invalid, KindName, PersonName, Reason, SecretName, Tag, TeamName,
+    TeamSlug,
+};
+pub use user::{Register, User, UserCommand, UserError, UserEvent};

@@ -1,0 +1,47 @@
+//! Uniqueness is a stream (D3): whoever appends the next event of `claim/<keyed hash of the value>` holds the value.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::stored_names;
+
+/// What is claimed. It is part of what is hashed, so that a slug and an e-mail address never meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClaimKind {
+    /// A canonical e-mail address, in the whole instance.
+    Email,
+    /// A team's slug, in the whole instance.
+    TeamSlug,
+    /// A secret's name, within its team.
+    SecretName,
+    /// An idempotency key, within what its caller may do.
+    IdempotencyKey,
+}
+
+impl ClaimKind {
+    /// The name that goes into the hash.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Email => "email",
+            Self::TeamSlug => "team_slug",
+            Self::SecretName => "secret_name",
+            Self::IdempotencyKey => "idempotency_key",
+        }
+    }
+}
+
+/// What happens to a claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are named for what they hold")]
+pub enum ClaimEvent {
+    /// `owner_type/owner_id` now holds the value.
+    Claimed { kind: ClaimKind, owner_type: String, owner_id: String },
+    /// Nobody holds it any more.
+    Released {},
+    /// An idempotency key was used for a request with this fingerprint (hex SHA-256 of method, path and body); its effect
+    /// was the creation of `owner_type/owner_id`.
+    KeyUsed { fingerprint: String, owner_type: String, owner_id: String },
+}
+
+stored_names!(ClaimEvent { Claimed: "1", Released: "1", KeyUsed: "1" });

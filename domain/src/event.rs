@@ -1,0 +1,175 @@
+//! Every event there is, and how a stored one becomes one of them again.
+
+use cqrs_es::DomainEvent;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{AccessEvent, ClaimEvent, JobEvent, SecretEvent, TeamEvent, UserEvent};
+
+/// Gives an event enum its stored names and versions, and an aggregate its plumbing around a pure `decide`.
+macro_rules! stored_names {
+    ($event:ty { $($variant:ident: $version:literal),* $(,)? }) => {
+        impl $event {
+            /// Name and version of every event of this type, as stored.
+            pub(crate) const NAMES: &'static [(&'static str, &'static str)] = &[$((stringify!($variant), $version)),*];
+        }
+
+        impl cqrs_es::DomainEvent for $event {
+            fn event_type(&self) -> String {
+                match self { $(Self::$variant { .. } => stringify!($variant),)* }.to_owned()
+            }
+
+            fn event_version(&self) -> String {
+                match self { $(Self::$variant { .. } => $version,)* }.to_owned()
+            }
+        }
+    };
+}
+
+macro_rules! aggregate {
+    ($aggregate:ty, $name:literal, $command:ty, $event:ty, $error:ty) => {
+        impl cqrs_es::Aggregate for $aggregate {
+            const TYPE: &'static str = $name;
+            type Command = $command;
+            type Event = $event;
+            type Error = $error;
+            type Services = ();
+
+            async fn handle(
+                &mut self,
+                command: Self::Command,
+                (): &Self::Services,
+                sink: &cqrs_es::event_sink::EventSink<Self>,
+            ) -> Result<(), Self::Error> {
+                for event in self.decide(command)? {
+                    sink.write(event, self).await;
+                }
+                Ok(())
+            }
+
+            fn apply(&mut self, event: Self::Event) {
+                self.evolve(event);
+            }
+        }
+    };
+}
+
+pub(crate) use {aggregate, stored_names};
+
+/// Any event of the log.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Of a person's account.
+    User(UserEvent),
+    /// Of a team.
+    Team(TeamEvent),
+    /// Of a secret.
+    Secret(SecretEvent),
+    /// Of a job.
+    Job(JobEvent),
+    /// A fact without a decision: who saw or tried what.
+    Access(AccessEvent),
+    /// Who holds a unique value.
+    Claim(ClaimEvent),
+}
+
+/// The aggregate types an auditor meets, as stored.
+pub const AGGREGATE_TYPES: &[&str] = &["user", "team", "secret", "job", "access"];
+
+/// Aggregate type, event type and version of everything that can be decoded.
+pub const KNOWN_EVENTS: &[(&str, &[(&str, &str)])] = &[
+    ("user", UserEvent::NAMES),
+    ("team", TeamEvent::NAMES),
+    ("secret", SecretEvent::NAMES),
+    ("job", JobEvent::NAMES),
+    ("access", AccessEvent::NAMES),
+    ("claim", ClaimEvent::NAMES),
+];
+
+/// A stored event that this program cannot read: written by a newer one, or damaged.
+#[derive(Debug, thiserror::Error)]
+pub enum Undecodable {
+    /// The name and version are not among [`KNOWN_EVENTS`].
+    #[error("{aggregate_type} event {event_type} version {version} is not known to this version of Daybook")]
+    Unknown {
+        /// As stored.
+        aggregate_type: String,
+        /// As stored.
+        event_type: String,
+        /// As stored.
+        version: String,
+    },
+    /// The payload does not have the shape of its name and version.
+    #[error("{event_type} does not have its shape: {cause}")]
+    Shape {
+        /// As stored.
+        event_type: String,
+        /// What does not fit.
+        cause: serde_json::Error,
+    },
+}
+
+impl Event {
+    /// Reads a stored event.
+    ///
+    /// # Errors
+    /// [`Undecodable`] when the name, the version or the shape is not known.
+    pub fn decode(
+        aggregate_type: &str,
+        event_type: &str,
+        version: &str,
+        payload: Value,
+    ) -> Result<Self, Undecodable> {
+        let known = KNOWN_EVENTS
+            .iter()
+            .any(|(of, names)| *of == aggregate_type && names.contains(&(event_type, version)));
+        if !known {
+            return Err(Undecodable::Unknown {
+                aggregate_type: aggregate_type.to_owned(),
+                event_type: event_type.to_owned(),
+                version: version.to_owned(),
+            });
+        }
+        match aggregate_type {
+            "user" => shape(event_type, payload).map(Self::User),
+            "team" => shape(event_type, payload).map(Self::Team),
+            "secret" => shape(event_type, payload).map(Self::Secret),
+            "job" => shape(event_type, payload).map(Self::Job),
+            "access" => shape(event_type, payload).map(Self::Access),
+            _ => shape(event_type, payload).map(Self::Claim),
+        }
+    }
+
+    /// The name under which it is stored.
+    #[must_use]
+    pub fn event_type(&self) -> String {
+        match self {
+            Self::User(event) => event.event_type(),
+            Self::Team(event) => event.event_type(),
+            Self::Secret(event) => event.event_type(),
+            Self::Job(event) => event.event_type(),
+            Self::Access(event) => event.event_type(),
+            Self::Claim(event) => event.event_type(),
+        }
+    }
+}
+
+fn shape<E: DeserializeOwned>(event_type: &str, payload: Value) -> Result<E, Undecodable> {
+    serde_json::from_value(payload)
+        .map_err(|cause| Undecodable::Shape { event_type: event_type.to_owned(), cause })
+}
+
+/// Given / when / then for the tests of every aggregate.
+#[cfg(test)]
+pub(crate) mod testing {
+    use cqrs_es::Aggregate;
+
+    /// The aggregate after `events`.
+    pub(crate) fn given<A: Aggregate>(events: impl IntoIterator<Item = A::Event>) -> A {
+        let mut aggregate = A::default();
+        for event in events {
+            aggregate.apply(event);
+        }
+        aggregate
+    }
+}
