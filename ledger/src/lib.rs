@@ -1,1 +1,83 @@
-//! See the package description.
+//! The event log on PostgreSQL: append, read, follow, seal. Owns the connection pool, the migrator and the private server.
+//!
+//! Nothing outside this crate reads or writes the event table, and nothing outside knows what a transaction on it is. It
+//! knows nothing of users, secrets or jobs: events are names, versions and JSON to it.
+
+mod append;
+mod error;
+mod event;
+mod follow;
+mod lane;
+mod migrations;
+mod personal;
+mod read;
+mod seal;
+mod store;
+mod vault;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::sync::watch;
+
+pub use append::{Append, Appended};
+pub use error::{AppendError, LedgerError};
+pub use event::{Metadata, NewEvent, Recorded, StreamId};
+pub use follow::Follower;
+pub use seal::{DataKey, Keyring, SealError};
+pub use store::{Loaded, Store};
+
+/// How a [`Ledger`] uses its database.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Connections in the pool, besides the one that appends.
+    pub connections: u32,
+    /// How long a caller waits for a place in the append queue, and for a connection of the pool.
+    pub patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { connections: 16, patience: Duration::from_secs(5) }
+    }
+}
+
+/// The event log. Cheap to clone; all clones share one pool and one append lane, which ends with the last of them.
+#[derive(Clone)]
+pub struct Ledger {
+    pool: PgPool,
+    lane: lane::Lane,
+    head: watch::Receiver<i64>,
+    vault: Arc<vault::Vault>,
+}
+
+impl Ledger {
+    /// Uses the database at `connect`. Connections are made when they are needed: this neither waits nor fails when the server
+    /// is away. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn new(connect: PgConnectOptions, keyring: Keyring, options: &Options) -> Self {
+        let pool = PgPoolOptions::new()
+            .max_connections(options.connections)
+            .acquire_timeout(options.patience)
+            .connect_lazy_with(connect.clone());
+        let (lane, head) = lane::Lane::start(connect, options.patience);
+        let vault = Arc::new(vault::Vault::new(pool.clone(), keyring));
+        Self { pool, lane, head, vault }
+    }
+
+    /// Brings the database's tables up to this program's version. Several processes may do so at once.
+    ///
+    /// # Errors
+    /// The database is out of reach, or was migrated by another history of this program.
+    pub async fn migrate(&self) -> Result<(), LedgerError> {
+        migrations::migrator().run(&self.pool).await.map_err(LedgerError::Migration)
+    }
+
+    /// The pool, for tables that are not the event log.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}

@@ -1,0 +1,98 @@
+//! Appending: the way in.
+
+use chrono::{DateTime, Utc};
+
+use crate::error::{AppendError, LedgerError};
+use crate::event::{Metadata, NewEvent};
+use crate::seal::NewDataKey;
+use crate::{Ledger, StreamId};
+
+/// Events one append may hold.
+const MOST_EVENTS: usize = 5_000;
+/// Bytes of payload one append may hold.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// How often an append is sealed anew because somebody else made a subject's key first.
+const KEY_RACES: usize = 3;
+
+/// Events that are stored together or not at all, in this order. They may be of several streams.
+#[derive(Clone, Debug, Default)]
+pub struct Append {
+    /// The events; those of one stream with ascending, adjacent sequences.
+    pub events: Vec<NewEvent>,
+    /// What stands with each of them.
+    pub metadata: Metadata,
+    /// Keys that what they say is sealed with.
+    pub data_keys: Vec<NewDataKey>,
+}
+
+/// Where an append ended up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Position of its first event.
+    pub first: i64,
+    /// Position of its last event.
+    pub position: i64,
+    /// When it was recorded.
+    pub at: DateTime<Utc>,
+}
+
+impl Ledger {
+    /// Stores the events durably and answers with their positions. A caller who stops waiting has its events wholly stored or
+    /// not at all.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; nothing was stored unless it says that this is unknown.
+    pub async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        check(&append)?;
+        for _ in 0..KEY_RACES {
+            let mut sealed = append.clone();
+            let made = self.vault.seal_personal(&mut sealed).await.map_err(from_ledger)?;
+            let raced = made.iter().map(|key| key.name.clone()).collect::<Vec<_>>();
+            sealed.data_keys.extend(made);
+            match self.lane.append(sealed).await {
+                // The conflict may be about a key that somebody else has just made for the same subject.
+                Err(AppendError::Conflict) if !raced.is_empty() => {
+                    if self.vault.fetch(raced).await.map_err(from_ledger)?.is_empty() {
+                        return Err(AppendError::Conflict);
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(AppendError::Conflict)
+    }
+}
+
+fn from_ledger(error: LedgerError) -> AppendError {
+    match error {
+        LedgerError::Database(cause) => AppendError::Unavailable(cause.to_string()),
+        other @ (LedgerError::Migration(_) | LedgerError::Damaged { .. } | LedgerError::Seal(_)) => {
+            AppendError::Refused(other.to_string())
+        }
+    }
+}
+
+fn check(append: &Append) -> Result<(), AppendError> {
+    let refuse = |why: &str| Err(AppendError::Refused(why.to_owned()));
+    if append.events.is_empty() {
+        return refuse("an append needs at least one event");
+    }
+    if append.events.len() > MOST_EVENTS {
+        return refuse("an append holds at most 5000 events");
+    }
+    let mut last: std::collections::HashMap<&StreamId, i64> = std::collections::HashMap::new();
+    let mut bytes = 0;
+    for event in &append.events {
+        bytes += event.payload.to_string().len();
+        if event.sequence < 1 {
+            return refuse("sequences begin at 1");
+        }
+        match last.insert(&event.stream, event.sequence) {
+            Some(before) if before + 1 != event.sequence => {
+                return refuse("the sequences of a stream must be adjacent");
+            }
+            _ => {}
+        }
+    }
+    if bytes > MOST_BYTES { refuse("an append holds at most 16 MiB") } else { Ok(()) }
+}

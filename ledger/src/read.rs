@@ -1,0 +1,112 @@
+//! Reading: pages of the log, streams, single places.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{FromRow, Row};
+
+use crate::Ledger;
+use crate::error::LedgerError;
+use crate::event::{Metadata, Recorded, StreamId};
+
+/// Events of one page at most.
+pub(crate) const LARGEST_PAGE: i64 = 10_000;
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "select position, recorded_at, aggregate_type, aggregate_id, sequence, event_type, event_version, \
+             payload, metadata from events ",
+            $rest
+        )
+    };
+}
+
+impl FromRow<'_, PgRow> for Recorded {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let metadata: Json<HashMap<String, String>> = row.try_get("metadata")?;
+        Ok(Self {
+            position: row.try_get("position")?,
+            at: row.try_get("recorded_at")?,
+            stream: StreamId {
+                aggregate_type: row.try_get("aggregate_type")?,
+                aggregate_id: row.try_get("aggregate_id")?,
+            },
+            sequence: row.try_get("sequence")?,
+            event_type: row.try_get("event_type")?,
+            event_version: row.try_get("event_version")?,
+            payload: row.try_get::<Value, _>("payload")?,
+            metadata: Metadata::from_map(metadata.0),
+        })
+    }
+}
+
+impl Ledger {
+    /// The events after position `after`, in order: at most `limit` (and 10,000). Positions are dense and in commit order, so
+    /// nothing can appear later among what was read.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn read(&self, after: i64, limit: i64) -> Result<Vec<Recorded>, LedgerError> {
+        let query = sqlx::query_as(select!("where position > $1 order by position limit $2"));
+        Ok(query.bind(after).bind(limit.min(LARGEST_PAGE)).fetch_all(self.pool()).await?)
+    }
+
+    /// The events at these positions, in the order of the log; those that do not exist are left out.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn read_at(&self, positions: &[i64]) -> Result<Vec<Recorded>, LedgerError> {
+        let query = sqlx::query_as(select!("where position = any($1) order by position"));
+        Ok(query.bind(positions).fetch_all(self.pool()).await?)
+    }
+
+    /// The history of one stream after sequence `after`, at most `limit` (and 10,000) events, and none beyond position `up_to`.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: i64,
+        up_to: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<Recorded>, LedgerError> {
+        let query = sqlx::query_as(select!(
+            "where aggregate_type = $1 and aggregate_id = $2 and sequence > $3 and position <= $4 order by sequence limit $5"
+        ));
+        let query = query.bind(&stream.aggregate_type).bind(&stream.aggregate_id).bind(after);
+        let query = query.bind(up_to.unwrap_or(i64::MAX)).bind(limit.min(LARGEST_PAGE));
+        Ok(query.fetch_all(self.pool()).await?)
+    }
+
+    /// How many events a stream has.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn stream_length(&self, stream: &StreamId) -> Result<i64, LedgerError> {
+        let query = sqlx::query_scalar(
+            "select coalesce(max(sequence), 0) from events where aggregate_type = $1 and aggregate_id = $2",
+        );
+        Ok(query.bind(&stream.aggregate_type).bind(&stream.aggregate_id).fetch_one(self.pool()).await?)
+    }
+
+    /// The last position of the log; 0 when it is empty.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn head(&self) -> Result<i64, LedgerError> {
+        Ok(sqlx::query_scalar("select coalesce(max(position), 0) from events").fetch_one(self.pool()).await?)
+    }
+
+    /// The last position recorded at or before `moment`; 0 when there is none.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn position_at(&self, moment: DateTime<Utc>) -> Result<i64, LedgerError> {
+        Ok(sqlx::query_scalar("select position_at($1)").bind(moment).fetch_one(self.pool()).await?)
+    }
+}
