@@ -4,6 +4,7 @@
 //! knows nothing of users, secrets or jobs: events are names, versions and JSON to it.
 
 mod append;
+mod digest;
 mod error;
 mod event;
 mod follow;
@@ -23,10 +24,11 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::watch;
 
 pub use append::{Append, Appended};
+pub use digest::{Sha256, random_token};
 pub use error::{AppendError, LedgerError};
 pub use event::{Metadata, NewEvent, Recorded, StreamId};
 pub use follow::Follower;
-pub use seal::{DataKey, Keyring, SealError};
+pub use seal::{DataKey, Keyring, NewDataKey, SealError};
 pub use store::{Loaded, Store};
 
 /// How a [`Ledger`] uses its database.

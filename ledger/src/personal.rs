@@ -4,6 +4,7 @@
 //! `{"erased": true, "subject": id}` once the subject's key is gone. In metadata it is the fields `ip` and `user_agent`, whose
 //! subject is the field `subject`.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -66,10 +67,9 @@ impl Vault {
         let mut keys = self.fetch(subjects.iter().map(|subject| key_name(subject))).await?;
         let mut made = vec![];
         for subject in subjects {
-            let name = key_name(subject);
-            if !keys.contains_key(&name) {
-                let (key, new) = self.make(&name)?;
-                keys.insert(name, key);
+            if let Entry::Vacant(vacant) = keys.entry(key_name(subject)) {
+                let (key, new) = self.make(vacant.key())?;
+                vacant.insert(key);
                 made.push(new);
             }
         }

@@ -58,7 +58,7 @@ fn key_id_of(domain: &str, bytes: &[u8]) -> KeyId {
     id
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

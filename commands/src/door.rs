@@ -1,0 +1,158 @@
+//! The one door. It does what `CqrsFramework` does, in the open: load, handle, collect, commit (D1).
+
+use cqrs_es::event_sink::EventSink;
+use cqrs_es::{AggregateError, EventStore};
+use domain::{Guarded, Refusal};
+use ledger::{Append, AppendError, Loaded, NewDataKey, NewEvent, Store, StreamId};
+
+use crate::idempotency::HeldKey;
+use crate::{CommandError, Commands, Context};
+
+/// How often a command is decided anew because somebody else changed the same stream meanwhile.
+const MOST_TRIES: usize = 8;
+
+/// What a command led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Executed {
+    /// The aggregate it is about; after a replay the one that was made the first time.
+    pub id: String,
+    /// The log's position after it. `None`: nothing changed, because things already are as asked.
+    pub position: Option<i64>,
+    /// Events in the aggregate's stream; the entity tag. After a replay 0: ask the view as of `position`.
+    pub sequence: i64,
+    /// Whether this is the answer to an earlier request with the same idempotency key.
+    pub replayed: bool,
+}
+
+/// A command ready to be decided, and what is to be stored together with its events.
+pub(crate) struct Prepared<C> {
+    pub(crate) command: C,
+    pub(crate) alongside: Vec<NewEvent>,
+    pub(crate) data_keys: Vec<NewDataKey>,
+}
+
+impl<C> Prepared<C> {
+    pub(crate) fn alone(command: C) -> Self {
+        Self { command, alongside: vec![], data_keys: vec![] }
+    }
+}
+
+impl Commands {
+    /// Gives `command` to the aggregate `id`: authorise, load, decide, append. A conflict is retried a bounded number of times.
+    /// `expected` is the stream's length the caller knows (from an entity tag).
+    ///
+    /// # Errors
+    /// See [`CommandError`]; nothing was changed unless it says that this is unknown.
+    pub async fn execute<A>(
+        &self,
+        context: &Context,
+        id: impl ToString + Send,
+        expected: Option<i64>,
+        command: A::Command,
+    ) -> Result<Executed, CommandError>
+    where
+        A: Guarded<Services = ()>,
+        A::Command: Clone + Send + Sync,
+        A::Error: Refusal,
+    {
+        let prepare = async |_: &A| Ok(Prepared::alone(command.clone()));
+        self.execute_with::<A>(context, &id.to_string(), expected, prepare).await
+    }
+
+    /// As [`Commands::execute`], for commands that depend on the aggregate's state or are stored together with other events:
+    /// `prepare` is asked anew at each try.
+    pub(crate) async fn execute_with<A>(
+        &self,
+        context: &Context,
+        id: &str,
+        expected: Option<i64>,
+        prepare: impl AsyncFn(&A) -> Result<Prepared<A::Command>, CommandError>,
+    ) -> Result<Executed, CommandError>
+    where
+        A: Guarded<Services = ()>,
+        A::Error: Refusal,
+    {
+        let held = match self.hold_key(context, A::TYPE).await? {
+            Ok(held) => held,
+            Err(earlier) => return Ok(replay(earlier.owner_id, earlier.position)),
+        };
+        let store = Store::<A>::new(&self.ledger);
+        for _ in 0..MOST_TRIES {
+            let loaded = store.load_aggregate(id).await?;
+            if expected.is_some_and(|expected| expected != loaded.sequence) {
+                return Err(CommandError::Stale { present: loaded.sequence });
+            }
+            let prepared = prepare(&loaded.aggregate).await?;
+            match self.decide(context, loaded, prepared, held.as_ref()).await {
+                Err(CommandError::Append(AppendError::Conflict)) => {}
+                outcome => return outcome,
+            }
+            if let Some(held) = &held
+                && let Some(earlier) = self.earlier(held).await?
+            {
+                return Ok(replay(earlier.owner_id, earlier.position));
+            }
+        }
+        Err(CommandError::Contended)
+    }
+
+    async fn decide<A>(
+        &self,
+        context: &Context,
+        mut loaded: Loaded<A>,
+        prepared: Prepared<A::Command>,
+        held: Option<&HeldKey>,
+    ) -> Result<Executed, CommandError>
+    where
+        A: Guarded<Services = ()>,
+        A::Error: Refusal,
+    {
+        let id = loaded.id.clone();
+        let mut events = decided(context, &mut loaded, prepared.command).await?;
+        let sequence = loaded.sequence + events.len() as i64;
+        if events.is_empty() && prepared.alongside.is_empty() {
+            return Ok(Executed { id, position: None, sequence, replayed: false });
+        }
+        events.extend(prepared.alongside);
+        if let Some(held) = held {
+            events.push(held.used_for(&StreamId::new(A::TYPE, &id))?);
+        }
+        let append = Append { events, metadata: context.metadata(), data_keys: prepared.data_keys };
+        let appended = self.ledger.append(append).await?;
+        Ok(Executed { id, position: Some(appended.position), sequence, replayed: false })
+    }
+}
+
+fn replay(id: String, position: i64) -> Executed {
+    Executed { id, position: Some(position), sequence: 0, replayed: true }
+}
+
+/// The events with which a new aggregate `id` answers `command`, for storing alongside another's.
+pub(crate) async fn first_events<A>(
+    context: &Context,
+    id: impl ToString,
+    command: A::Command,
+) -> Result<Vec<NewEvent>, CommandError>
+where
+    A: Guarded<Services = ()>,
+    A::Error: Refusal,
+{
+    let mut fresh = Loaded { id: id.to_string(), aggregate: A::default(), sequence: 0 };
+    decided(context, &mut fresh, command).await
+}
+
+async fn decided<A>(
+    context: &Context,
+    loaded: &mut Loaded<A>,
+    command: A::Command,
+) -> Result<Vec<NewEvent>, CommandError>
+where
+    A: Guarded<Services = ()>,
+    A::Error: Refusal,
+{
+    loaded.aggregate.admit(&command, &context.caller)?;
+    let sink = EventSink::default();
+    loaded.aggregate.handle(command, &(), &sink).await.map_err(AggregateError::UserError)?;
+    let events = sink.collect().await;
+    loaded.next_events(&events).map_err(|error| CommandError::Event(error.to_string()))
+}

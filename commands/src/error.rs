@@ -1,0 +1,121 @@
+//! How a command can end other than well.
+
+use cqrs_es::AggregateError;
+use domain::{ClaimKind, Denied, Refusal};
+use ledger::{AppendError, LedgerError, SealError};
+
+use crate::passwords::PasswordError;
+
+/// Why a command changed nothing (or, where an [`AppendError`] says so, why that is not known).
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The caller may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The aggregate decided against it.
+    #[error("{0}")]
+    Refused(Box<dyn Refusal>),
+    /// A value that must be unique is somebody else's.
+    #[error("the {} is taken", .0.as_str())]
+    Taken(ClaimKind),
+    /// The caller based the command on an older version.
+    #[error("the present version is {present}")]
+    Stale {
+        /// Events in the stream.
+        present: i64,
+    },
+    /// Others kept changing the same thing; nothing was stored.
+    #[error("too many others are changing the same thing")]
+    Contended,
+    /// The idempotency key was used for another request.
+    #[error("this idempotency key was used for another request")]
+    KeyReused,
+    /// The first request with this idempotency key is still being answered.
+    #[error("the first request with this idempotency key is still being answered")]
+    KeyInUse,
+    /// No hash could be made in time.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The log could not take it.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The log could not be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Something could not be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// A stored event does not have its shape, or an event cannot be written.
+    #[error("an event cannot be read or written: {0}")]
+    Event(String),
+}
+
+impl CommandError {
+    /// The business refusal's code, if it is one.
+    #[must_use]
+    pub fn refusal_code(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.code()),
+            _ => None,
+        }
+    }
+
+    /// Whether trying again later may help.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Contended | Self::Password(_) | Self::Ledger(LedgerError::Database(_)) => true,
+            Self::Append(error) => error.is_passing(),
+            _ => false,
+        }
+    }
+}
+
+/// From loading or handling an aggregate: appends do not come this way.
+impl<E: Refusal> From<AggregateError<E>> for CommandError {
+    fn from(error: AggregateError<E>) -> Self {
+        match error {
+            AggregateError::UserError(refusal) => Self::Refused(Box::new(refusal)),
+            AggregateError::AggregateConflict => Self::Contended,
+            AggregateError::DatabaseConnectionError(cause) => {
+                Self::Append(AppendError::Unavailable(cause.to_string()))
+            }
+            AggregateError::DeserializationError(cause) => Self::Event(cause.to_string()),
+            // postgres-es reports a lost pool or connection this way.
+            AggregateError::UnexpectedError(cause) => {
+                Self::Append(AppendError::Unavailable(cause.to_string()))
+            }
+        }
+    }
+}
+
+/// Why a secret's value was not given out.
+#[derive(Debug, thiserror::Error)]
+pub enum RevealError {
+    /// The caller may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The value cannot be opened. Says which secret and why, never what.
+    #[error(transparent)]
+    Sealed(SealError),
+    /// The key could not be fetched.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The reading could not be recorded, so there is no value.
+    #[error("the reading could not be recorded: {0}")]
+    Unrecorded(#[from] CommandError),
+}
+
+/// Why nobody was signed in.
+#[derive(Debug, thiserror::Error)]
+pub enum SignInError {
+    /// Unknown address or wrong password: which one is not told.
+    #[error("the e-mail address or the password is wrong")]
+    Wrong,
+    /// No hash could be checked in time.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The attempt could not be recorded, so there is no answer.
+    #[error("the attempt could not be recorded: {0}")]
+    Unrecorded(#[from] CommandError),
+}

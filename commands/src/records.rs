@@ -1,0 +1,36 @@
+//! Access records (D4): facts without a decision, each in a stream of its own.
+
+use cqrs_es::DomainEvent;
+use domain::AccessEvent;
+use ledger::{Append, NewEvent, StreamId};
+use uuid::Uuid;
+
+use crate::{CommandError, Commands, Context};
+
+impl Commands {
+    /// Records that somebody saw or tried something; answers with the position once that is durable. "No record, no
+    /// answer": callers wait for this before they give anything out.
+    ///
+    /// # Errors
+    /// The log could not take it in time; then nothing may be given out.
+    pub async fn record(&self, context: &Context, event: &AccessEvent) -> Result<i64, CommandError> {
+        self.record_as(Uuid::now_v7(), context, event).await
+    }
+
+    pub(crate) async fn record_as(
+        &self,
+        id: Uuid,
+        context: &Context,
+        event: &AccessEvent,
+    ) -> Result<i64, CommandError> {
+        let event = NewEvent {
+            stream: StreamId::new("access", id),
+            sequence: 1,
+            event_type: event.event_type(),
+            event_version: event.event_version(),
+            payload: serde_json::to_value(event).map_err(|error| CommandError::Event(error.to_string()))?,
+        };
+        let append = Append { events: vec![event], metadata: context.metadata(), data_keys: vec![] };
+        Ok(self.ledger.append(append).await?.position)
+    }
+}

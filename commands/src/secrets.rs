@@ -1,0 +1,218 @@
+//! Secrets: sealed before they become events (D8), recorded before they leave (D4).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::{DateTime, Utc};
+use domain::{
+    AccessEvent, ClaimKind, Description, JobId, Permission, Reason, Secret, SecretCommand, SecretId,
+    SecretName, Store, Tag, TeamId,
+};
+use ledger::{NewDataKey, SealError, StreamId};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::door::{Executed, Prepared};
+use crate::error::RevealError;
+use crate::{CommandError, Commands, Context};
+
+/// What a new secret is.
+#[derive(Clone, Debug)]
+pub struct NewSecret {
+    /// Unique in the team.
+    pub name: SecretName,
+    /// What it is for.
+    pub description: Description,
+    /// Labels.
+    pub tags: Vec<Tag>,
+    /// When it should be replaced.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// A sealed value as the log or a view has it.
+#[derive(Clone, Debug)]
+pub struct SealedSecret {
+    /// Which secret.
+    pub id: SecretId,
+    /// Whose it is.
+    pub team_id: TeamId,
+    /// Which version of the value.
+    pub version: u32,
+    /// Base64 of the sealed value.
+    pub sealed: String,
+}
+
+fn key_name(id: SecretId, version: u32) -> String {
+    format!("secret/{id}/{version}")
+}
+
+/// What a value is sealed for: it opens for this secret and this version only.
+fn place(id: SecretId, version: u32) -> String {
+    format!("secret {id} version {version} value")
+}
+
+impl Commands {
+    /// Keeps a new secret of the caller's team, at version 1.
+    ///
+    /// # Errors
+    /// [`CommandError::Taken`] when the team has a secret of this name.
+    pub async fn store_secret(
+        &self,
+        context: &Context,
+        new: &NewSecret,
+        value: &Zeroizing<String>,
+    ) -> Result<Executed, CommandError> {
+        let id = SecretId(Uuid::now_v7());
+        let team_id = context.caller.team.ok_or(domain::Denied::NotFound)?;
+        let prepare = async |_: &Secret| {
+            let (sealed, key) = self.seal_value(id, 1, value)?;
+            let team = team_id.to_string();
+            let name = [team.as_str(), new.name.as_str()];
+            let claim = self.claim(ClaimKind::SecretName, &name, &StreamId::new("secret", id)).await?;
+            Ok(Prepared {
+                command: SecretCommand::Store(Store {
+                    team_id,
+                    name: new.name.clone(),
+                    description: new.description.clone(),
+                    tags: new.tags.clone(),
+                    expires_at: new.expires_at,
+                    sealed,
+                }),
+                alongside: vec![claim],
+                data_keys: vec![key],
+            })
+        };
+        self.execute_with::<Secret>(context, &id.to_string(), None, prepare).await
+    }
+
+    /// Gives a secret its next value.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; [`CommandError::Stale`] when `expected` is not the stream's length.
+    pub async fn change_secret_value(
+        &self,
+        context: &Context,
+        id: SecretId,
+        expected: Option<i64>,
+        value: &Zeroizing<String>,
+    ) -> Result<Executed, CommandError> {
+        let prepare = async |secret: &Secret| {
+            let version = secret.next_version();
+            let (sealed, key) = self.seal_value(id, version, value)?;
+            Ok(Prepared {
+                command: SecretCommand::ChangeValue { version, sealed },
+                alongside: vec![],
+                data_keys: vec![key],
+            })
+        };
+        self.execute_with::<Secret>(context, &id.to_string(), expected, prepare).await
+    }
+
+    /// Puts a secret away and frees its name.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn delete_secret(
+        &self,
+        context: &Context,
+        id: SecretId,
+        expected: Option<i64>,
+    ) -> Result<Executed, CommandError> {
+        let prepare = async |secret: &Secret| {
+            let mut prepared = Prepared::alone(SecretCommand::Delete);
+            if let Some((team, name)) = secret.held_name() {
+                let released = self.release(ClaimKind::SecretName, &[&team.to_string(), name]).await?;
+                prepared.alongside.push(released);
+            }
+            Ok(prepared)
+        };
+        self.execute_with::<Secret>(context, &id.to_string(), expected, prepare).await
+    }
+
+    fn seal_value(
+        &self,
+        id: SecretId,
+        version: u32,
+        value: &str,
+    ) -> Result<(String, NewDataKey), CommandError> {
+        let (key, new) = self.ledger.new_data_key(&key_name(id, version))?;
+        let sealed = key.seal(&place(id, version), value.as_bytes())?;
+        Ok((BASE64.encode(sealed), new))
+    }
+
+    /// A value in clear, for the caller. The reading is recorded durably before this returns; without the record there is no value.
+    ///
+    /// # Errors
+    /// See [`RevealError`].
+    pub async fn reveal_secret(
+        &self,
+        context: &Context,
+        secret: &SealedSecret,
+        reason: Option<&Reason>,
+    ) -> Result<Zeroizing<String>, RevealError> {
+        context.caller.require_in(Some(secret.team_id), Permission::SecretsReveal)?;
+        let value = self.open_value(secret).await?;
+        let record = AccessEvent::SecretRevealed {
+            secret_id: secret.id,
+            version: secret.version,
+            reason: reason.map(ToString::to_string),
+        };
+        self.record(context, &record).await?;
+        Ok(value)
+    }
+
+    /// A value in clear, for the process of a job; recorded likewise.
+    ///
+    /// # Errors
+    /// See [`RevealError`].
+    pub async fn use_secret(
+        &self,
+        context: &Context,
+        secret: &SealedSecret,
+        job_id: JobId,
+        attempt: u32,
+    ) -> Result<Zeroizing<String>, RevealError> {
+        context.caller.require_in(Some(secret.team_id), Permission::SecretsReveal)?;
+        let value = self.open_value(secret).await?;
+        let record =
+            AccessEvent::SecretUsed { secret_id: secret.id, version: secret.version, job_id, attempt };
+        self.record(context, &record).await?;
+        Ok(value)
+    }
+
+    async fn open_value(&self, secret: &SealedSecret) -> Result<Zeroizing<String>, RevealError> {
+        let place = place(secret.id, secret.version);
+        let malformed = || RevealError::Sealed(SealError::Malformed { what: place.clone() });
+        let key = self.ledger.data_key(&key_name(secret.id, secret.version)).await?;
+        let key = key.ok_or_else(|| RevealError::Sealed(SealError::Destroyed { what: place.clone() }))?;
+        let sealed = BASE64.decode(&secret.sealed).map_err(|_| malformed())?;
+        let plain = key.open(&place, &sealed).map_err(RevealError::Sealed)?;
+        let text = std::str::from_utf8(&plain).map_err(|_| malformed())?;
+        Ok(Zeroizing::new(text.to_owned()))
+    }
+
+    /// The sealed value of a past version, from the log.
+    ///
+    /// # Errors
+    /// The log could not be read. `None`: there never was such a version.
+    pub async fn sealed_version(
+        &self,
+        id: SecretId,
+        team_id: TeamId,
+        version: u32,
+    ) -> Result<Option<SealedSecret>, CommandError> {
+        // Each version is one event, so version n is at sequence n or later (deletions lie between).
+        let stream = StreamId::new("secret", id);
+        let recorded = self.ledger.read_stream(&stream, i64::from(version) - 1, None, 10_000).await?;
+        for event in recorded {
+            let event = serde_json::from_value(event.payload)
+                .map_err(|error: serde_json::Error| CommandError::Event(error.to_string()))?;
+            let sealed = match event {
+                domain::SecretEvent::SecretStored { sealed, .. } if version == 1 => sealed,
+                domain::SecretEvent::SecretValueChanged { version: at, sealed } if at == version => sealed,
+                _ => continue,
+            };
+            return Ok(Some(SealedSecret { id, team_id, version, sealed }));
+        }
+        Ok(None)
+    }
+}
