@@ -1,1 +1,5 @@
 //! The edge.
+
+pub mod config;
+pub mod keys;
+pub mod tokens;
