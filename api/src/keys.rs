@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use zeroize::Zeroize;
 
-use crate::config::{Hidden, MIN_JWT_SECRET_CHARS, Settings, wipe};
+use crate::config::{Hidden, MIN_JWT_SECRET_CHARS, Settings};
 use crate::tokens::{RandomError, random};
 
 /// No key file is anywhere near this long; more is not read.
@@ -46,7 +47,7 @@ impl std::fmt::Debug for EncryptionKey {
 
 impl Drop for EncryptionKey {
     fn drop(&mut self) {
-        wipe(&mut self.0);
+        self.0.zeroize();
     }
 }
 
@@ -134,7 +135,7 @@ pub(crate) fn decode_encryption_key(text: &str) -> Option<[u8; 32]> {
     let url_safe = unpadded.replace('+', "-").replace('/', "_");
     let mut bytes = URL_SAFE_NO_PAD.decode(url_safe).ok()?;
     let key = bytes.as_slice().try_into().ok();
-    wipe(&mut bytes);
+    bytes.zeroize();
     key
 }
 
@@ -153,7 +154,7 @@ fn is_encryption_key(text: &str) -> bool {
 fn new_key() -> Result<Hidden, RandomError> {
     let mut bytes = random::<32>()?;
     let text = Hidden::new(STANDARD.encode(bytes));
-    wipe(&mut bytes);
+    bytes.zeroize();
     Ok(text)
 }
 
@@ -198,7 +199,7 @@ fn read_key(path: &Path) -> Result<Option<Hidden>, KeysError> {
     let mut text = String::new();
     file.take(MAX_KEY_FILE_BYTES).read_to_string(&mut text).map_err(io_error("read", path))?;
     let key = Hidden::new(text.trim_end_matches(['\r', '\n']));
-    wipe(&mut text.into_bytes());
+    text.zeroize();
     Ok(Some(key))
 }
 

@@ -19,6 +19,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, VerificationAlgorithm};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use zeroize::Zeroize;
 
 /// Issuer and audience of every token.
 const NAME: &str = "daybook";
@@ -235,7 +236,7 @@ impl Key {
             decoding: DecodingKey::from_ed_der(&public),
             public,
         };
-        crate::config::wipe(&mut seed);
+        seed.zeroize();
         Ok(key)
     }
 

@@ -1,12 +1,10 @@
 //! Text that must not reach a log, an error message or a core of memory longer than needed.
 
 use std::fmt;
-use std::hint::black_box;
+
+use zeroize::Zeroize;
 
 /// A configured secret. `Debug` hides it, there is no `Display`, and its memory is overwritten when it goes.
-///
-/// The overwriting is best effort: `forbid(unsafe_code)` rules out volatile writes, so the compiler is only
-/// kept from dropping it by `black_box`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hidden(String);
 
@@ -30,14 +28,8 @@ impl fmt::Debug for Hidden {
 
 impl Drop for Hidden {
     fn drop(&mut self) {
-        wipe(&mut std::mem::take(&mut self.0).into_bytes());
+        self.0.zeroize();
     }
-}
-
-/// Overwrites bytes with zeroes.
-pub(crate) fn wipe(bytes: &mut [u8]) {
-    bytes.fill(0);
-    black_box(bytes);
 }
 
 #[cfg(test)]
@@ -48,12 +40,5 @@ mod tests {
     fn debug_shows_nothing_of_the_secret() {
         let shown = format!("{:?}", Some(Hidden::new("correct horse")));
         assert_eq!(shown, "Some([hidden])");
-    }
-
-    #[test]
-    fn wiping_leaves_zeroes() {
-        let mut bytes = *b"secret";
-        wipe(&mut bytes);
-        assert_eq!(bytes, [0; 6]);
     }
 }

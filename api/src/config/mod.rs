@@ -11,7 +11,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 pub use hidden::Hidden;
-pub(crate) use hidden::wipe;
 pub(crate) use parse::MIN_JWT_SECRET_CHARS;
 use sources::Reader;
 pub use sources::Sources;
