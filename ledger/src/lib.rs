@@ -11,6 +11,7 @@ mod follow;
 mod lane;
 mod migrations;
 mod personal;
+pub mod private;
 mod read;
 mod seal;
 mod store;
