@@ -1,1 +1,3 @@
-//! Jobs.
+//! Jobs: what can run, and running one attempt of it.
+
+pub mod mask;
