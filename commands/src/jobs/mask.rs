@@ -63,6 +63,8 @@ pub struct TooLarge;
 pub struct Patterns {
     plain: Option<Search>,
     encoded: Option<Search>,
+    /// The bytes some pattern begins with.
+    begins: [bool; 256],
 }
 
 impl Patterns {
@@ -79,7 +81,11 @@ impl Patterns {
                 add_encoded(form, &mut encoded);
             }
         }
-        Ok(Self { plain: Search::new(&plain)?, encoded: Search::new(&encoded)? })
+        let mut begins = [false; 256];
+        for first in plain.iter().chain(&encoded).filter_map(|pattern| pattern.first()) {
+            begins[usize::from(*first)] = true;
+        }
+        Ok(Self { plain: Search::new(&plain)?, encoded: Search::new(&encoded)?, begins })
     }
 
     /// The whole text masked at once.
@@ -198,10 +204,15 @@ impl Masker {
         }
         let patterns = Arc::clone(&self.patterns);
         self.held.reserve(bytes.len());
-        for byte in bytes {
-            self.held.push(*byte);
-            self.step_plain(&patterns, *byte);
-            self.step_encoded(&patterns, *byte);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            rest = self.skip(&patterns, rest);
+            if let Some((byte, after)) = rest.split_first() {
+                self.held.push(*byte);
+                self.step_plain(&patterns, *byte);
+                self.step_encoded(&patterns, *byte);
+                rest = after;
+            }
         }
         let certain = self.certain(&patterns);
         self.release(certain, out);
@@ -216,6 +227,19 @@ impl Masker {
     /// Bytes of the stream taken so far.
     fn position(&self) -> usize {
         self.offset + self.held.len()
+    }
+
+    /// Between matches, passes over what no pattern begins with.
+    fn skip<'a>(&mut self, patterns: &Patterns, bytes: &'a [u8]) -> &'a [u8] {
+        let idle = |search: &Option<Search>, state| search.as_ref().map(|search| search.start) == state;
+        if !idle(&patterns.plain, self.plain) || !idle(&patterns.encoded, self.encoded) {
+            return bytes;
+        }
+        let length = bytes.iter().position(|byte| patterns.begins[usize::from(*byte)]).unwrap_or(bytes.len());
+        let (passed, rest) = bytes.split_at(length);
+        self.held.extend_from_slice(passed);
+        self.last_break = 0;
+        rest
     }
 
     fn step_plain(&mut self, patterns: &Patterns, byte: u8) {
