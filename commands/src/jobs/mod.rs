@@ -1,4 +1,12 @@
 //! Jobs: what can run, and running one attempt of it.
 
+mod folder;
 pub mod lines;
 pub mod mask;
+mod output;
+pub mod process;
+mod program;
+mod result;
+pub mod watchdog;
+
+pub use folder::sweep;

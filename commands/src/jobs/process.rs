@@ -1,0 +1,347 @@
+//! Running one attempt of a job: a process, its surroundings, its output and its end.
+//!
+//! The process gets its secrets, the kind's plain variables, `PATH` (the worker's own), `HOME` (a fresh folder, where it also starts
+//! unless the attempt names another, removed afterwards), `DAYBOOK_JOB_ID`, `DAYBOOK_ATTEMPT` and `DAYBOOK_RESULT`, and nothing else of the
+//! worker's environment. Its standard input is empty. It leads a process group of its own, to which every signal goes: SIGTERM on cancel, timeout
+//! and hand-back, SIGKILL after the grace, and SIGKILL for whatever is left of the group once the leader has ended. A process that left
+//! the group (`setsid`) is not followed; it can delay the end by [`DRAIN`] only.
+//!
+//! Jobs run as the user Daybook runs as. If that is root, so do the jobs: run Daybook as an unprivileged user where kinds are not
+//! fully trusted.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use super::folder::Folder;
+pub use super::lines::{Output, Stream};
+use super::lines::Budget;
+use super::mask::{Patterns, SecretText};
+use super::output::{Notes, Pumps};
+use super::watchdog::Watchdog;
+use super::{program, result};
+
+/// How long output is still read after the process group is dead, when a process that left the group keeps it open.
+pub const DRAIN: Duration = Duration::from_secs(2);
+
+/// How long the kernel may take to end a process after SIGKILL. One that hangs in a dead disk takes longer and is given up.
+const REAP: Duration = Duration::from_secs(10);
+
+/// `PATH` of a worker that has none.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// One attempt of a job.
+pub struct Attempt {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Variables that hold secrets; their values are masked in the output and in the result.
+    pub env: Vec<(String, SecretText)>,
+    /// Other variables.
+    pub plain_env: Vec<(String, String)>,
+    /// Where it starts; its fresh HOME if none.
+    pub directory: Option<PathBuf>,
+    /// `DAYBOOK_JOB_ID`.
+    pub job_id: Uuid,
+    /// `DAYBOOK_ATTEMPT`, from 1.
+    pub attempt: u32,
+    /// How long it may run.
+    pub timeout: Duration,
+    /// Lines of output to keep; the rest is counted.
+    pub max_lines: u64,
+    /// From SIGTERM to SIGKILL.
+    pub grace: Duration,
+    /// Where the fresh folder is made.
+    pub working_root: PathBuf,
+}
+
+/// Why a running attempt is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// Somebody cancelled the job.
+    Cancel,
+    /// The worker stops; another one will run the job again.
+    HandBack,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself.
+    Exited {
+        /// 0 to 255; 0 means success.
+        code: i32,
+    },
+    /// By a signal that was not ours.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// It ran longer than it may.
+    TimedOut,
+    /// See [`StopReason::Cancel`].
+    Cancelled,
+    /// See [`StopReason::HandBack`].
+    HandedBack,
+    /// It never ran.
+    CouldNotStart {
+        /// A sentence for whoever asked for the job.
+        error: String,
+    },
+}
+
+impl From<StopReason> for Ending {
+    fn from(reason: StopReason) -> Self {
+        match reason {
+            StopReason::Cancel => Self::Cancelled,
+            StopReason::HandBack => Self::HandedBack,
+        }
+    }
+}
+
+/// What is left of an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// How it ended.
+    pub ending: Ending,
+    /// What it wrote to `DAYBOOK_RESULT`, if it ended by itself or by a foreign signal.
+    pub result: Option<serde_json::Value>,
+    /// Lines of output that were not kept.
+    pub dropped_lines: u64,
+}
+
+impl Finished {
+    fn without_process(ending: Ending) -> Self {
+        Self { ending, result: None, dropped_lines: 0 }
+    }
+}
+
+/// Runs one attempt to its end and sends what it says to `output`, which may be bounded: a slow reader slows the process down, but
+/// delays neither its timeout nor a stop. A reader that takes nothing for 30 seconds after the end loses the rest.
+///
+/// `stop` ends the attempt early; if its sender is dropped, nothing does. If the future is dropped, the process group is killed.
+pub async fn run(
+    attempt: Attempt,
+    watchdog: &Watchdog,
+    output: mpsc::Sender<Output>,
+    stop: watch::Receiver<Option<StopReason>>,
+) -> Finished {
+    let stopped = *stop.borrow();
+    if let Some(reason) = stopped {
+        return Finished::without_process(reason.into());
+    }
+    match Prepared::new(attempt).await {
+        Ok(prepared) => prepared.run(watchdog, output, stop).await,
+        Err(error) => Finished::without_process(Ending::CouldNotStart { error }),
+    }
+}
+
+/// An attempt with everything it needs but the process.
+struct Prepared {
+    attempt: Attempt,
+    patterns: Arc<Patterns>,
+    folder: Folder,
+}
+
+impl Prepared {
+    async fn new(attempt: Attempt) -> Result<Self, String> {
+        spawn_blocking(move || Self::make(attempt)).await.map_err(|error| format!("preparing the job failed: {error}"))?
+    }
+
+    fn make(attempt: Attempt) -> Result<Self, String> {
+        if let Some((name, _)) = attempt.env.iter().find(|(_, value)| value.expose().contains('\0')) {
+            return Err(format!("the secret for `{name}` holds a NUL byte, which an environment variable cannot"));
+        }
+        let values = attempt.env.iter().map(|(_, value)| value.expose().as_bytes());
+        let patterns = Arc::new(Patterns::new(values).map_err(|error| error.to_string())?);
+        let folder = Folder::create(&attempt.working_root).map_err(|error| format!("the job's folder could not be made: {error}"))?;
+        Ok(Self { attempt, patterns, folder })
+    }
+
+    async fn run(
+        self,
+        watchdog: &Watchdog,
+        output: mpsc::Sender<Output>,
+        stop: watch::Receiver<Option<StopReason>>,
+    ) -> Finished {
+        let finished = match self.spawn() {
+            Ok(child) => self.follow(child, watchdog, output, stop).await,
+            Err(error) => Finished::without_process(Ending::CouldNotStart { error }),
+        };
+        // Removing a large folder takes its time; the runtime's threads are not for that.
+        if spawn_blocking(move || drop(self.folder)).await.is_err() {
+            tracing::warn!("removing a job's folder failed");
+        }
+        finished
+    }
+
+    fn spawn(&self) -> Result<Child, String> {
+        let path = std::env::var("PATH").ok().filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.to_owned());
+        let home = self.folder.home();
+        let directory = self.attempt.directory.as_ref().unwrap_or(&home);
+        if !directory.is_dir() {
+            return Err(format!("the folder {} does not exist", directory.display()));
+        }
+        let (name, arguments) = self.attempt.argv.split_first().ok_or("the command is empty")?;
+        let mut command = Command::new(program::find(name, directory, &path)?);
+        command.arg0(name).args(arguments).current_dir(directory);
+        command.env_clear().envs(self.attempt.plain_env.iter().map(|(name, value)| (name, value)));
+        command.envs(self.attempt.env.iter().map(|(name, value)| (name, value.expose())));
+        // Last, so that no kind can change them.
+        command.env("PATH", &path).env("HOME", &home).env("DAYBOOK_RESULT", self.folder.result());
+        command.env("DAYBOOK_JOB_ID", self.attempt.job_id.to_string()).env("DAYBOOK_ATTEMPT", self.attempt.attempt.to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        command.spawn().map_err(|error| could_not_start(name, &error))
+    }
+
+    async fn follow(
+        &self,
+        mut child: Child,
+        watchdog: &Watchdog,
+        output: mpsc::Sender<Output>,
+        stop: watch::Receiver<Option<StopReason>>,
+    ) -> Finished {
+        let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) else {
+            return Finished::without_process(Ending::CouldNotStart { error: "the process has no id".to_owned() });
+        };
+        let group = Group::new(pid, watchdog);
+        let budget = Arc::new(Budget::new(self.attempt.max_lines));
+        let mut notes = Notes::new(output.clone());
+        let pumps = Pumps::start(child.stdout.take(), child.stderr.take(), &self.patterns, &budget, &output);
+        let early = self.supervise(&group, stop, &mut notes).await;
+        group.end();
+        let status = timeout(REAP, child.wait()).await;
+        pumps.finish().await;
+        let ending = early.unwrap_or_else(|| ending_of(status.map_err(io::Error::from).flatten()));
+        let result = self.result(&ending, &mut notes).await;
+        notes.finish().await;
+        Finished { ending, result, dropped_lines: budget.dropped() }
+    }
+
+    /// Waits until the leader has ended, by itself (`None`) or because it had to. It is not reaped yet.
+    async fn supervise(
+        &self,
+        group: &Group<'_>,
+        stop: watch::Receiver<Option<StopReason>>,
+        notes: &mut Notes,
+    ) -> Option<Ending> {
+        let mut exit = leader_exit(group.leader);
+        let ending = tokio::select! {
+            biased;
+            _ = &mut exit => return None,
+            reason = stop_reason(stop) => reason.into(),
+            () = sleep(self.attempt.timeout) => Ending::TimedOut,
+        };
+        notes.say(self.why(&ending));
+        group.signal(Signal::TERM);
+        if timeout(self.attempt.grace, &mut exit).await.is_err() {
+            notes.say(format!("still running {} s after SIGTERM; killed", self.attempt.grace.as_secs_f64()));
+            group.signal(Signal::KILL);
+            if timeout(REAP, &mut exit).await.is_err() {
+                tracing::error!(job = %self.attempt.job_id, "a job's process does not end after SIGKILL; given up");
+            }
+        }
+        Some(ending)
+    }
+
+    fn why(&self, ending: &Ending) -> String {
+        match ending {
+            Ending::TimedOut => format!("timeout of {} s reached; stopping", self.attempt.timeout.as_secs_f64()),
+            Ending::HandedBack => "the worker is shutting down; the job is handed back".to_owned(),
+            Ending::Cancelled | Ending::Exited { .. } | Ending::Signalled { .. } | Ending::CouldNotStart { .. } => {
+                "cancelled; stopping".to_owned()
+            }
+        }
+    }
+
+    async fn result(&self, ending: &Ending, notes: &mut Notes) -> Option<serde_json::Value> {
+        if !matches!(ending, Ending::Exited { .. } | Ending::Signalled { .. }) {
+            return None;
+        }
+        let (path, patterns) = (self.folder.result(), Arc::clone(&self.patterns));
+        let read = spawn_blocking(move || result::read(&path, &patterns)).await;
+        match read.unwrap_or_else(|error| Err(format!("the result could not be read: {error}"))) {
+            Ok(result) => result,
+            Err(reason) => {
+                notes.say(reason);
+                None
+            }
+        }
+    }
+}
+
+fn could_not_start(name: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("the command `{name}` could not be started: its interpreter does not exist"),
+        io::ErrorKind::ArgumentListTooLong => format!("the command `{name}` could not be started: its arguments and variables are too long"),
+        _ => format!("the command `{name}` could not be started: {error}"),
+    }
+}
+
+fn ending_of(status: io::Result<ExitStatus>) -> Ending {
+    match status.map(|status| (status.code(), status.signal())) {
+        Ok((Some(code), _)) => Ending::Exited { code },
+        Ok((None, Some(signal))) => Ending::Signalled { signal },
+        // The process ended, but how is not known: not a success in any case.
+        Ok((None, None)) | Err(_) => Ending::Signalled { signal: Signal::KILL.as_raw() },
+    }
+}
+
+async fn stop_reason(mut stop: watch::Receiver<Option<StopReason>>) -> StopReason {
+    let reason = stop.wait_for(Option::is_some).await.ok().and_then(|reason| *reason);
+    match reason {
+        Some(reason) => reason,
+        // Nobody can stop it any more.
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends when the process has, without reaping it: until then its number, and that of its group, belongs to nobody else.
+fn leader_exit(leader: Pid) -> JoinHandle<()> {
+    spawn_blocking(move || {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(leader), options) {}
+    })
+}
+
+/// The process group of an attempt. Killed when dropped, unless it was ended.
+struct Group<'a> {
+    leader: Pid,
+    watchdog: &'a Watchdog,
+}
+
+impl<'a> Group<'a> {
+    fn new(leader: Pid, watchdog: &'a Watchdog) -> Self {
+        watchdog.watch(leader);
+        Self { leader, watchdog }
+    }
+
+    fn signal(&self, signal: Signal) {
+        // The only errors say that there is nobody left to hear it.
+        let _nobody_left = kill_process_group(self.leader, signal);
+    }
+
+    /// Kills what is left of it. To be called before its leader is reaped.
+    fn end(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Group<'_> {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+        self.watchdog.release(self.leader);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! The document a job leaves behind in `DAYBOOK_RESULT`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+use serde_json::Value;
+
+use super::mask::Patterns;
+
+/// The largest result that is kept, in bytes.
+pub(super) const RESULT_BYTES: u64 = 1024 * 1024;
+
+/// Reads the result, if the job wrote one, with the values of its secrets masked. The error is a sentence for the job's log. Blocks.
+pub(super) fn read(path: &Path, patterns: &Arc<Patterns>) -> Result<Option<Value>, String> {
+    let file = match open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|error| format!("the result could not be read: {error}"))?,
+    };
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Err("the result is not a regular file and was not kept".to_owned());
+    }
+    let mut bytes = Vec::new();
+    file.take(RESULT_BYTES + 1).read_to_end(&mut bytes).map_err(|error| format!("the result could not be read: {error}"))?;
+    if bytes.len() as u64 > RESULT_BYTES {
+        return Err("the result is larger than 1 MiB and was not kept".to_owned());
+    }
+    let value = serde_json::from_slice(&bytes).map_err(|error| format!("the result is not valid JSON and was not kept: {error}"))?;
+    Ok(Some(masked(value, patterns)))
+}
+
+/// Follows no link and waits for no pipe the job may have put there.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+/// Masks every text in the document, and any number that shows a value. NUL becomes U+FFFD, since PostgreSQL's JSON cannot hold it.
+fn masked(value: Value, patterns: &Arc<Patterns>) -> Value {
+    match value {
+        Value::String(text) => Value::String(masked_text(&text, patterns)),
+        Value::Array(items) => items.into_iter().map(|item| masked(item, patterns)).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, field)| (masked_text(&name, patterns), masked(field, patterns))).collect()
+        }
+        Value::Number(number) => {
+            let text = number.to_string();
+            let shown = masked_text(&text, patterns);
+            if shown == text { Value::Number(number) } else { Value::String(shown) }
+        }
+        Value::Bool(_) | Value::Null => value,
+    }
+}
+
+fn masked_text(text: &str, patterns: &Arc<Patterns>) -> String {
+    String::from_utf8_lossy(&patterns.mask(text.as_bytes())).replace('\0', "\u{FFFD}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use std::fs;
+    use std::process::Command;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn read_with(secrets: &[&str], write: impl FnOnce(&Path)) -> Result<Option<Value>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("result.json");
+        write(&path);
+        read(&path, &Arc::new(Patterns::new(secrets.iter().map(|secret| secret.as_bytes())).unwrap()))
+    }
+
+    fn read_text(secrets: &[&str], text: &str) -> Result<Option<Value>, String> {
+        read_with(secrets, |path| fs::write(path, text).unwrap())
+    }
+
+    #[test]
+    fn a_document_is_kept_and_masked() {
+        assert_eq!(read_with(&[], |_| {}), Ok(None));
+        assert_eq!(read_text(&[], r#" {"rows": 3} "#), Ok(Some(json!({"rows": 3}))));
+        let text = r#"{"pa\"ss":["x pa\"ss y", 123456, null, true], "nul": "a\u0000b"}"#;
+        let expected = json!({"***": ["x *** y", "***", null, true], "nul": "a\u{FFFD}b"});
+        assert_eq!(read_text(&["pa\"ss", "123456"], text), Ok(Some(expected)));
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_a_reason() {
+        assert!(read_text(&[], "{").unwrap_err().starts_with("the result is not valid JSON"));
+        assert!(read_text(&[], "").unwrap_err().starts_with("the result is not valid JSON"));
+        assert!(read_text(&[], &"[".repeat(100_000)).unwrap_err().starts_with("the result is not valid JSON"));
+        let quoted = |length: usize| format!("\"{}\"", "x".repeat(length - 2));
+        let limit = usize::try_from(RESULT_BYTES).unwrap();
+        assert!(read_text(&[], &quoted(limit)).unwrap().is_some());
+        assert!(read_text(&[], &quoted(limit + 1)).unwrap_err().contains("larger than 1 MiB"));
+        assert!(read_with(&[], |path| fs::create_dir(path).unwrap()).unwrap_err().contains("not a regular file"));
+        let link = |path: &Path| std::os::unix::fs::symlink("/etc/passwd", path).unwrap();
+        assert!(read_with(&[], link).unwrap_err().contains("could not be read"));
+        let pipe = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        assert!(read_with(&[], pipe).unwrap_err().contains("not a regular file"));
+    }
+}
