@@ -1,6 +1,7 @@
 //! Jobs: what can run, and running one attempt of it.
 
 mod folder;
+pub mod kinds;
 pub mod lines;
 pub mod mask;
 mod output;

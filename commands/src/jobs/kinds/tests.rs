@@ -1,0 +1,203 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use serde_json::{Map, Value, json};
+
+use super::{Kind, Kinds};
+
+const REPORT: &str = r#"
+LISTEN = "127.0.0.1:0"
+
+[jobs.nightly-report]
+description = "Builds the nightly report"
+command = ["python3", "report.py", "--day", "{day}"]
+params.day = { type = "string", pattern = '\d{4}-\d{2}-\d{2}' }
+secrets = { DB_PASSWORD = "report-db" }
+env = { MODE = "fast" }
+timeout_seconds = 900
+max_attempts = 3
+
+[jobs.noop]
+command = ["true"]
+"#;
+
+fn one(text: &str) -> Kind {
+    Kinds::parse(&format!("[jobs.x]\n{text}")).unwrap().get("x").unwrap().clone()
+}
+
+fn args(value: Value) -> Map<String, Value> {
+    value.as_object().unwrap().clone()
+}
+
+fn accepts(kind: &Kind, value: Value) -> Vec<String> {
+    kind.validate(&args(value)).unwrap()
+}
+
+fn refuses(kind: &Kind, value: Value) -> Vec<(String, String)> {
+    kind.validate(&args(value)).unwrap_err().into_iter().map(|problem| (problem.field, problem.message)).collect()
+}
+
+fn paths(text: &str) -> Vec<String> {
+    Kinds::parse(text).unwrap_err().into_iter().map(|problem| problem.path).collect()
+}
+
+#[test]
+fn kinds_are_read() {
+    let kinds = Kinds::parse(REPORT).unwrap();
+    assert_eq!(kinds.iter().map(Kind::name).collect::<Vec<_>>(), ["nightly-report", "noop"]);
+    let kind = kinds.get("nightly-report").unwrap();
+    assert_eq!((kind.timeout_seconds(), kind.max_attempts()), (900, Some(3)));
+    assert_eq!((&kind.secrets()["DB_PASSWORD"][..], &kind.env()["MODE"][..]), ("report-db", "fast"));
+    assert_eq!(accepts(kind, json!({"day": "2026-03-01"})), ["python3", "report.py", "--day", "2026-03-01"]);
+    let noop = kinds.get("noop").unwrap();
+    assert_eq!((noop.timeout_seconds(), noop.max_attempts()), (3600, None));
+    assert!(kinds.get("other").is_none());
+}
+
+#[test]
+fn a_kind_can_be_shown() {
+    let info = serde_json::to_value(Kinds::parse(REPORT).unwrap().get("nightly-report").unwrap().info()).unwrap();
+    let day = json!({"name": "day", "type": "string", "description": "", "required": true, "default": null, "enum": null,
+        "pattern": r"\d{4}-\d{2}-\d{2}", "max_length": 1000, "min": null, "max": null});
+    let expected = json!({"name": "nightly-report", "description": "Builds the nightly report", "params": [day],
+        "secrets": {"DB_PASSWORD": "report-db"}, "timeout_seconds": 900, "max_attempts": 3});
+    assert_eq!(info, expected);
+}
+
+#[test]
+fn no_file_or_no_table_means_no_kinds() {
+    assert!(Kinds::parse("LISTEN = ':0'").unwrap().is_empty());
+    let folder = tempfile::tempdir().unwrap();
+    assert!(Kinds::load(&folder.path().join("daybook.toml")).unwrap().is_empty());
+    assert!(Kinds::load(folder.path()).unwrap_err()[0].message.starts_with("cannot be read"));
+}
+
+#[test]
+fn broken_toml_is_placed_but_not_quoted() {
+    let problems = Kinds::parse("A = 1\nJWT_SECRET = \"topsecret\n").unwrap_err();
+    assert_eq!((problems.len(), problems[0].path.as_str()), (1, "line 2"));
+    assert!(!problems[0].message.contains("topsecret"), "{}", problems[0].message);
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let text = r#"
+        [jobs.Bad_Name]
+        command = []
+        [jobs.a]
+        comand = ["x"]
+        timeout_seconds = 0
+        max_attempts = 101
+        description = 3
+        [jobs.b]
+        command = ["{p}", "{nobody}", "{", "a}", "{{fine}}", "nul\u0000"]
+        params.p = { type = "string", pattern = "(", colour = "red" }
+        params.1st = { type = "text" }
+        params.q = 3
+        secrets = { PATH = "x", HOME = "x", DAYBOOK_X = "x", "a=b" = "x", EMPTY = " ", TWICE = "x", LIST = [] }
+        env = { TWICE = "x" }
+        [jobs]
+        c = 1
+    "#;
+    let mut found = paths(text);
+    found.sort_unstable();
+    let expected = [
+        "jobs.Bad_Name", "jobs.Bad_Name.command",
+        "jobs.a.comand", "jobs.a.command", "jobs.a.description", "jobs.a.max_attempts", "jobs.a.timeout_seconds",
+        "jobs.b.command[0]", "jobs.b.command[1]", "jobs.b.command[2]", "jobs.b.command[3]", "jobs.b.command[5]",
+        "jobs.b.env.TWICE", "jobs.b.params.1st", "jobs.b.params.1st.type", "jobs.b.params.p.colour", "jobs.b.params.p.pattern", "jobs.b.params.q",
+        "jobs.b.secrets.DAYBOOK_X", "jobs.b.secrets.EMPTY", "jobs.b.secrets.HOME", "jobs.b.secrets.LIST", "jobs.b.secrets.PATH", "jobs.b.secrets.a=b",
+        "jobs.c",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn parameters_that_contradict_themselves_are_reported() {
+    for (param, path) in [
+        ("{}", "type"),
+        ("{ type = 'integer', pattern = 'x' }", "pattern"),
+        ("{ type = 'boolean', max_length = 3 }", "max_length"),
+        ("{ type = 'string', min = 3 }", "min"),
+        ("{ type = 'integer', min = 3.5 }", "min"),
+        ("{ type = 'number', max = nan }", "max"),
+        ("{ type = 'integer', min = 3, max = 2 }", "min"),
+        ("{ type = 'string', max_length = 30001 }", "max_length"),
+        ("{ type = 'string', enum = [] }", "enum"),
+        ("{ type = 'string', enum = ['a', 1] }", "enum[1]"),
+        ("{ type = 'integer', default = '1' }", "default"),
+        ("{ type = 'integer', default = 1979-05-27 }", "default"),
+        ("{ type = 'string', enum = ['a'], default = 'b' }", "default"),
+        ("{ type = 'string', default = 'b', required = true }", "required"),
+        ("{ type = 'string', pattern = 'a)|(?:b' }", "pattern"),
+        ("{ type = 'string', pattern = '(?x) a # b' }", "pattern"),
+    ] {
+        assert_eq!(paths(&format!("[jobs.x]\ncommand = ['y']\nparams.p = {param}")), [format!("jobs.x.params.p.{path}")], "{param}");
+    }
+    assert_eq!(paths("jobs = 3"), ["jobs"]);
+    assert_eq!(paths("[jobs.x]\ncommand = 'ls -l'"), ["jobs.x.command"]);
+    assert_eq!(paths("[jobs.x]\ncommand = ['']"), ["jobs.x.command"]);
+    assert_eq!(paths(&format!("[jobs.{}]\ncommand = ['y']", "x".repeat(64))).len(), 1);
+}
+
+#[test]
+fn arguments_are_checked_by_name() {
+    let kind = one("command = ['c', '{day}', '{n}']\nparams.day = { type = 'string', pattern = 'a|ab', max_length = 3 }\nparams.n = { type = 'integer', min = 1, max = 9 }");
+    let field = |name: &str, message: &str| (format!("args.{name}"), message.to_owned());
+    assert_eq!(accepts(&kind, json!({"day": "ab", "n": 9})), ["c", "ab", "9"]);
+    assert_eq!(refuses(&kind, json!({"x": 1})), [field("x", "the kind `x` has no such parameter"), field("day", "is required"), field("n", "is required")]);
+    for (day, message) in [
+        (json!("xab"), "must match `a|ab` as a whole"),
+        (json!("ab\n"), "must match `a|ab` as a whole"),
+        (json!(""), "must match `a|ab` as a whole"),
+        (json!("abab"), "must have at most 3 characters"),
+        (json!("a\0"), "must not contain NUL"),
+        (json!(null), "must be a string"),
+        (json!(["ab"]), "must be a string"),
+    ] {
+        assert_eq!(refuses(&kind, json!({"day": day, "n": 1})), [field("day", message)]);
+    }
+    for (n, message) in [
+        (json!(0), "must be at least 1"),
+        (json!(10), "must be at most 9"),
+        (json!(1.0), "must be a whole number of at most 64 bits"),
+        (json!("1"), "must be a whole number of at most 64 bits"),
+        (json!(u64::MAX), "must be a whole number of at most 64 bits"),
+    ] {
+        assert_eq!(refuses(&kind, json!({"day": "a", "n": n})), [field("n", message)]);
+    }
+}
+
+#[test]
+fn every_type_has_its_text() {
+    let kind = one("command = ['c', '{s}', '{i}', '{n}', '{b}']\nparams = { s.type = 'string', i.type = 'integer', n.type = 'number', b.type = 'boolean' }");
+    assert_eq!(accepts(&kind, json!({"s": "", "i": 3, "n": 2.5, "b": true})), ["c", "", "3", "2.5", "true"]);
+    assert_eq!(refuses(&kind, json!({"s": 1, "i": true, "n": "1", "b": "true"})).len(), 4);
+    let kind = one("command = ['c', '{n}']\nparams.n = { type = 'number', enum = [1, 2.5] }");
+    assert_eq!(accepts(&kind, json!({"n": 1.0})), ["c", "1.0"]);
+    assert_eq!(refuses(&kind, json!({"n": 2})), [("args.n".to_owned(), "must be one of 1, 2.5".to_owned())]);
+}
+
+#[test]
+fn a_value_stays_within_its_argument() {
+    let kind = one("command = ['sh', '-c', 'echo \"$1\"', 'x', '{a}', '[{a}-{b}]', '{{a}}']\nparams = { a.type = 'string', b.type = 'string' }");
+    let value = "one two; $(rm) {b} 'x' \"y\"\n*";
+    let argv = accepts(&kind, json!({"a": value, "b": "{a}"}));
+    assert_eq!(argv, ["sh", "-c", "echo \"$1\"", "x", value, &format!("[{value}-{{a}}]"), "{a}"]);
+}
+
+#[test]
+fn a_value_is_not_taken_for_an_option() {
+    let params = "params = { a.type = 'string', n.type = 'integer', d = { type = 'string', default = '-d' }, ok = { type = 'string', allow_leading_dash = true, default = '' } }";
+    let kind = one(&format!("command = ['c', '{{ok}}{{a}}', '--n={{n}}', '{{n}}', '{{d}}', '{{ok}}']\n{params}"));
+    assert_eq!(accepts(&kind, json!({"a": "x-", "n": 1})), ["c", "x-", "--n=1", "1", "-d", ""]);
+    let dash = |name: &str| (format!("args.{name}"), "must not start with `-`".to_owned());
+    assert_eq!(refuses(&kind, json!({"a": "-rf", "n": -1, "d": "-e"})), [dash("a"), dash("d"), dash("n")]);
+    assert_eq!(accepts(&kind, json!({"a": "-rf", "n": 1, "ok": "-x"})), ["c", "-x-rf", "--n=1", "1", "-d", "-x"]);
+}
+
+#[test]
+fn defaults_and_optional_parameters() {
+    let kind = one("command = ['c', '--mode={mode}', '--tag={tag}', 'end']\nparams.mode = { type = 'string', default = 'fast' }\nparams.tag = { type = 'string', required = false }");
+    assert_eq!(accepts(&kind, json!({})), ["c", "--mode=fast", "end"]);
+    assert_eq!(accepts(&kind, json!({"mode": "slow", "tag": "-x"})), ["c", "--mode=slow", "--tag=-x", "end"]);
+}
