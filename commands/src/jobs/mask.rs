@@ -24,6 +24,7 @@ use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, MatchKind};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use zeroize::Zeroizing;
 
 /// What stands in place of a value.
 pub const MASK: &str = "***";
@@ -36,15 +37,15 @@ pub const SHORTEST: usize = 4;
 /// at most three of them.
 const HELD_ACROSS_LINES: usize = 4;
 
-/// A secret's value. It has no `Debug` and no `Display`, so it cannot end up in a log by accident.
+/// A secret's value. It has no `Debug` and no `Display`, so it cannot end up in a log by accident, and is overwritten when dropped.
 #[derive(Clone)]
-pub struct SecretText(String);
+pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
     /// Wraps a value.
     #[must_use]
     pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
+        Self(Zeroizing::new(value.into()))
     }
 
     /// The value, for the one place that needs it.
@@ -141,7 +142,11 @@ impl Search {
         if patterns.is_empty() {
             return Ok(None);
         }
-        let automaton = NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(patterns).map_err(|_| TooLarge)?;
+        let automaton = NFA::builder()
+            .match_kind(MatchKind::Standard)
+            .prefilter(false)
+            .build(patterns)
+            .map_err(|_| TooLarge)?;
         let start = automaton.start_state(Anchored::No).map_err(|_| TooLarge)?;
         let mut depths = HashMap::from([(start, 0)]);
         for pattern in patterns {
@@ -159,7 +164,8 @@ impl Search {
         if !self.automaton.is_match(state) {
             return None;
         }
-        let found = (0..self.automaton.match_len(state)).map(|index| self.automaton.match_pattern(state, index));
+        let found =
+            (0..self.automaton.match_len(state)).map(|index| self.automaton.match_pattern(state, index));
         found.map(|pattern| self.automaton.pattern_len(pattern)).max()
     }
 
@@ -193,7 +199,17 @@ impl Masker {
     pub fn new(patterns: Arc<Patterns>) -> Self {
         let plain = patterns.plain.as_ref().map(|search| search.start);
         let encoded = patterns.encoded.as_ref().map(|search| search.start);
-        Self { patterns, plain, encoded, held: Vec::new(), offset: 0, found: Vec::new(), masked_to: 0, barrier: 0, last_break: 0 }
+        Self {
+            patterns,
+            plain,
+            encoded,
+            held: Vec::new(),
+            offset: 0,
+            found: Vec::new(),
+            masked_to: 0,
+            barrier: 0,
+            last_break: 0,
+        }
     }
 
     /// Takes the next bytes and appends to `out` what is certain by now.
