@@ -33,7 +33,10 @@ impl Folder {
     pub(super) fn create(root: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         let root = root.canonicalize()?;
-        let made = tempfile::Builder::new().prefix(PREFIX).permissions(Permissions::from_mode(0o700)).tempdir_in(root)?;
+        let made = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(root)?;
         let lock = lock(made.path())?;
         DirBuilder::new().mode(0o700).create(made.path().join("home"))?;
         Ok(Self { path: made.keep(), _lock: lock })

@@ -30,8 +30,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub use param::ParamInfo;
 use param::Param;
+pub use param::ParamInfo;
 use template::Template;
 
 /// Something wrong in the file.
@@ -73,7 +73,10 @@ impl Kinds {
         match fs::read_to_string(file) {
             Ok(text) => Self::parse(&text),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(vec![KindProblem { path: file.display().to_string(), message: format!("cannot be read: {error}") }]),
+            Err(error) => Err(vec![KindProblem {
+                path: file.display().to_string(),
+                message: format!("cannot be read: {error}"),
+            }]),
         }
     }
 
@@ -157,16 +160,29 @@ impl Kind {
             }
         }
         problems.extend(self.options_in_disguise(args, &values));
-        if problems.is_empty() { Ok(self.command.iter().filter_map(|template| template.fill(&values)).collect()) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(self.command.iter().filter_map(|template| template.fill(&values)).collect())
+        } else {
+            Err(problems)
+        }
     }
 
     /// Given values that would be taken for options by the command.
-    fn options_in_disguise(&self, args: &Map<String, Value>, values: &BTreeMap<&str, String>) -> Vec<ArgProblem> {
-        let arguments = self.command.iter().filter(|template| template.fill(values).is_some_and(|filled| filled.starts_with('-')));
+    fn options_in_disguise(
+        &self,
+        args: &Map<String, Value>,
+        values: &BTreeMap<&str, String>,
+    ) -> Vec<ArgProblem> {
+        let arguments = self
+            .command
+            .iter()
+            .filter(|template| template.fill(values).is_some_and(|filled| filled.starts_with('-')));
         let mut names: Vec<&str> = arguments.filter_map(|template| template.first_shown(values)).collect();
         names.sort_unstable();
         names.dedup();
-        names.retain(|name| args.contains_key(*name) && self.params.get(*name).is_some_and(|param| !param.allow_leading_dash));
+        names.retain(|name| {
+            args.contains_key(*name) && self.params.get(*name).is_some_and(|param| !param.allow_leading_dash)
+        });
         names.into_iter().map(|name| ArgProblem::new(name, "must not start with `-`")).collect()
     }
 

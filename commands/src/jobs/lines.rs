@@ -156,7 +156,14 @@ impl Lines {
     #[must_use]
     pub fn new(stream: Stream, patterns: Arc<Patterns>, budget: Arc<Budget>) -> Self {
         let masker = Some(Masker::new(patterns));
-        Self { stream, budget, masker, splitter: Splitter::default(), progress: Progress::default(), masked: Vec::new() }
+        Self {
+            stream,
+            budget,
+            masker,
+            splitter: Splitter::default(),
+            progress: Progress::default(),
+            masked: Vec::new(),
+        }
     }
 
     /// Takes bytes read at `at`; appends what is complete by now.
@@ -199,7 +206,9 @@ impl Lines {
         let mut skipped = 0;
         let mut rest = bytes;
         // `skip_until` searches with the standard library's memchr; reading from a slice cannot fail.
-        while let Ok(length) = rest.skip_until(b'\n') && length > 0 {
+        while let Ok(length) = rest.skip_until(b'\n')
+            && length > 0
+        {
             let (piece, _) = bytes[bytes.len() - rest.len() - length..].split_at(length);
             if skim && self.splitter.line.is_empty() && piece.ends_with(b"\n") && !piece.starts_with(b":") {
                 skipped += 1;
@@ -215,7 +224,9 @@ impl Lines {
     }
 
     fn take(&mut self, text: String, at: DateTime<Utc>, out: &mut Vec<Output>) {
-        if self.stream == Stream::Stdout && let Some(progress) = parse_progress(&text) {
+        if self.stream == Stream::Stdout
+            && let Some(progress) = parse_progress(&text)
+        {
             out.extend(self.progress.report(progress).map(Output::Progress));
             return;
         }

@@ -24,8 +24,8 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::folder::Folder;
-pub use super::lines::{Output, Stream};
 use super::lines::Budget;
+pub use super::lines::{Output, Stream};
 use super::mask::{Patterns, SecretText};
 use super::output::{Notes, Pumps};
 use super::watchdog::Watchdog;
@@ -154,16 +154,21 @@ struct Prepared {
 
 impl Prepared {
     async fn new(attempt: Attempt) -> Result<Self, String> {
-        spawn_blocking(move || Self::make(attempt)).await.map_err(|error| format!("preparing the job failed: {error}"))?
+        spawn_blocking(move || Self::make(attempt))
+            .await
+            .map_err(|error| format!("preparing the job failed: {error}"))?
     }
 
     fn make(attempt: Attempt) -> Result<Self, String> {
         if let Some((name, _)) = attempt.env.iter().find(|(_, value)| value.expose().contains('\0')) {
-            return Err(format!("the secret for `{name}` holds a NUL byte, which an environment variable cannot"));
+            return Err(format!(
+                "the secret for `{name}` holds a NUL byte, which an environment variable cannot"
+            ));
         }
         let values = attempt.env.iter().map(|(_, value)| value.expose().as_bytes());
         let patterns = Arc::new(Patterns::new(values).map_err(|error| error.to_string())?);
-        let folder = Folder::create(&attempt.working_root).map_err(|error| format!("the job's folder could not be made: {error}"))?;
+        let folder = Folder::create(&attempt.working_root)
+            .map_err(|error| format!("the job's folder could not be made: {error}"))?;
         Ok(Self { attempt, patterns, folder })
     }
 
@@ -185,7 +190,10 @@ impl Prepared {
     }
 
     fn spawn(&self) -> Result<Child, String> {
-        let path = std::env::var("PATH").ok().filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.to_owned());
+        let path = std::env::var("PATH")
+            .ok()
+            .filter(|path| !path.is_empty())
+            .unwrap_or_else(|| DEFAULT_PATH.to_owned());
         let home = self.folder.home();
         let directory = self.attempt.directory.as_ref().unwrap_or(&home);
         if !directory.is_dir() {
@@ -198,8 +206,15 @@ impl Prepared {
         command.envs(self.attempt.env.iter().map(|(name, value)| (name, value.expose())));
         // Last, so that no kind can change them.
         command.env("PATH", &path).env("HOME", &home).env("DAYBOOK_RESULT", self.folder.result());
-        command.env("DAYBOOK_JOB_ID", self.attempt.job_id.to_string()).env("DAYBOOK_ATTEMPT", self.attempt.attempt.to_string());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        command
+            .env("DAYBOOK_JOB_ID", self.attempt.job_id.to_string())
+            .env("DAYBOOK_ATTEMPT", self.attempt.attempt.to_string());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
         command.spawn().map_err(|error| could_not_start(name, &error))
     }
 
@@ -211,7 +226,9 @@ impl Prepared {
         stop: watch::Receiver<Option<StopReason>>,
     ) -> Finished {
         let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) else {
-            return Finished::without_process(Ending::CouldNotStart { error: "the process has no id".to_owned() });
+            return Finished::without_process(Ending::CouldNotStart {
+                error: "the process has no id".to_owned(),
+            });
         };
         let group = Group::new(pid, watchdog);
         let budget = Arc::new(Budget::new(self.attempt.max_lines));
@@ -255,11 +272,14 @@ impl Prepared {
 
     fn why(&self, ending: &Ending) -> String {
         match ending {
-            Ending::TimedOut => format!("timeout of {} s reached; stopping", self.attempt.timeout.as_secs_f64()),
-            Ending::HandedBack => "the worker is shutting down; the job is handed back".to_owned(),
-            Ending::Cancelled | Ending::Exited { .. } | Ending::Signalled { .. } | Ending::CouldNotStart { .. } => {
-                "cancelled; stopping".to_owned()
+            Ending::TimedOut => {
+                format!("timeout of {} s reached; stopping", self.attempt.timeout.as_secs_f64())
             }
+            Ending::HandedBack => "the worker is shutting down; the job is handed back".to_owned(),
+            Ending::Cancelled
+            | Ending::Exited { .. }
+            | Ending::Signalled { .. }
+            | Ending::CouldNotStart { .. } => "cancelled; stopping".to_owned(),
         }
     }
 
@@ -281,8 +301,12 @@ impl Prepared {
 
 fn could_not_start(name: &str, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => format!("the command `{name}` could not be started: its interpreter does not exist"),
-        io::ErrorKind::ArgumentListTooLong => format!("the command `{name}` could not be started: its arguments and variables are too long"),
+        io::ErrorKind::NotFound => {
+            format!("the command `{name}` could not be started: its interpreter does not exist")
+        }
+        io::ErrorKind::ArgumentListTooLong => {
+            format!("the command `{name}` could not be started: its arguments and variables are too long")
+        }
         _ => format!("the command `{name}` could not be started: {error}"),
     }
 }

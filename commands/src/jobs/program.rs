@@ -13,7 +13,8 @@ pub(super) fn find(name: &str, folder: &Path, path: &str) -> Result<PathBuf, Str
     if name.contains('/') {
         return check(name, &folder.join(name));
     }
-    let candidates = path.split(':').filter(|entry| entry.starts_with('/')).map(|entry| Path::new(entry).join(name));
+    let candidates =
+        path.split(':').filter(|entry| entry.starts_with('/')).map(|entry| Path::new(entry).join(name));
     let mut refused = format!("the command `{name}` was not found in PATH ({path})");
     for candidate in candidates.filter(|candidate| candidate.is_file()) {
         match check(name, &candidate) {
@@ -47,17 +48,30 @@ mod tests {
     fn programs_are_found_or_the_reason_is_said() {
         let folder = tempfile::tempdir().unwrap();
         let (first, second) = (folder.path().join("first"), folder.path().join("second"));
-        for (parent, name, mode) in [(&first, "tool", 0o644), (&second, "tool", 0o755), (&first, "text", 0o644)] {
+        for (parent, name, mode) in
+            [(&first, "tool", 0o644), (&second, "tool", 0o755), (&first, "text", 0o644)]
+        {
             fs::create_dir_all(parent).unwrap();
             fs::write(parent.join(name), "#!/bin/sh\n").unwrap();
             fs::set_permissions(parent.join(name), Permissions::from_mode(mode)).unwrap();
         }
         let path = format!("relative::{}:{}", first.display(), second.display());
-        assert_eq!(find("tool", folder.path(), &path).unwrap(), second.join("tool"), "one that cannot run is passed over");
+        assert_eq!(
+            find("tool", folder.path(), &path).unwrap(),
+            second.join("tool"),
+            "one that cannot run is passed over"
+        );
         assert_eq!(find("./second/tool", folder.path(), "").unwrap(), folder.path().join("./second/tool"));
-        assert!(find("absent", folder.path(), &path).unwrap_err().starts_with("the command `absent` was not found in PATH"));
+        assert!(
+            find("absent", folder.path(), &path)
+                .unwrap_err()
+                .starts_with("the command `absent` was not found in PATH")
+        );
         assert!(find("text", folder.path(), &path).unwrap_err().contains("is not an executable file"));
         assert!(find("./second", folder.path(), &path).unwrap_err().contains("is not an executable file"));
-        assert_eq!(find("./absent", folder.path(), &path).unwrap_err(), "the command `./absent` does not exist");
+        assert_eq!(
+            find("./absent", folder.path(), &path).unwrap_err(),
+            "the command `./absent` does not exist"
+        );
     }
 }

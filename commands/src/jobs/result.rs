@@ -24,11 +24,14 @@ pub(super) fn read(path: &Path, patterns: &Arc<Patterns>) -> Result<Option<Value
         return Err("the result is not a regular file and was not kept".to_owned());
     }
     let mut bytes = Vec::new();
-    file.take(RESULT_BYTES + 1).read_to_end(&mut bytes).map_err(|error| format!("the result could not be read: {error}"))?;
+    file.take(RESULT_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("the result could not be read: {error}"))?;
     if bytes.len() as u64 > RESULT_BYTES {
         return Err("the result is larger than 1 MiB and was not kept".to_owned());
     }
-    let value = serde_json::from_slice(&bytes).map_err(|error| format!("the result is not valid JSON and was not kept: {error}"))?;
+    let value = serde_json::from_slice(&bytes)
+        .map_err(|error| format!("the result is not valid JSON and was not kept: {error}"))?;
     Ok(Some(masked(value, patterns)))
 }
 
@@ -43,9 +46,10 @@ fn masked(value: Value, patterns: &Arc<Patterns>) -> Value {
     match value {
         Value::String(text) => Value::String(masked_text(&text, patterns)),
         Value::Array(items) => items.into_iter().map(|item| masked(item, patterns)).collect(),
-        Value::Object(fields) => {
-            fields.into_iter().map(|(name, field)| (masked_text(&name, patterns), masked(field, patterns))).collect()
-        }
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, field)| (masked_text(&name, patterns), masked(field, patterns)))
+            .collect(),
         Value::Number(number) => {
             let text = number.to_string();
             let shown = masked_text(&text, patterns);
@@ -94,12 +98,16 @@ mod tests {
     fn anything_else_is_refused_with_a_reason() {
         assert!(read_text(&[], "{").unwrap_err().starts_with("the result is not valid JSON"));
         assert!(read_text(&[], "").unwrap_err().starts_with("the result is not valid JSON"));
-        assert!(read_text(&[], &"[".repeat(100_000)).unwrap_err().starts_with("the result is not valid JSON"));
+        assert!(
+            read_text(&[], &"[".repeat(100_000)).unwrap_err().starts_with("the result is not valid JSON")
+        );
         let quoted = |length: usize| format!("\"{}\"", "x".repeat(length - 2));
         let limit = usize::try_from(RESULT_BYTES).unwrap();
         assert!(read_text(&[], &quoted(limit)).unwrap().is_some());
         assert!(read_text(&[], &quoted(limit + 1)).unwrap_err().contains("larger than 1 MiB"));
-        assert!(read_with(&[], |path| fs::create_dir(path).unwrap()).unwrap_err().contains("not a regular file"));
+        assert!(
+            read_with(&[], |path| fs::create_dir(path).unwrap()).unwrap_err().contains("not a regular file")
+        );
         let link = |path: &Path| std::os::unix::fs::symlink("/etc/passwd", path).unwrap();
         assert!(read_with(&[], link).unwrap_err().contains("could not be read"));
         let pipe = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());

@@ -144,7 +144,15 @@ mod tests {
 
     impl Sleeper {
         fn new() -> Self {
-            Self(Command::new("sleep").arg("600").process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+            Self(
+                Command::new("sleep")
+                    .arg("600")
+                    .process_group(0)
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .spawn()
+                    .unwrap(),
+            )
         }
 
         fn group(&self) -> Pid {
@@ -198,7 +206,8 @@ mod tests {
         watchdog.watch(second.group());
         assert_ne!(watchdog.state().shell.child.id(), lost);
         // The new shell's input ends without the old one's help.
-        let Shell { child: mut shell, input } = std::mem::replace(&mut watchdog.state().shell, Shell::start().unwrap());
+        let Shell { child: mut shell, input } =
+            std::mem::replace(&mut watchdog.state().shell, Shell::start().unwrap());
         drop(input);
         assert!(shell.wait().unwrap().success());
         assert!(first.was_killed() && second.was_killed());

@@ -66,7 +66,8 @@ pub(super) struct Pattern {
 
 impl Pattern {
     pub(super) fn new(text: &str) -> Result<Self, String> {
-        let compile = |text: &str| Regex::new(text).map_err(|error| format!("is not a regular expression: {error}"));
+        let compile =
+            |text: &str| Regex::new(text).map_err(|error| format!("is not a regular expression: {error}"));
         // By itself first: otherwise `a)|(?:b` would get out of the anchors.
         compile(text)?;
         Ok(Self { text: text.to_owned(), regex: compile(&format!(r"\A(?:{text})\z"))? })
@@ -87,14 +88,18 @@ impl Param {
     pub(super) fn check(&self, value: &Value) -> Result<String, String> {
         let text = match (self.kind, value) {
             (ParamType::String, Value::String(text)) => self.check_text(text)?,
-            (ParamType::Integer, Value::Number(number)) if number.as_i64().is_some() => self.check_number(number)?,
+            (ParamType::Integer, Value::Number(number)) if number.as_i64().is_some() => {
+                self.check_number(number)?
+            }
             (ParamType::Number, Value::Number(number)) => self.check_number(number)?,
             (ParamType::Boolean, Value::Bool(value)) => value.to_string(),
             (ParamType::Integer, _) => return Err("must be a whole number of at most 64 bits".to_owned()),
             (kind, _) => return Err(format!("must be a {}", kind.name())),
         };
         match &self.allowed {
-            Some(allowed) if !allowed.iter().any(|one| same(one, value)) => Err(format!("must be one of {}", list(allowed))),
+            Some(allowed) if !allowed.iter().any(|one| same(one, value)) => {
+                Err(format!("must be one of {}", list(allowed)))
+            }
             _ => Ok(text),
         }
     }
@@ -107,7 +112,9 @@ impl Param {
             return Err(format!("must have at most {} characters", self.max_length));
         }
         match &self.pattern {
-            Some(pattern) if !pattern.regex.is_match(text) => Err(format!("must match `{}` as a whole", pattern.text)),
+            Some(pattern) if !pattern.regex.is_match(text) => {
+                Err(format!("must match `{}` as a whole", pattern.text))
+            }
             _ => Ok(text.to_owned()),
         }
     }

@@ -43,7 +43,10 @@ fn kind(name: String, mut section: Section<'_>, problems: &mut Vec<KindProblem>)
     let mut params = BTreeMap::new();
     for (name, section) in section.sections("params", problems) {
         if !is_variable_name(&name) {
-            problems.push(section.problem("", "a parameter's name has letters, digits and _, and does not start with a digit"));
+            problems.push(section.problem(
+                "",
+                "a parameter's name has letters, digits and _, and does not start with a digit",
+            ));
         }
         params.insert(name, param(section, problems));
     }
@@ -54,7 +57,9 @@ fn kind(name: String, mut section: Section<'_>, problems: &mut Vec<KindProblem>)
         name,
         description: section.text("description", problems).unwrap_or_default(),
         command: command(&mut section, &params, problems),
-        timeout_seconds: section.whole("timeout_seconds", MAX_TIMEOUT_SECONDS, problems).unwrap_or(TIMEOUT_SECONDS),
+        timeout_seconds: section
+            .whole("timeout_seconds", MAX_TIMEOUT_SECONDS, problems)
+            .unwrap_or(TIMEOUT_SECONDS),
         max_attempts: section.whole("max_attempts", MOST_ATTEMPTS, problems),
         params,
         secrets,
@@ -64,9 +69,15 @@ fn kind(name: String, mut section: Section<'_>, problems: &mut Vec<KindProblem>)
     kind
 }
 
-fn command(section: &mut Section<'_>, params: &BTreeMap<String, Param>, problems: &mut Vec<KindProblem>) -> Vec<Template> {
+fn command(
+    section: &mut Section<'_>,
+    params: &BTreeMap<String, Param>,
+    problems: &mut Vec<KindProblem>,
+) -> Vec<Template> {
     let what = "a list of strings";
-    let texts = section.get("command", what, problems, |value| value.as_array()?.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+    let texts = section.get("command", what, problems, |value| {
+        value.as_array()?.iter().map(Value::as_str).collect::<Option<Vec<_>>>()
+    });
     let Some(texts) = texts else {
         if !section.table.contains_key("command") {
             problems.push(section.problem("command", "is missing"));
@@ -96,7 +107,9 @@ fn argument(index: usize, text: &str, params: &BTreeMap<String, Param>) -> Resul
         return Err("the program cannot be a parameter".to_owned());
     }
     match named.into_iter().find(|name| !params.contains_key(*name)) {
-        Some(name) => Err(format!("there is no parameter for `{{{name}}}`; write `{{{{` and `}}}}` for braces")),
+        Some(name) => {
+            Err(format!("there is no parameter for `{{{name}}}`; write `{{{{` and `}}}}` for braces"))
+        }
         None => Ok(template),
     }
 }
@@ -108,9 +121,15 @@ fn check_variables(
     env: &BTreeMap<String, String>,
     problems: &mut Vec<KindProblem>,
 ) {
-    for (table, name, value) in secrets.iter().map(|(name, value)| ("secrets", name, value)).chain(env.iter().map(|(name, value)| ("env", name, value))) {
+    for (table, name, value) in secrets
+        .iter()
+        .map(|(name, value)| ("secrets", name, value))
+        .chain(env.iter().map(|(name, value)| ("env", name, value)))
+    {
         let message = match name.as_str() {
-            _ if !is_variable_name(name) => "an environment variable's name has letters, digits and _, and does not start with a digit",
+            _ if !is_variable_name(name) => {
+                "an environment variable's name has letters, digits and _, and does not start with a digit"
+            }
             "PATH" | "HOME" => "is set by Daybook",
             _ if name.starts_with("DAYBOOK_") => "names starting with DAYBOOK_ are Daybook's own",
             _ if table == "env" && secrets.contains_key(name) => "is among the secrets too",
@@ -124,7 +143,9 @@ fn check_variables(
 
 fn param(mut section: Section<'_>, problems: &mut Vec<KindProblem>) -> Param {
     let before = problems.len();
-    let kind = section.get("type", "one of string, integer, number and boolean", problems, |value| ParamType::from_name(value.as_str()?));
+    let kind = section.get("type", "one of string, integer, number and boolean", problems, |value| {
+        ParamType::from_name(value.as_str()?)
+    });
     if !section.table.contains_key("type") {
         problems.push(section.problem("type", "is missing"));
     }
@@ -142,7 +163,9 @@ fn param(mut section: Section<'_>, problems: &mut Vec<KindProblem>) -> Param {
         max: section.number("max", kind, problems),
         allow_leading_dash: section.flag("allow_leading_dash", problems).unwrap_or(false),
     };
-    let allowed = section.get("enum", "a list of values", problems, |value| value.as_array()?.iter().map(to_json).collect::<Option<Vec<_>>>());
+    let allowed = section.get("enum", "a list of values", problems, |value| {
+        value.as_array()?.iter().map(to_json).collect::<Option<Vec<_>>>()
+    });
     // What contradicts what only shows once the parts by themselves are right.
     if problems.len() == before {
         check_keys(&section, kind, problems);
@@ -176,7 +199,9 @@ fn check_values(
     allowed: Option<Vec<serde_json::Value>>,
     problems: &mut Vec<KindProblem>,
 ) {
-    if let (Some(min), Some(max)) = (&param.min, &param.max) && compare(min, max) == Ordering::Greater {
+    if let (Some(min), Some(max)) = (&param.min, &param.max)
+        && compare(min, max) == Ordering::Greater
+    {
         problems.push(section.problem("min", "is greater than max"));
     }
     if allowed.as_ref().is_some_and(Vec::is_empty) {
@@ -242,11 +267,18 @@ impl<'a> Section<'a> {
 
     /// A whole number from 1.
     fn whole(&mut self, key: &'static str, most: u32, problems: &mut Vec<KindProblem>) -> Option<u32> {
-        let convert = |value: &Value| u32::try_from(value.as_integer()?).ok().filter(|number| (1..=most).contains(number));
+        let convert = |value: &Value| {
+            u32::try_from(value.as_integer()?).ok().filter(|number| (1..=most).contains(number))
+        };
         self.get(key, &format!("a whole number from 1 to {most}"), problems, convert)
     }
 
-    fn number(&mut self, key: &'static str, kind: ParamType, problems: &mut Vec<KindProblem>) -> Option<Number> {
+    fn number(
+        &mut self,
+        key: &'static str,
+        kind: ParamType,
+        problems: &mut Vec<KindProblem>,
+    ) -> Option<Number> {
         let what = if kind == ParamType::Integer { "a whole number" } else { "a number" };
         self.get(key, what, problems, |value| match (value, kind) {
             (Value::Float(_), ParamType::Integer) => None,
@@ -309,5 +341,7 @@ fn is_kind_name(name: &str) -> bool {
 
 fn is_variable_name(name: &str) -> bool {
     let possible = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    (1..=100).contains(&name.len()) && !name.starts_with(|first: char| first.is_ascii_digit()) && name.bytes().all(possible)
+    (1..=100).contains(&name.len())
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.bytes().all(possible)
 }

@@ -26,7 +26,8 @@ impl Template {
                 push_text(&mut parts, "}");
                 after
             } else {
-                let (name, after) = after.strip_prefix('{').and_then(|inner| inner.split_once('}')).ok_or(LONE_BRACE)?;
+                let (name, after) =
+                    after.strip_prefix('{').and_then(|inner| inner.split_once('}')).ok_or(LONE_BRACE)?;
                 parts.push(Part::Param(name.to_owned()));
                 after
             };

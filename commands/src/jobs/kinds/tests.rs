@@ -33,7 +33,11 @@ fn accepts(kind: &Kind, value: Value) -> Vec<String> {
 }
 
 fn refuses(kind: &Kind, value: Value) -> Vec<(String, String)> {
-    kind.validate(&args(value)).unwrap_err().into_iter().map(|problem| (problem.field, problem.message)).collect()
+    kind.validate(&args(value))
+        .unwrap_err()
+        .into_iter()
+        .map(|problem| (problem.field, problem.message))
+        .collect()
 }
 
 fn paths(text: &str) -> Vec<String> {
@@ -55,7 +59,8 @@ fn kinds_are_read() {
 
 #[test]
 fn a_kind_can_be_shown() {
-    let info = serde_json::to_value(Kinds::parse(REPORT).unwrap().get("nightly-report").unwrap().info()).unwrap();
+    let info =
+        serde_json::to_value(Kinds::parse(REPORT).unwrap().get("nightly-report").unwrap().info()).unwrap();
     let day = json!({"name": "day", "type": "string", "description": "", "required": true, "default": null, "enum": null,
         "pattern": r"\d{4}-\d{2}-\d{2}", "max_length": 1000, "min": null, "max": null});
     let expected = json!({"name": "nightly-report", "description": "Builds the nightly report", "params": [day],
@@ -101,11 +106,30 @@ fn all_problems_are_reported_at_once() {
     let mut found = paths(text);
     found.sort_unstable();
     let expected = [
-        "jobs.Bad_Name", "jobs.Bad_Name.command",
-        "jobs.a.comand", "jobs.a.command", "jobs.a.description", "jobs.a.max_attempts", "jobs.a.timeout_seconds",
-        "jobs.b.command[0]", "jobs.b.command[1]", "jobs.b.command[2]", "jobs.b.command[3]", "jobs.b.command[5]",
-        "jobs.b.env.TWICE", "jobs.b.params.1st", "jobs.b.params.1st.type", "jobs.b.params.p.colour", "jobs.b.params.p.pattern", "jobs.b.params.q",
-        "jobs.b.secrets.DAYBOOK_X", "jobs.b.secrets.EMPTY", "jobs.b.secrets.HOME", "jobs.b.secrets.LIST", "jobs.b.secrets.PATH", "jobs.b.secrets.a=b",
+        "jobs.Bad_Name",
+        "jobs.Bad_Name.command",
+        "jobs.a.comand",
+        "jobs.a.command",
+        "jobs.a.description",
+        "jobs.a.max_attempts",
+        "jobs.a.timeout_seconds",
+        "jobs.b.command[0]",
+        "jobs.b.command[1]",
+        "jobs.b.command[2]",
+        "jobs.b.command[3]",
+        "jobs.b.command[5]",
+        "jobs.b.env.TWICE",
+        "jobs.b.params.1st",
+        "jobs.b.params.1st.type",
+        "jobs.b.params.p.colour",
+        "jobs.b.params.p.pattern",
+        "jobs.b.params.q",
+        "jobs.b.secrets.DAYBOOK_X",
+        "jobs.b.secrets.EMPTY",
+        "jobs.b.secrets.HOME",
+        "jobs.b.secrets.LIST",
+        "jobs.b.secrets.PATH",
+        "jobs.b.secrets.a=b",
         "jobs.c",
     ];
     assert_eq!(found, expected);
@@ -131,7 +155,11 @@ fn parameters_that_contradict_themselves_are_reported() {
         ("{ type = 'string', pattern = 'a)|(?:b' }", "pattern"),
         ("{ type = 'string', pattern = '(?x) a # b' }", "pattern"),
     ] {
-        assert_eq!(paths(&format!("[jobs.x]\ncommand = ['y']\nparams.p = {param}")), [format!("jobs.x.params.p.{path}")], "{param}");
+        assert_eq!(
+            paths(&format!("[jobs.x]\ncommand = ['y']\nparams.p = {param}")),
+            [format!("jobs.x.params.p.{path}")],
+            "{param}"
+        );
     }
     assert_eq!(paths("jobs = 3"), ["jobs"]);
     assert_eq!(paths("[jobs.x]\ncommand = 'ls -l'"), ["jobs.x.command"]);
@@ -141,10 +169,19 @@ fn parameters_that_contradict_themselves_are_reported() {
 
 #[test]
 fn arguments_are_checked_by_name() {
-    let kind = one("command = ['c', '{day}', '{n}']\nparams.day = { type = 'string', pattern = 'a|ab', max_length = 3 }\nparams.n = { type = 'integer', min = 1, max = 9 }");
+    let kind = one(
+        "command = ['c', '{day}', '{n}']\nparams.day = { type = 'string', pattern = 'a|ab', max_length = 3 }\nparams.n = { type = 'integer', min = 1, max = 9 }",
+    );
     let field = |name: &str, message: &str| (format!("args.{name}"), message.to_owned());
     assert_eq!(accepts(&kind, json!({"day": "ab", "n": 9})), ["c", "ab", "9"]);
-    assert_eq!(refuses(&kind, json!({"x": 1})), [field("x", "the kind `x` has no such parameter"), field("day", "is required"), field("n", "is required")]);
+    assert_eq!(
+        refuses(&kind, json!({"x": 1})),
+        [
+            field("x", "the kind `x` has no such parameter"),
+            field("day", "is required"),
+            field("n", "is required")
+        ]
+    );
     for (day, message) in [
         (json!("xab"), "must match `a|ab` as a whole"),
         (json!("ab\n"), "must match `a|ab` as a whole"),
@@ -169,7 +206,9 @@ fn arguments_are_checked_by_name() {
 
 #[test]
 fn every_type_has_its_text() {
-    let kind = one("command = ['c', '{s}', '{i}', '{n}', '{b}']\nparams = { s.type = 'string', i.type = 'integer', n.type = 'number', b.type = 'boolean' }");
+    let kind = one(
+        "command = ['c', '{s}', '{i}', '{n}', '{b}']\nparams = { s.type = 'string', i.type = 'integer', n.type = 'number', b.type = 'boolean' }",
+    );
     assert_eq!(accepts(&kind, json!({"s": "", "i": 3, "n": 2.5, "b": true})), ["c", "", "3", "2.5", "true"]);
     assert_eq!(refuses(&kind, json!({"s": 1, "i": true, "n": "1", "b": "true"})).len(), 4);
     let kind = one("command = ['c', '{n}']\nparams.n = { type = 'number', enum = [1, 2.5] }");
@@ -179,7 +218,9 @@ fn every_type_has_its_text() {
 
 #[test]
 fn a_value_stays_within_its_argument() {
-    let kind = one("command = ['sh', '-c', 'echo \"$1\"', 'x', '{a}', '[{a}-{b}]', '{{a}}']\nparams = { a.type = 'string', b.type = 'string' }");
+    let kind = one(
+        "command = ['sh', '-c', 'echo \"$1\"', 'x', '{a}', '[{a}-{b}]', '{{a}}']\nparams = { a.type = 'string', b.type = 'string' }",
+    );
     let value = "one two; $(rm) {b} 'x' \"y\"\n*";
     let argv = accepts(&kind, json!({"a": value, "b": "{a}"}));
     assert_eq!(argv, ["sh", "-c", "echo \"$1\"", "x", value, &format!("[{value}-{{a}}]"), "{a}"]);
@@ -188,16 +229,22 @@ fn a_value_stays_within_its_argument() {
 #[test]
 fn a_value_is_not_taken_for_an_option() {
     let params = "params = { a.type = 'string', n.type = 'integer', d = { type = 'string', default = '-d' }, ok = { type = 'string', allow_leading_dash = true, default = '' } }";
-    let kind = one(&format!("command = ['c', '{{ok}}{{a}}', '--n={{n}}', '{{n}}', '{{d}}', '{{ok}}']\n{params}"));
+    let kind =
+        one(&format!("command = ['c', '{{ok}}{{a}}', '--n={{n}}', '{{n}}', '{{d}}', '{{ok}}']\n{params}"));
     assert_eq!(accepts(&kind, json!({"a": "x-", "n": 1})), ["c", "x-", "--n=1", "1", "-d", ""]);
     let dash = |name: &str| (format!("args.{name}"), "must not start with `-`".to_owned());
     assert_eq!(refuses(&kind, json!({"a": "-rf", "n": -1, "d": "-e"})), [dash("a"), dash("d"), dash("n")]);
-    assert_eq!(accepts(&kind, json!({"a": "-rf", "n": 1, "ok": "-x"})), ["c", "-x-rf", "--n=1", "1", "-d", "-x"]);
+    assert_eq!(
+        accepts(&kind, json!({"a": "-rf", "n": 1, "ok": "-x"})),
+        ["c", "-x-rf", "--n=1", "1", "-d", "-x"]
+    );
 }
 
 #[test]
 fn defaults_and_optional_parameters() {
-    let kind = one("command = ['c', '--mode={mode}', '--tag={tag}', 'end']\nparams.mode = { type = 'string', default = 'fast' }\nparams.tag = { type = 'string', required = false }");
+    let kind = one(
+        "command = ['c', '--mode={mode}', '--tag={tag}', 'end']\nparams.mode = { type = 'string', default = 'fast' }\nparams.tag = { type = 'string', required = false }",
+    );
     assert_eq!(accepts(&kind, json!({})), ["c", "--mode=fast", "end"]);
     assert_eq!(accepts(&kind, json!({"mode": "slow", "tag": "-x"})), ["c", "--mode=slow", "--tag=-x", "end"]);
 }

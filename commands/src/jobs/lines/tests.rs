@@ -72,12 +72,16 @@ fn secrets_are_masked_before_lines_are_split() {
     let secret = "s".repeat(40);
     let text = format!("{}{secret}\n", "x".repeat(LINE_BYTES - 20));
     let (out, _) = run(Stream::Stdout, &[secret.as_bytes()], 10, &[text.as_bytes()]);
-    assert!(text_of(out.into_iter().next().unwrap()).ends_with("x***"), "masked, so it is not cut through the secret");
+    assert!(
+        text_of(out.into_iter().next().unwrap()).ends_with("x***"),
+        "masked, so it is not cut through the secret"
+    );
 }
 
 #[test]
 fn past_the_limit_lines_are_counted() {
-    let (out, dropped) = run(Stream::Stdout, &[b"hunter2"], 2, &[b"1\n2\n3\n4 hun", b"ter2\n::progress 0.5\n", b"5\nlast"]);
+    let (out, dropped) =
+        run(Stream::Stdout, &[b"hunter2"], 2, &[b"1\n2\n3\n4 hun", b"ter2\n::progress 0.5\n", b"5\nlast"]);
     let system = "output limit of 2 lines reached; the rest is not stored";
     assert_eq!(out.iter().cloned().map(text_of).collect::<Vec<_>>(), ["1", "2", system, "<0.5>"]);
     assert!(matches!(out[2], Output::Line { stream: Stream::System, .. }));
@@ -89,7 +93,12 @@ fn past_the_limit_lines_are_counted() {
 #[test]
 fn past_the_bytes_lines_are_counted() {
     let line = [b"x".repeat(8000), b"\n".to_vec()].concat();
-    let (out, dropped) = run(Stream::Stdout, &[], 32, &[line.as_slice(); 10].into_iter().chain([&b"short"[..]]).collect::<Vec<_>>());
+    let (out, dropped) = run(
+        Stream::Stdout,
+        &[],
+        32,
+        &[line.as_slice(); 10].into_iter().chain([&b"short"[..]]).collect::<Vec<_>>(),
+    );
     assert_eq!((out.len(), dropped), (9, 3));
     assert_eq!(text_of(out[8].clone()), "output limit of 64 KiB reached; the rest is not stored");
 }
@@ -98,7 +107,14 @@ fn past_the_bytes_lines_are_counted() {
 fn progress_is_a_share_on_standard_output() {
     let shares = b"::progress 0\n::progress 0.4\n::progress 0.4001\n::progress 1\r\n";
     assert_eq!(texts(&[shares]), ["<0>", "<0.4>", "<1>"]);
-    let others = ["::progress 1.1", "::progress -0.1", "::progress nan", "::progress", "::progress x", " ::progress 0.4"];
+    let others = [
+        "::progress 1.1",
+        "::progress -0.1",
+        "::progress nan",
+        "::progress",
+        "::progress x",
+        " ::progress 0.4",
+    ];
     assert_eq!(texts(&[others.join("\n").as_bytes()]), others);
     let (out, _) = run(Stream::Stderr, &[], 10, &[b"::progress 0.4\n"]);
     assert_eq!(text_of(out[0].clone()), "::progress 0.4");

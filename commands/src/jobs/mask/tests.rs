@@ -82,11 +82,15 @@ fn wrapped_base64_is_replaced() {
     for lead in 0..80 {
         let text = STANDARD.encode(format!("{}{key}\n", "x".repeat(lead)));
         for (width, end) in [(64, "\n"), (76, "\n"), (76, "\r\n")] {
-            let lines: Vec<&str> = text.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+            let lines: Vec<&str> =
+                text.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
             let masked = mask(&[&key], &(lines.join(end) + end));
             // At most three characters of its beginning when it is wrapped there, and the groups shared with neighbours.
             let left = text.len() - STANDARD_NO_PAD.encode(&key).len();
-            assert!(masked.len() <= left + "***".len() + 2 * end.len() + 16, "lead {lead}, width {width}: {masked}");
+            assert!(
+                masked.len() <= left + "***".len() + 2 * end.len() + 16,
+                "lead {lead}, width {width}: {masked}"
+            );
         }
     }
 }
@@ -148,7 +152,9 @@ fn text(values: Vec<String>) -> impl Strategy<Value = (Vec<String>, Vec<u8>)> {
 }
 
 fn shown_as(value: &str, form: usize) -> Vec<u8> {
-    let wrapped = |text: String| text.into_bytes().chunks(7).map(|line| [line, b"\n"].concat()).collect::<Vec<_>>().concat();
+    let wrapped = |text: String| {
+        text.into_bytes().chunks(7).map(|line| [line, b"\n"].concat()).collect::<Vec<_>>().concat()
+    };
     match form {
         0 => value.as_bytes().to_vec(),
         1 => STANDARD.encode(value).into_bytes(),

@@ -43,7 +43,10 @@ fn root() -> TempDir {
 }
 
 /// Runs to the end; `on_line` sees each line as it comes and may stop the attempt.
-async fn run_with(attempt: Attempt, on_line: impl Fn(&str, &watch::Sender<Option<StopReason>>)) -> (Finished, Vec<Output>) {
+async fn run_with(
+    attempt: Attempt,
+    on_line: impl Fn(&str, &watch::Sender<Option<StopReason>>),
+) -> (Finished, Vec<Output>) {
     let watchdog = Watchdog::start().unwrap();
     let (sender, mut receiver) = mpsc::channel(8);
     let (stop, stopped) = watch::channel(None);
@@ -66,7 +69,11 @@ async fn run_all(attempt: Attempt) -> (Finished, Vec<Output>) {
 
 fn lines(output: &[Output], wanted: Stream) -> Vec<&str> {
     let text = |output: &'_ Output| matches!(output, Output::Line { stream, .. } if *stream == wanted);
-    output.iter().filter(|output| text(output)).map(|output| if let Output::Line { text, .. } = output { text.as_str() } else { "" }).collect()
+    output
+        .iter()
+        .filter(|output| text(output))
+        .map(|output| if let Output::Line { text, .. } = output { text.as_str() } else { "" })
+        .collect()
 }
 
 fn make_pipe(root: &TempDir) -> PathBuf {
@@ -95,12 +102,15 @@ async fn the_environment_is_what_was_promised_and_nothing_else() {
     let root = root();
     let mut attempt = attempt(&root, &["env"]);
     attempt.env = vec![("DB_PASSWORD".to_owned(), SecretText::new("hunter2 with = and space"))];
-    attempt.plain_env = vec![("MODE".to_owned(), "fast".to_owned()), ("HOME".to_owned(), "/elsewhere".to_owned())];
+    attempt.plain_env =
+        vec![("MODE".to_owned(), "fast".to_owned()), ("HOME".to_owned(), "/elsewhere".to_owned())];
     attempt.attempt = 3;
     let (finished, output) = run_all(attempt).await;
     assert_eq!(finished, Finished { ending: Ending::Exited { code: 0 }, result: None, dropped_lines: 0 });
-    let env: BTreeMap<&str, &str> = lines(&output, Stream::Stdout).into_iter().map(|line| line.split_once('=').unwrap()).collect();
-    let names = ["DAYBOOK_ATTEMPT", "DAYBOOK_JOB_ID", "DAYBOOK_RESULT", "DB_PASSWORD", "HOME", "MODE", "PATH"];
+    let env: BTreeMap<&str, &str> =
+        lines(&output, Stream::Stdout).into_iter().map(|line| line.split_once('=').unwrap()).collect();
+    let names =
+        ["DAYBOOK_ATTEMPT", "DAYBOOK_JOB_ID", "DAYBOOK_RESULT", "DB_PASSWORD", "HOME", "MODE", "PATH"];
     assert_eq!(env.keys().copied().collect::<Vec<_>>(), names);
     assert_eq!((env["DB_PASSWORD"], env["MODE"], env["DAYBOOK_ATTEMPT"]), ("***", "fast", "3"));
     assert_eq!(env["DAYBOOK_JOB_ID"], Uuid::nil().to_string());
@@ -135,7 +145,11 @@ async fn what_cannot_start_says_why() {
         Ending::CouldNotStart { error } => error,
         other => panic!("{other:?}"),
     };
-    assert!(reason(attempt(&root, &["no-such-command"])).await.starts_with("the command `no-such-command` was not found in PATH"));
+    assert!(
+        reason(attempt(&root, &["no-such-command"]))
+            .await
+            .starts_with("the command `no-such-command` was not found in PATH")
+    );
     assert_eq!(reason(attempt(&root, &["./no-such"])).await, "the command `./no-such` does not exist");
     assert_eq!(reason(attempt(&root, &[])).await, "the command is empty");
     let long = "x".repeat(200_000);
@@ -174,14 +188,20 @@ async fn one_that_never_ends_times_out() {
 async fn one_that_ignores_sigterm_is_killed() {
     let mut attempt = shell(&root(), "trap '' TERM; echo ready; while :; do sleep 1; done");
     attempt.grace = Duration::from_millis(100);
-    let (finished, output) = run_with(attempt, |_, stop| _ = stop.send_replace(Some(StopReason::Cancel))).await;
+    let (finished, output) =
+        run_with(attempt, |_, stop| _ = stop.send_replace(Some(StopReason::Cancel))).await;
     assert_eq!(finished.ending, Ending::Cancelled);
-    assert_eq!(lines(&output, Stream::System), ["cancelled; stopping", "still running 0.1 s after SIGTERM; killed"]);
+    assert_eq!(
+        lines(&output, Stream::System),
+        ["cancelled; stopping", "still running 0.1 s after SIGTERM; killed"]
+    );
 }
 
 #[tokio::test]
 async fn a_stop_lets_it_say_goodbye() {
-    for (reason, ending) in [(StopReason::Cancel, Ending::Cancelled), (StopReason::HandBack, Ending::HandedBack)] {
+    for (reason, ending) in
+        [(StopReason::Cancel, Ending::Cancelled), (StopReason::HandBack, Ending::HandedBack)]
+    {
         let script = "trap 'echo {} > $DAYBOOK_RESULT; echo bye; exit 0' TERM; echo ready; while :; do sleep 0.01; done";
         let stop_it = move |line: &str, stop: &watch::Sender<_>| {
             if line == "ready" {
@@ -211,7 +231,8 @@ async fn grandchildren_that_hold_the_output_die_with_it() {
     let root = root();
     let pipe = make_pipe(&root);
     let holders = read_pipe(&pipe);
-    let mut attempt = shell(&root, r#"exec 3>"$PIPE"; echo up >&3; (trap '' TERM HUP; sleep 600) & echo done"#);
+    let mut attempt =
+        shell(&root, r#"exec 3>"$PIPE"; echo up >&3; (trap '' TERM HUP; sleep 600) & echo done"#);
     attempt.plain_env = vec![("PIPE".to_owned(), pipe.to_str().unwrap().to_owned())];
     let (finished, output) = run_all(attempt).await;
     assert_eq!(finished.ending, Ending::Exited { code: 0 });
@@ -234,9 +255,15 @@ async fn one_that_left_the_group_does_not_delay_the_end_for_ever() {
 async fn a_hundred_megabytes_are_taken_and_not_kept() {
     let script = "import sys\nline = b'x' * 99 + b'\\n'\nfor _ in range(1000): sys.stdout.buffer.write(line * 1000)\nprint('::progress 1')";
     let (finished, output) = run_all(attempt(&root(), &["python3", "-c", script])).await;
-    assert_eq!(finished, Finished { ending: Ending::Exited { code: 0 }, result: None, dropped_lines: 998_000 });
+    assert_eq!(
+        finished,
+        Finished { ending: Ending::Exited { code: 0 }, result: None, dropped_lines: 998_000 }
+    );
     assert_eq!(lines(&output, Stream::Stdout).len(), 2000);
-    assert_eq!(lines(&output, Stream::System), ["output limit of 2000 lines reached; the rest is not stored"]);
+    assert_eq!(
+        lines(&output, Stream::System),
+        ["output limit of 2000 lines reached; the rest is not stored"]
+    );
     assert_eq!(output.last(), Some(&Output::Progress(1.0)));
 }
 
@@ -287,7 +314,8 @@ async fn the_result_is_read_and_a_bad_one_is_reported() {
 
 #[tokio::test]
 async fn progress_is_reported_and_not_kept() {
-    let (_, output) = run_all(shell(&root(), "echo ::progress 0.25; echo ::progress 2; echo ::progress 1")).await;
+    let (_, output) =
+        run_all(shell(&root(), "echo ::progress 0.25; echo ::progress 2; echo ::progress 1")).await;
     assert_eq!(output.iter().filter(|output| matches!(output, Output::Progress(_))).count(), 2);
     assert_eq!(lines(&output, Stream::Stdout), ["::progress 2"]);
 }
@@ -304,7 +332,8 @@ async fn a_reader_that_takes_nothing_does_not_delay_the_timeout() {
     let (sender, mut receiver) = mpsc::channel(1);
     let (_stop, stopped) = watch::channel(None);
     let read_late = async {
-        let gone = tokio::task::spawn_blocking(move || [(); 2].map(|()| holders.recv_timeout(FOREVER).unwrap()));
+        let gone =
+            tokio::task::spawn_blocking(move || [(); 2].map(|()| holders.recv_timeout(FOREVER).unwrap()));
         assert_eq!(gone.await.unwrap()[1], None, "the process is gone though nobody took its output");
         while receiver.recv().await.is_some() {}
     };
@@ -338,7 +367,8 @@ const VICTIM: &str = "DAYBOOK_TEST_VICTIM_PIPE";
 async fn victim() {
     let Ok(pipe) = std::env::var(VICTIM) else { return };
     let root = TempDir::new_in(Path::new(&pipe).parent().unwrap()).unwrap();
-    let mut attempt = shell(&root, r#"exec 3>"$PIPE"; trap '' TERM HUP INT; (sleep 600) & echo up; sleep 600"#);
+    let mut attempt =
+        shell(&root, r#"exec 3>"$PIPE"; trap '' TERM HUP INT; (sleep 600) & echo up; sleep 600"#);
     attempt.plain_env = vec![("PIPE".to_owned(), pipe.clone())];
     // Output is read only once the watchdog knows the group.
     run_with(attempt, |line, _| std::fs::write(&pipe, format!("{line}\n")).unwrap()).await;
