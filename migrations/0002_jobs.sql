@@ -1,6 +1,7 @@
 -- Operational rows of running jobs: who has which, until when. Not history: the log has that.
 create table job_leases (
     job_id     uuid             primary key,
+    team_id    uuid             not null,
     attempt    integer          not null,
     worker     text             not null,
     -- Jobs with the same turn (team and concurrency key) take turns.

@@ -5,10 +5,10 @@ use domain::{
     AccessEvent, Actor, ClaimKind, Email, PersonName, Register, SessionId, Team, TeamCommand, TeamId,
     TeamName, TeamSlug, User, UserCommand, UserId,
 };
-use ledger::{Sha256, StreamId, random_token};
+use ledger::{NewEvent, Sha256, StreamId, random_token};
 use uuid::Uuid;
 
-use crate::door::{Executed, Prepared, first_events};
+use crate::door::{Executed, Prepare, Prepared, first_events};
 use crate::error::SignInError;
 use crate::{CommandError, Commands, Context, Password};
 
@@ -53,6 +53,59 @@ pub struct SignedIn {
     pub position: i64,
 }
 
+/// An account with its claim on the address, and the team it owns with its claim on the slug.
+struct Registering<'a> {
+    context: &'a Context,
+    user: Register,
+    team_id: TeamId,
+    team_name: TeamName,
+    slug: TeamSlug,
+}
+
+impl Prepare<User> for Registering<'_> {
+    async fn prepare(&self, commands: &Commands, _: &User) -> Result<Prepared<UserCommand>, CommandError> {
+        let user = StreamId::new("user", self.user.id);
+        let email = self.user.email.canonical();
+        let email_claim = commands.claim(ClaimKind::Email, &[&email], &user).await?;
+        let making = MakingTeam {
+            id: self.team_id,
+            name: self.team_name.clone(),
+            slug: self.slug.clone(),
+            owner: self.user.id,
+        };
+        let (create, slug_claim) = making.command(commands).await?;
+        let mut alongside = first_events::<Team>(self.context, self.team_id, create).await?;
+        alongside.extend([email_claim, slug_claim]);
+        let command = UserCommand::Register(self.user.clone());
+        Ok(Prepared { command, alongside, data_keys: vec![] })
+    }
+}
+
+/// A team with its claim on the slug.
+struct MakingTeam {
+    id: TeamId,
+    name: TeamName,
+    slug: TeamSlug,
+    owner: UserId,
+}
+
+impl MakingTeam {
+    async fn command(&self, commands: &Commands) -> Result<(TeamCommand, NewEvent), CommandError> {
+        let team = StreamId::new("team", self.id);
+        let claim = commands.claim(ClaimKind::TeamSlug, &[self.slug.as_str()], &team).await?;
+        let Self { id, name, slug, owner } = self;
+        let create = TeamCommand::Create { id: *id, name: name.clone(), slug: slug.clone(), owner: *owner };
+        Ok((create, claim))
+    }
+}
+
+impl Prepare<Team> for MakingTeam {
+    async fn prepare(&self, commands: &Commands, _: &Team) -> Result<Prepared<TeamCommand>, CommandError> {
+        let (command, claim) = self.command(commands).await?;
+        Ok(Prepared { command, alongside: vec![claim], data_keys: vec![] })
+    }
+}
+
 impl Commands {
     /// Makes an account and the team it owns, in one append with the claims on the address and the slug.
     ///
@@ -64,25 +117,10 @@ impl Commands {
         let team_id = TeamId(Uuid::now_v7());
         let (team_name, slug) = new.team.map_or_else(|| own_team(team_id), Ok)?;
         let context = &registering(context, id);
-        let prepare = async |_: &User| {
-            let user = StreamId::new("user", id);
-            let email_claim = self.claim(ClaimKind::Email, &[&new.email.canonical()], &user).await?;
-            let team = StreamId::new("team", team_id);
-            let slug_claim = self.claim(ClaimKind::TeamSlug, &[slug.as_str()], &team).await?;
-            let create =
-                TeamCommand::Create { id: team_id, name: team_name.clone(), slug: slug.clone(), owner: id };
-            let mut alongside = first_events::<Team>(context, team_id, create).await?;
-            alongside.extend([email_claim, slug_claim]);
-            let register = Register {
-                id,
-                email: new.email.clone(),
-                name: new.name.clone(),
-                password_hash: password_hash.clone(),
-                admin: new.admin,
-            };
-            Ok(Prepared { command: UserCommand::Register(register), alongside, data_keys: vec![] })
-        };
-        self.execute_with::<User>(context, &id.to_string(), None, prepare).await
+        let NewAccount { email, name, admin, .. } = new;
+        let user = Register { id, email, name, password_hash, admin };
+        let registering = Registering { context, user, team_id, team_name, slug };
+        self.execute_with::<User>(context, &id.to_string(), None, &registering).await
     }
 
     /// Makes a team that `owner` owns.
@@ -97,12 +135,8 @@ impl Commands {
         owner: UserId,
     ) -> Result<Executed, CommandError> {
         let id = TeamId(Uuid::now_v7());
-        let prepare = async |_: &Team| {
-            let claim = self.claim(ClaimKind::TeamSlug, &[slug.as_str()], &StreamId::new("team", id)).await?;
-            let command = TeamCommand::Create { id, name: name.clone(), slug: slug.clone(), owner };
-            Ok(Prepared { command, alongside: vec![claim], data_keys: vec![] })
-        };
-        self.execute_with::<Team>(context, &id.to_string(), None, prepare).await
+        let making = MakingTeam { id, name, slug, owner };
+        self.execute_with::<Team>(context, &id.to_string(), None, &making).await
     }
 
     /// Checks a password and records the attempt, whatever it comes to. Unknown address and wrong password take as long and

@@ -37,6 +37,30 @@ impl<C> Prepared<C> {
     }
 }
 
+/// Makes a command for an aggregate in its present state; asked anew at each try.
+///
+/// A trait rather than an async closure: the futures of those are not provably `Send` (rust-lang/rust#110338).
+pub(crate) trait Prepare<A: Guarded>: Sync {
+    fn prepare(
+        &self,
+        commands: &Commands,
+        aggregate: &A,
+    ) -> impl Future<Output = Result<Prepared<A::Command>, CommandError>> + Send;
+}
+
+/// The same command whatever the state.
+struct Plain<C>(C);
+
+impl<A> Prepare<A> for Plain<A::Command>
+where
+    A: Guarded,
+    A::Command: Clone + Send + Sync,
+{
+    async fn prepare(&self, _: &Commands, _: &A) -> Result<Prepared<A::Command>, CommandError> {
+        Ok(Prepared::alone(self.0.clone()))
+    }
+}
+
 impl Commands {
     /// Gives `command` to the aggregate `id`: authorise, load, decide, append. A conflict is retried a bounded number of times.
     /// `expected` is the stream's length the caller knows (from an entity tag).
@@ -55,18 +79,17 @@ impl Commands {
         A::Command: Clone + Send + Sync,
         A::Error: Refusal,
     {
-        let prepare = async |_: &A| Ok(Prepared::alone(command.clone()));
-        self.execute_with::<A>(context, &id.to_string(), expected, prepare).await
+        self.execute_with::<A>(context, &id.to_string(), expected, &Plain(command)).await
     }
 
     /// As [`Commands::execute`], for commands that depend on the aggregate's state or are stored together with other events:
-    /// `prepare` is asked anew at each try.
+    /// `prepare` makes it.
     pub(crate) async fn execute_with<A>(
         &self,
         context: &Context,
         id: &str,
         expected: Option<i64>,
-        prepare: impl AsyncFn(&A) -> Result<Prepared<A::Command>, CommandError>,
+        prepare: &impl Prepare<A>,
     ) -> Result<Executed, CommandError>
     where
         A: Guarded<Services = ()>,
@@ -82,7 +105,7 @@ impl Commands {
             if expected.is_some_and(|expected| expected != loaded.sequence) {
                 return Err(CommandError::Stale { present: loaded.sequence });
             }
-            let prepared = prepare(&loaded.aggregate).await?;
+            let prepared = prepare.prepare(self, &loaded.aggregate).await?;
             match self.decide(context, loaded, prepared, held.as_ref()).await {
                 Err(CommandError::Append(AppendError::Conflict)) => {}
                 outcome => return outcome,

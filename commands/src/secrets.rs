@@ -11,7 +11,7 @@ use ledger::{NewDataKey, SealError, StreamId};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::door::{Executed, Prepared};
+use crate::door::{Executed, Prepare, Prepared};
 use crate::error::RevealError;
 use crate::{CommandError, Commands, Context};
 
@@ -50,6 +50,74 @@ fn place(id: SecretId, version: u32) -> String {
     format!("secret {id} version {version} value")
 }
 
+/// Stores a secret and claims its name.
+struct Storing<'a> {
+    id: SecretId,
+    team_id: TeamId,
+    new: &'a NewSecret,
+    value: &'a Zeroizing<String>,
+}
+
+impl Prepare<Secret> for Storing<'_> {
+    async fn prepare(
+        &self,
+        commands: &Commands,
+        _: &Secret,
+    ) -> Result<Prepared<SecretCommand>, CommandError> {
+        let Self { id, team_id, new, value } = *self;
+        let (sealed, key) = commands.seal_value(id, 1, value)?;
+        let team = team_id.to_string();
+        let name = [team.as_str(), new.name.as_str()];
+        let claim = commands.claim(ClaimKind::SecretName, &name, &StreamId::new("secret", id)).await?;
+        let store = Store {
+            team_id,
+            name: new.name.clone(),
+            description: new.description.clone(),
+            tags: new.tags.clone(),
+            expires_at: new.expires_at,
+            sealed,
+        };
+        Ok(Prepared { command: SecretCommand::Store(store), alongside: vec![claim], data_keys: vec![key] })
+    }
+}
+
+/// Seals a value for the version that is next at this try.
+struct ChangingValue<'a> {
+    id: SecretId,
+    value: &'a Zeroizing<String>,
+}
+
+impl Prepare<Secret> for ChangingValue<'_> {
+    async fn prepare(
+        &self,
+        commands: &Commands,
+        secret: &Secret,
+    ) -> Result<Prepared<SecretCommand>, CommandError> {
+        let version = secret.next_version();
+        let (sealed, key) = commands.seal_value(self.id, version, self.value)?;
+        let command = SecretCommand::ChangeValue { version, sealed };
+        Ok(Prepared { command, alongside: vec![], data_keys: vec![key] })
+    }
+}
+
+/// Puts a secret away and frees its name.
+struct Deleting;
+
+impl Prepare<Secret> for Deleting {
+    async fn prepare(
+        &self,
+        commands: &Commands,
+        secret: &Secret,
+    ) -> Result<Prepared<SecretCommand>, CommandError> {
+        let mut prepared = Prepared::alone(SecretCommand::Delete);
+        if let Some((team, name)) = secret.held_name() {
+            let released = commands.release(ClaimKind::SecretName, &[&team.to_string(), name]).await?;
+            prepared.alongside.push(released);
+        }
+        Ok(prepared)
+    }
+}
+
 impl Commands {
     /// Keeps a new secret of the caller's team, at version 1.
     ///
@@ -63,25 +131,8 @@ impl Commands {
     ) -> Result<Executed, CommandError> {
         let id = SecretId(Uuid::now_v7());
         let team_id = context.caller.team.ok_or(domain::Denied::NotFound)?;
-        let prepare = async |_: &Secret| {
-            let (sealed, key) = self.seal_value(id, 1, value)?;
-            let team = team_id.to_string();
-            let name = [team.as_str(), new.name.as_str()];
-            let claim = self.claim(ClaimKind::SecretName, &name, &StreamId::new("secret", id)).await?;
-            Ok(Prepared {
-                command: SecretCommand::Store(Store {
-                    team_id,
-                    name: new.name.clone(),
-                    description: new.description.clone(),
-                    tags: new.tags.clone(),
-                    expires_at: new.expires_at,
-                    sealed,
-                }),
-                alongside: vec![claim],
-                data_keys: vec![key],
-            })
-        };
-        self.execute_with::<Secret>(context, &id.to_string(), None, prepare).await
+        let storing = Storing { id, team_id, new, value };
+        self.execute_with::<Secret>(context, &id.to_string(), None, &storing).await
     }
 
     /// Gives a secret its next value.
@@ -95,16 +146,8 @@ impl Commands {
         expected: Option<i64>,
         value: &Zeroizing<String>,
     ) -> Result<Executed, CommandError> {
-        let prepare = async |secret: &Secret| {
-            let version = secret.next_version();
-            let (sealed, key) = self.seal_value(id, version, value)?;
-            Ok(Prepared {
-                command: SecretCommand::ChangeValue { version, sealed },
-                alongside: vec![],
-                data_keys: vec![key],
-            })
-        };
-        self.execute_with::<Secret>(context, &id.to_string(), expected, prepare).await
+        let changing = ChangingValue { id, value };
+        self.execute_with::<Secret>(context, &id.to_string(), expected, &changing).await
     }
 
     /// Puts a secret away and frees its name.
@@ -117,15 +160,7 @@ impl Commands {
         id: SecretId,
         expected: Option<i64>,
     ) -> Result<Executed, CommandError> {
-        let prepare = async |secret: &Secret| {
-            let mut prepared = Prepared::alone(SecretCommand::Delete);
-            if let Some((team, name)) = secret.held_name() {
-                let released = self.release(ClaimKind::SecretName, &[&team.to_string(), name]).await?;
-                prepared.alongside.push(released);
-            }
-            Ok(prepared)
-        };
-        self.execute_with::<Secret>(context, &id.to_string(), expected, prepare).await
+        self.execute_with::<Secret>(context, &id.to_string(), expected, &Deleting).await
     }
 
     fn seal_value(

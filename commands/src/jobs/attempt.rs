@@ -1,0 +1,166 @@
+//! One attempt of one job, from its start to its recorded end.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use domain::{Actor, Ending as Recorded, Job, JobCommand, LogDigest};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+use super::log_store::LogWriter;
+use super::mask::SecretText;
+use super::process::{self, Attempt, Ending, Finished, StopReason};
+use super::queue::{ReadyJob, WorkQueue};
+use super::watchdog::Watchdog;
+use super::worker::Worker;
+use crate::{CommandError, Context};
+
+/// Lines that wait between a process and the log store.
+const OUTPUT_QUEUE: usize = 256;
+/// How long the end of an attempt is tried to be recorded while the log is away. After that the lease runs out and the job is
+/// given to another worker.
+const REPORT_PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two tries.
+const REPORT_PAUSE: Duration = Duration::from_millis(500);
+
+impl<Q: WorkQueue> Worker<Q> {
+    /// Starts the job by command, runs it, and reports its end by command. The lease was taken before and is given up after.
+    pub(super) async fn attempt(
+        &self,
+        job: ReadyJob,
+        watchdog: &Watchdog,
+        stop: watch::Receiver<Option<StopReason>>,
+    ) {
+        let attempt = job.attempt + 1;
+        let context = Context::system(Some(job.team_id));
+        let start = JobCommand::Start { worker: self.name.clone(), at: Utc::now() };
+        // The view the job was found in may be late: only a stream of just this length makes our attempt number the right one.
+        match self.commands.execute::<Job>(&context, job.id, Some(job.sequence), start).await {
+            Ok(_) => {
+                metrics::counter!("job_attempts_total").increment(1);
+                // If we die from here on, the lease expires and the attempt is recorded as lost.
+                if let Err(error) = self.run_attempt(&context, &job, attempt, watchdog, stop).await {
+                    tracing::warn!(job = %job.id, attempt, %error, "an attempt's end could not be recorded");
+                    return;
+                }
+            }
+            Err(CommandError::Refused(_) | CommandError::Stale { .. }) => {}
+            Err(error) => tracing::warn!(job = %job.id, %error, "a job could not be started"),
+        }
+        if let Err(error) = self.leases.release(job.id, attempt).await {
+            tracing::debug!(job = %job.id, %error, "a lease was not given up and will expire");
+        }
+    }
+
+    async fn run_attempt(
+        &self,
+        context: &Context,
+        job: &ReadyJob,
+        attempt: u32,
+        watchdog: &Watchdog,
+        stop: watch::Receiver<Option<StopReason>>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let pool = self.commands.ledger.pool().clone();
+        let mut log = LogWriter::new(pool, self.leases.clone(), job.id, attempt).await?;
+        let finished = match self.prepare_process(context, job, attempt).await {
+            Ok(process) => {
+                let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
+                let run = process::run(process, watchdog, output, stop);
+                tokio::join!(run, log.take(lines)).0
+            }
+            Err(error) => {
+                Finished { ending: Ending::CouldNotStart { error }, result: None, dropped_lines: 0 }
+            }
+        };
+        if let Ending::CouldNotStart { error } = &finished.ending {
+            log.remark(error.clone());
+        }
+        let command = |log: LogDigest| report(&finished, attempt, job.timeout_seconds, log);
+        self.report(context, job, &mut log, finished.dropped_lines, command).await
+    }
+
+    /// Everything the process needs; a sentence for the job's error where it cannot be had.
+    async fn prepare_process(
+        &self,
+        context: &Context,
+        job: &ReadyJob,
+        attempt: u32,
+    ) -> Result<Attempt, String> {
+        let kind = self.kinds.get(&job.kind).ok_or("this worker does not know the job's kind")?;
+        let argv = kind.validate(&job.args).map_err(|problems| {
+            let problems: Vec<String> =
+                problems.iter().map(|problem| format!("{} {}", problem.field, problem.message)).collect();
+            format!("the arguments do not fit the kind any more: {}", problems.join("; "))
+        })?;
+        let acting = context.acting_as(Actor::Job(job.id));
+        let mut env = vec![];
+        for (variable, name) in kind.secrets() {
+            let sealed = self.queue.secret(job.team_id, name).await.map_err(|error| error.to_string())?;
+            let sealed = sealed.ok_or_else(|| format!("the team has no secret named {name:?}"))?;
+            let value = self.commands.use_secret(&acting, &sealed, job.id, attempt).await;
+            let value = value.map_err(|error| format!("the secret {name:?} cannot be used: {error}"))?;
+            env.push((variable.clone(), SecretText::new(value.as_str())));
+        }
+        Ok(Attempt {
+            argv,
+            env,
+            plain_env: kind.env().clone().into_iter().collect(),
+            directory: self.options.directory.clone(),
+            job_id: job.id.0,
+            attempt,
+            timeout: Duration::from_secs(job.timeout_seconds.into()),
+            max_lines: self.options.max_log_lines,
+            grace: self.options.grace,
+            working_root: self.options.working_root.clone(),
+        })
+    }
+
+    /// Records the end, the lines first: the event has their digest. Patient while the log is away, for it would be a pity to
+    /// run again what has run.
+    async fn report(
+        &self,
+        context: &Context,
+        job: &ReadyJob,
+        log: &mut LogWriter,
+        dropped: u64,
+        command: impl Fn(LogDigest) -> JobCommand,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let begun = Instant::now();
+        loop {
+            let error: Box<dyn std::error::Error + Send + Sync> = match log.store().await {
+                Err(error) => error.into(),
+                Ok(()) => {
+                    let command = command(log.digest(dropped));
+                    match self.commands.execute::<Job>(context, job.id, None, command).await {
+                        Ok(_) => return Ok(()),
+                        // Another attempt has taken over, or an earlier try did get through.
+                        Err(CommandError::Refused(refusal)) => {
+                            tracing::info!(job = %job.id, %refusal, "a late result was refused");
+                            return Ok(());
+                        }
+                        Err(error) if error.is_passing() => error.into(),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            };
+            if begun.elapsed() > REPORT_PATIENCE {
+                return Err(error);
+            }
+            sleep(REPORT_PAUSE).await;
+        }
+    }
+}
+
+fn report(finished: &Finished, attempt: u32, timeout_seconds: u32, log: LogDigest) -> JobCommand {
+    let failed = |exit_code, error: String| Recorded::Failed { exit_code, error };
+    let ending = match &finished.ending {
+        Ending::Exited { code: 0 } => Recorded::Succeeded { result: finished.result.clone() },
+        Ending::Exited { code } => failed(Some(*code), format!("it ended with exit code {code}")),
+        Ending::Signalled { signal } => failed(None, format!("it was ended by signal {signal}")),
+        Ending::TimedOut => failed(None, format!("it ran longer than {timeout_seconds} seconds")),
+        Ending::CouldNotStart { error } => failed(None, error.clone()),
+        Ending::Cancelled => Recorded::Cancelled,
+        Ending::HandedBack => return JobCommand::HandBack { attempt, log },
+    };
+    JobCommand::Finish { attempt, ending, log, at: Utc::now() }
+}

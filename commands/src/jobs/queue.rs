@@ -1,0 +1,76 @@
+//! What a worker needs to see of the queue. The queue is a view, and the write side does not know the read side: whoever
+//! puts a node together connects the two.
+
+use chrono::{DateTime, Utc};
+use domain::{JobId, TeamId};
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use crate::SealedSecret;
+
+/// The queue could not be looked at.
+#[derive(Debug, thiserror::Error)]
+#[error("the queue could not be read: {0}")]
+pub struct QueueError(pub String);
+
+/// A job that may be started.
+#[derive(Clone, Debug)]
+pub struct ReadyJob {
+    /// Which.
+    pub id: JobId,
+    /// Whose.
+    pub team_id: TeamId,
+    /// What runs.
+    pub kind: String,
+    /// Its arguments.
+    pub args: Map<String, Value>,
+    /// Attempts so far.
+    pub attempt: u32,
+    /// Events in its stream.
+    pub sequence: i64,
+    /// How long an attempt may take.
+    pub timeout_seconds: u32,
+    /// Jobs of the team with the same key take turns.
+    pub concurrency_key: Option<String>,
+}
+
+/// A job that a worker has, or had.
+#[derive(Clone, Debug)]
+pub struct RunningJob {
+    /// Which.
+    pub id: JobId,
+    /// Whose.
+    pub team_id: TeamId,
+    /// The attempt that runs.
+    pub attempt: u32,
+    /// Since when.
+    pub started_at: Option<DateTime<Utc>>,
+}
+
+/// The queue as a worker sees it. What it shows may be late; the aggregate decides.
+pub trait WorkQueue: Clone + Send + Sync + 'static {
+    /// At most `limit` jobs of these kinds that are due, the most urgent first.
+    fn ready(
+        &self,
+        now: DateTime<Utc>,
+        kinds: &[String],
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<ReadyJob>, QueueError>> + Send;
+
+    /// At most `limit` jobs that run, the longest running first.
+    fn running(&self, limit: usize) -> impl Future<Output = Result<Vec<RunningJob>, QueueError>> + Send;
+
+    /// Which of these jobs somebody wants stopped.
+    fn cancel_requested(&self, jobs: &[JobId])
+    -> impl Future<Output = Result<Vec<JobId>, QueueError>> + Send;
+
+    /// The present value, sealed, of a team's secret.
+    fn secret(
+        &self,
+        team: TeamId,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<SealedSecret>, QueueError>> + Send;
+
+    /// Changes when there may be something new to see.
+    fn changes(&self) -> watch::Receiver<i64>;
+}
