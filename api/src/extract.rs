@@ -40,14 +40,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        if !says_json(request.headers()) {
-            return Err(Problem::unsupported_media_type());
-        }
-        if announced_length(request.headers()).is_some_and(|length| length > MAX_BODY_BYTES as u64) {
-            return Err(Problem::payload_too_large(MAX_BODY_BYTES));
-        }
-        parse(&read(request.into_body(), BODY_TIMEOUT).await?).map(Self)
+        parse(&json_bytes(request).await?).map(Self)
     }
+}
+
+/// The bytes of a body that says it is JSON.
+pub(crate) async fn json_bytes(request: Request) -> Result<Bytes, Problem> {
+    if !says_json(request.headers()) {
+        return Err(Problem::unsupported_media_type());
+    }
+    if announced_length(request.headers()).is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+        return Err(Problem::payload_too_large(MAX_BODY_BYTES));
+    }
+    read(request.into_body(), BODY_TIMEOUT).await
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {
@@ -108,7 +113,7 @@ async fn read(body: Body, patience: Duration) -> Result<Bytes, Problem> {
     })
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut deserializer);
     let value = parsed.map_err(|error| match error.inner().classify() {

@@ -1,10 +1,21 @@
-//! The edge.
+//! The edge: routes, authentication, configuration and the command line of the binary `daybook`.
 
+mod answer;
+pub mod app;
+pub mod authenticate;
+pub mod cli;
 pub mod config;
 pub mod extract;
+mod input;
 pub mod keys;
+pub mod list;
 pub mod logging;
 pub mod metrics;
 pub mod middleware;
+pub mod node;
 pub mod problem;
+mod queue;
+mod refusal;
+pub mod routes;
+pub mod server;
 pub mod tokens;

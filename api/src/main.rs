@@ -1,2 +1,5 @@
 //! The `daybook` binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    api::cli::main()
+}

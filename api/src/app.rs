@@ -1,0 +1,79 @@
+//! What every handler can reach.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use commands::Commands;
+use commands::jobs::Kinds;
+use ledger::Ledger;
+use projections::Projections;
+
+use crate::config::Settings;
+use crate::middleware::rate_limit::RateLimits;
+use crate::problem::Problem;
+use crate::tokens::TokenKeys;
+
+/// How long a request waits for a view to pass a position.
+pub const VIEW_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The parts of a running server. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// See [`App`].
+pub struct Parts {
+    /// The configuration.
+    pub settings: Settings,
+    /// The log.
+    pub ledger: Ledger,
+    /// The write side.
+    pub commands: Commands,
+    /// The read side.
+    pub projections: Projections,
+    /// What jobs can run.
+    pub kinds: Arc<Kinds>,
+    /// Signs and checks access tokens.
+    pub tokens: TokenKeys,
+    /// How much each client may ask.
+    pub limits: RateLimits,
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl App {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Waits until the views have passed `position`.
+    ///
+    /// # Errors
+    /// 504 with the position reached, after [`VIEW_PATIENCE`].
+    pub async fn wait(&self, position: i64) -> Result<(), Problem> {
+        self.projections.wait(position, VIEW_PATIENCE).await.map_err(|behind| {
+            let detail = format!(
+                "The views have reached position {}, not yet {position}. Try again.",
+                behind.reached
+            );
+            Problem::gateway_timeout(detail).with_code("views_behind")
+        })
+    }
+
+    /// Waits after a write for the views, so that the writer's next read sees it. The write is durable whatever comes of it:
+    /// views that are late make the answer later, not wrong.
+    pub async fn settle(&self, position: Option<i64>) {
+        if let Some(position) = position
+            && self.projections.wait(position, VIEW_PATIENCE).await.is_err()
+        {
+            tracing::warn!(position, "answered a write before the views had passed it");
+        }
+    }
+}

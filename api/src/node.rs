@@ -1,0 +1,249 @@
+//! A node: one process' share of Daybook, opened from its configuration. `serve` and every other command open one.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use commands::jobs::{KindProblem, Kinds};
+use commands::{CommandError, Commands, Context, NewAccount, Password};
+use domain::{Caller, Email, Invalid, PersonName, TeamName, TeamSlug};
+use ledger::private::{PrivateError, PrivateServer};
+use ledger::{Keyring, Ledger, LedgerError};
+use projections::{Projections, ReadError};
+use sqlx::postgres::PgConnectOptions;
+
+use crate::config::Settings;
+use crate::keys::{self, Keys, KeysError};
+
+/// Connections of a node's pool; the append lane has one more.
+const CONNECTIONS: u32 = 24;
+/// The oldest PostgreSQL that has what the log needs.
+const OLDEST_POSTGRESQL: i32 = 150_000;
+/// The first admin's address when none is configured.
+const USUAL_ADMIN: &str = "admin@localhost";
+
+/// Why a node did not come up. Each is a sentence for whoever started it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// There is no private server.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
+    /// `DATABASE_URL` is not one.
+    #[error("DATABASE_URL is not a PostgreSQL URL: {0}")]
+    Url(sqlx::Error),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The server is too old.
+    #[error("the database server is PostgreSQL {0}; Daybook needs 15 or newer")]
+    TooOld(String),
+    /// `ENCRYPTION_KEY` is not the one this database was begun with.
+    #[error("ENCRYPTION_KEY (or ENCRYPTION_KEY_PREVIOUS) does not open what this database holds: {0}")]
+    WrongKey(LedgerError),
+    /// The views cannot be used.
+    #[error(transparent)]
+    Views(#[from] ReadError),
+    /// `JOBS_FILE` is wrong; all of it is told.
+    #[error("{file} has problems:\n{}", list(.problems))]
+    Kinds {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        problems: Vec<KindProblem>,
+    },
+    /// A file cannot be read.
+    #[error("{path}: {cause}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The first admin could not be made.
+    #[error("the first admin could not be made: {0}")]
+    Admin(#[from] CommandError),
+    /// The first admin's address or password is not acceptable.
+    #[error("{name} {invalid}")]
+    AdminField {
+        /// Which setting.
+        name: &'static str,
+        /// What is wrong with it.
+        invalid: Invalid,
+    },
+}
+
+fn list(problems: &[KindProblem]) -> String {
+    problems.iter().map(|problem| format!("  {}: {}", problem.path, problem.message)).collect::<Vec<_>>().join("\n")
+}
+
+/// The parts of a node, migrated and ready.
+pub struct Node {
+    /// The configuration it was opened with.
+    pub settings: Settings,
+    /// Its keys.
+    pub keys: Keys,
+    /// The log.
+    pub ledger: Ledger,
+    /// The write side.
+    pub commands: Commands,
+    /// The read side.
+    pub projections: Projections,
+    /// What jobs can run.
+    pub kinds: Arc<Kinds>,
+    /// The private server, if it uses one.
+    pub private: Option<PrivateServer>,
+}
+
+impl Node {
+    /// Opens a node: finds its keys, reaches (or starts) its database and brings the tables up to date.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn open(settings: Settings) -> Result<Self, StartError> {
+        let kinds = Arc::new(read_kinds(&settings)?);
+        make_data_dir(&settings)?;
+        // The private server first: it makes DATA_DIR with the modes it needs.
+        let (connect, private) = database(&settings).await?;
+        let keys = keys::load_or_generate(&settings.data_dir, &settings)?;
+        match Self::connect(settings, keys, kinds, connect).await {
+            Ok(node) => Ok(Self { private, ..node }),
+            Err(error) => {
+                if let Some(private) = private {
+                    private.stop().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens a node on a database that somebody else looks after.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn connect(
+        settings: Settings,
+        keys: Keys,
+        kinds: Arc<Kinds>,
+        connect: PgConnectOptions,
+    ) -> Result<Self, StartError> {
+        let previous = keys.encryption_key_previous.as_ref().map(keys::EncryptionKey::expose);
+        let keyring = Keyring::new(keys.encryption_key.expose(), previous);
+        let options = ledger::Options { connections: CONNECTIONS, ..ledger::Options::default() };
+        let ledger = Ledger::new(connect, keyring, &options);
+        check_version(&ledger).await?;
+        ledger.migrate().await?;
+        // Whatever is hashed here does not matter: the key behind it opens, or it does not.
+        ledger.keyed_hash(&["start"]).await.map_err(|error| match error {
+            LedgerError::Seal(_) => StartError::WrongKey(error),
+            other => StartError::Ledger(other),
+        })?;
+        let projections = Projections::new(&ledger, projections::Options::default());
+        projections.prepare().await?;
+        let commands = Commands::new(&ledger);
+        Ok(Self { settings, keys, ledger, commands, projections, kinds, private: None })
+    }
+
+    /// Lets go of everything: connections first, then the private server (which stops when nobody else uses it).
+    pub async fn close(self) {
+        self.ledger.pool().close().await;
+        drop((self.ledger, self.commands, self.projections));
+        if let Some(private) = self.private {
+            private.stop().await;
+        }
+    }
+}
+
+fn make_data_dir(settings: &Settings) -> Result<(), StartError> {
+    // Only a configured server leaves the folder to us; the private one makes it itself.
+    if settings.database_url.is_none() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&settings.data_dir)
+        .map_err(|cause| StartError::File { path: settings.data_dir.display().to_string(), cause })
+}
+
+async fn database(settings: &Settings) -> Result<(PgConnectOptions, Option<PrivateServer>), StartError> {
+    match &settings.database_url {
+        Some(url) => Ok((PgConnectOptions::from_str(url.expose()).map_err(StartError::Url)?, None)),
+        None => {
+            let private = PrivateServer::start_or_join(&settings.data_dir).await?;
+            Ok((private.connect_options(), Some(private)))
+        }
+    }
+}
+
+async fn check_version(ledger: &Ledger) -> Result<(), StartError> {
+    let query = "select current_setting('server_version_num')::int, current_setting('server_version')";
+    let (number, text): (i32, String) =
+        sqlx::query_as(query).fetch_one(ledger.pool()).await.map_err(LedgerError::from)?;
+    if number < OLDEST_POSTGRESQL { Err(StartError::TooOld(text)) } else { Ok(()) }
+}
+
+/// The kinds of `JOBS_FILE`; none when there is no such file.
+///
+/// # Errors
+/// The file cannot be read, or something in it is wrong.
+pub fn read_kinds(settings: &Settings) -> Result<Kinds, StartError> {
+    let file = settings.jobs_file.display().to_string();
+    Kinds::load(&settings.jobs_file).map_err(|problems| StartError::Kinds { file, problems })
+}
+
+/// The first admin, as made at the first start.
+pub struct FirstAdmin {
+    /// What they sign in with.
+    pub email: String,
+    /// Their password, if Daybook made it: to be shown once.
+    pub password: Option<String>,
+}
+
+/// Makes the first instance admin, who owns the team `main`, unless there is a user already. When two processes try at once,
+/// one of them makes it.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn first_admin(node: &Node) -> Result<Option<FirstAdmin>, StartError> {
+    if node.ledger.head().await? > 0 {
+        return Ok(None);
+    }
+    let email_text = node.settings.admin_email.clone().unwrap_or_else(|| USUAL_ADMIN.to_owned());
+    let field = |name| move |invalid| StartError::AdminField { name, invalid };
+    let email = Email::parse(&email_text).map_err(field("ADMIN_EMAIL"))?;
+    let generated = match &node.settings.admin_password {
+        Some(_) => None,
+        None => Some(one_time_password()?),
+    };
+    let chosen = node.settings.admin_password.as_ref().map(|hidden| hidden.expose().to_owned());
+    let text = chosen.or_else(|| generated.clone()).unwrap_or_default();
+    let password = Password::choose(text).map_err(field("ADMIN_PASSWORD"))?;
+    match node.commands.register(&registrar(), admin_account(email, password)?).await {
+        Ok(_) => Ok(Some(FirstAdmin { email: email_text, password: generated })),
+        Err(CommandError::Taken(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn admin_account(email: Email, password: Password) -> Result<NewAccount, StartError> {
+    let field = |invalid| StartError::AdminField { name: "ADMIN_EMAIL", invalid };
+    let name = PersonName::parse("Admin").map_err(field)?;
+    let team = (TeamName::parse("Main").map_err(field)?, TeamSlug::parse("main").map_err(field)?);
+    Ok(NewAccount { email, name, password, admin: true, team: Some(team) })
+}
+
+/// The system, making an account.
+#[must_use]
+pub fn registrar() -> Context {
+    Context::of(Caller::system(None))
+}
+
+/// 24 random characters of base64url: 144 bits.
+///
+/// # Errors
+/// Only when the system gives no randomness.
+pub fn one_time_password() -> Result<String, StartError> {
+    let mut text = ledger::random_token().map_err(|error| StartError::Ledger(error.into()))?;
+    text.truncate(24);
+    Ok(text)
+}
+

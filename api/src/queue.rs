@@ -1,0 +1,74 @@
+//! The worker's view of the queue: the composition root's adapter between the read side and the write side, which do not
+//! know each other.
+
+use chrono::{DateTime, Utc};
+use commands::SealedSecret;
+use commands::jobs::{QueueError, ReadyJob, RunningJob, WorkQueue};
+use domain::{JobId, TeamId};
+use projections::Projections;
+use tokio::sync::watch;
+
+use crate::routes::secrets::sealed;
+
+/// The queue as the views show it.
+#[derive(Clone)]
+pub struct ViewQueue {
+    projections: Projections,
+}
+
+impl ViewQueue {
+    /// The queue of these views.
+    pub fn new(projections: &Projections) -> Self {
+        Self { projections: projections.clone() }
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> QueueError {
+    QueueError(error.to_string())
+}
+
+impl WorkQueue for ViewQueue {
+    async fn ready(&self, now: DateTime<Utc>, kinds: &[String], limit: usize) -> Result<Vec<ReadyJob>, QueueError> {
+        let rows = self.projections.jobs().ready(now, limit, kinds).await.map_err(failed)?;
+        let ready = rows.into_iter().map(|row| ReadyJob {
+            id: row.id,
+            team_id: row.team_id,
+            kind: row.kind,
+            args: row.args,
+            attempt: row.attempt,
+            sequence: row.sequence,
+            timeout_seconds: row.timeout_seconds,
+            concurrency_key: row.concurrency_key,
+        });
+        Ok(ready.collect())
+    }
+
+    async fn running(&self, limit: usize) -> Result<Vec<RunningJob>, QueueError> {
+        let rows = self.projections.jobs().running(limit).await.map_err(failed)?;
+        let running = rows.into_iter().map(|row| RunningJob {
+            id: row.id,
+            team_id: row.team_id,
+            attempt: row.attempt,
+            started_at: row.started_at,
+        });
+        Ok(running.collect())
+    }
+
+    async fn cancel_requested(&self, jobs: &[JobId]) -> Result<Vec<JobId>, QueueError> {
+        let mut asked = vec![];
+        for id in jobs {
+            let row = self.projections.jobs().get(*id).await.map_err(failed)?;
+            asked.extend(row.filter(|row| row.cancel_requested).map(|row| row.id));
+        }
+        Ok(asked)
+    }
+
+    async fn secret(&self, team: TeamId, name: &str) -> Result<Option<SealedSecret>, QueueError> {
+        let row = self.projections.secrets().by_name(team, name).await.map_err(failed)?;
+        Ok(row.as_ref().map(|row| sealed(row)))
+    }
+
+    fn changes(&self) -> watch::Receiver<i64> {
+        self.projections.positions()
+    }
+}

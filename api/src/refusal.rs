@@ -1,0 +1,154 @@
+//! How what went wrong inside becomes a problem outside: the one mapping.
+
+use std::time::Duration;
+
+use commands::{CommandError, PasswordError, RevealError, SignInError};
+use domain::{ClaimKind, Denied, RefusalKind};
+use ledger::{AppendError, LedgerError};
+use projections::ReadError;
+
+use crate::problem::{FieldError, Problem};
+use crate::tokens::TokenError;
+
+/// When to come back after a passing fault.
+const SOON: Duration = Duration::from_secs(1);
+
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Denied(denied) => denied.into(),
+            CommandError::Refused(refusal) => match refusal.kind() {
+                RefusalKind::NotFound => Self::not_found().with_code(refusal.code()).with_detail(refusal.to_string()),
+                RefusalKind::Conflict => Self::conflict(refusal.to_string()).with_code(refusal.code()),
+            },
+            CommandError::Taken(kind) => taken(kind),
+            CommandError::Stale { present } => Self::precondition_failed(format!(
+                "The present version is \"{present}\": read it again before you change it."
+            )),
+            CommandError::Contended => {
+                Self::unavailable("too many conflicts on one stream", SOON).with_code("contended")
+            }
+            CommandError::KeyReused => {
+                let message = "was used for another request";
+                Self::unprocessable(vec![FieldError::new("Idempotency-Key", message)]).with_code("idempotency_key_reused")
+            }
+            CommandError::KeyInUse => {
+                Self::conflict("The first request with this Idempotency-Key is still being answered.")
+                    .with_code("idempotency_key_in_use")
+            }
+            CommandError::Password(error) => error.into(),
+            CommandError::Append(error) => error.into(),
+            CommandError::Ledger(error) => error.into(),
+            CommandError::Seal(error) => Self::internal(error),
+            CommandError::Event(cause) => Self::internal(cause),
+        }
+    }
+}
+
+fn taken(kind: ClaimKind) -> Problem {
+    let (code, detail) = match kind {
+        ClaimKind::Email => ("email_taken", "There is an account with this e-mail address already."),
+        ClaimKind::TeamSlug => ("slug_taken", "There is a team with this slug already."),
+        ClaimKind::SecretName => ("name_taken", "The team has a secret of this name already."),
+        ClaimKind::IdempotencyKey => ("idempotency_key_in_use", "This Idempotency-Key is in use."),
+    };
+    Problem::conflict(detail).with_code(code)
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::NotFound => Self::not_found(),
+            Denied::Forbidden(permission) => Self::forbidden(format!("The permission {permission} is missing.")),
+        }
+    }
+}
+
+impl From<AppendError> for Problem {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Conflict => Self::conflict("Another change came first."),
+            AppendError::Overloaded => Self::unavailable(error, SOON).with_code("overloaded"),
+            AppendError::Unanswered | AppendError::Unavailable(_) => {
+                let detail = "The event log does not answer. Whether this was done is not known: \
+                              ask again with the same Idempotency-Key, or read before you repeat it.";
+                Self::unavailable(error, SOON).with_detail(detail).with_code("log_unavailable")
+            }
+            AppendError::Refused(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<LedgerError> for Problem {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Database(cause) => database(cause),
+            LedgerError::Migration(_) | LedgerError::Damaged { .. } | LedgerError::Seal(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Database(cause) => database(cause),
+            ReadError::Ledger(cause) => cause.into(),
+            other => Self::internal(other),
+        }
+    }
+}
+
+/// A database that is away, full or shutting down is 503; one that does not understand us is our mistake.
+pub(crate) fn database(error: sqlx::Error) -> Problem {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let ours = code.is_some_and(|code| ["22", "23", "42"].iter().any(|class| code.starts_with(class)));
+    if ours { Problem::internal(error) } else { Problem::unavailable(error, SOON).with_code("database_unavailable") }
+}
+
+impl From<PasswordError> for Problem {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => Self::unavailable(error, SOON).with_code("overloaded"),
+            PasswordError::Hash(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<SignInError> for Problem {
+    fn from(error: SignInError) -> Self {
+        match error {
+            SignInError::Wrong => {
+                Self::unauthorized("The e-mail address or the password is wrong.").with_code("sign_in_failed")
+            }
+            SignInError::Password(error) => error.into(),
+            SignInError::Unrecorded(error) => error.into(),
+        }
+    }
+}
+
+impl From<RevealError> for Problem {
+    fn from(error: RevealError) -> Self {
+        match error {
+            RevealError::Denied(denied) => denied.into(),
+            // Says which secret and why; never what was inside.
+            RevealError::Sealed(cause) => {
+                let detail = format!("The value cannot be opened: {cause}.");
+                Self::internal(cause).with_code("value_unreadable").with_detail(detail)
+            }
+            RevealError::Ledger(error) => error.into(),
+            RevealError::Unrecorded(error) => Self::unavailable(error, SOON)
+                .with_code("not_recorded")
+                .with_detail("The reading could not be recorded, so there is no value. Try again."),
+        }
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Expired => Self::unauthorized("The access token has expired.").with_code("token_expired"),
+            TokenError::Key(_) | TokenError::Signing(_) => Self::internal(error),
+            _ => Self::unauthorized("The access token is not valid.").with_code("token_invalid"),
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The auditor's tools: what happened, how each thing came to be, and how things stood. Reading them is recorded too.
+
+use axum::extract::State;
+use axum::http::Uri;
+use chrono::{DateTime, Utc};
+use domain::{AGGREGATE_TYPES, AccessEvent, Permission, TeamId};
+use ledger::StreamId;
+use projections::views::audit::AuditFilter;
+use projections::{Change, HistoryEntry};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::answer::Answer;
+use crate::app::App;
+use crate::authenticate::{CanAudit, Identity};
+use crate::extract::{Json, Path, Query};
+use crate::list::{Page, limit, pick};
+use crate::problem::{Problem, ProblemBody};
+use crate::routes::auth::time;
+
+/// An event as an auditor sees it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EventBody {
+    /// Its place in the log, from 1.
+    pub position: i64,
+    /// When it was recorded.
+    pub at: String,
+    /// What happened.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// The version of the event's shape.
+    pub version: String,
+    /// user, team, secret, job or access.
+    pub aggregate_type: String,
+    /// Which one of its kind.
+    pub aggregate_id: String,
+    /// Its place in the aggregate's history, from 1.
+    pub sequence: i64,
+    /// Who did it.
+    pub actor: String,
+    /// For which team.
+    pub team_id: Option<String>,
+    /// The request that led to it.
+    pub request_id: Option<String>,
+    /// From where.
+    pub ip: Option<String>,
+    /// The fields it changed.
+    pub changes: Vec<ChangeBody>,
+}
+
+/// A field that an event changed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChangeBody {
+    /// The field of the resource.
+    pub field: String,
+    /// What it was.
+    #[schema(value_type = Option<Object>)]
+    pub before: Option<Value>,
+    /// What it is from then on.
+    #[schema(value_type = Option<Object>)]
+    pub after: Option<Value>,
+}
+
+impl From<Change> for ChangeBody {
+    fn from(change: Change) -> Self {
+        Self { field: change.field, before: change.before, after: change.after }
+    }
+}
+
+impl From<HistoryEntry> for EventBody {
+    fn from(entry: HistoryEntry) -> Self {
+        let event = entry.recorded;
+        Self {
+            position: event.position,
+            at: time(event.at),
+            event_type: event.event_type,
+            version: event.event_version,
+            aggregate_type: event.stream.aggregate_type,
+            aggregate_id: event.stream.aggregate_id,
+            sequence: event.sequence,
+            actor: event.metadata.actor,
+            team_id: event.metadata.team_id,
+            request_id: event.metadata.request_id,
+            ip: event.metadata.ip,
+            changes: entry.changes.into_iter().map(ChangeBody::from).collect(),
+        }
+    }
+}
+
+/// Which events.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct EventsQuery {
+    /// Items of a page, 1 to 200 (50).
+    limit: Option<u32>,
+    /// A position: events before it.
+    cursor: Option<String>,
+    /// Picks fields: `fields=position,type`.
+    fields: Option<String>,
+    /// user, team, secret, job or access.
+    aggregate_type: Option<String>,
+    /// Which one of its kind.
+    aggregate_id: Option<String>,
+    /// Who did it: `user:<id>`, `key:<id>`, `job:<id>`, `system` or `anonymous`.
+    actor: Option<String>,
+    /// What happened, such as `SecretStored`.
+    #[serde(rename = "type")]
+    #[param(rename = "type")]
+    event_type: Option<String>,
+    /// Recorded at or after this moment.
+    from: Option<DateTime<Utc>>,
+    /// Recorded before this moment.
+    to: Option<DateTime<Utc>>,
+    /// The request that led to it.
+    request_id: Option<String>,
+}
+
+/// What happened, newest first. A team's auditor sees the team's events, an instance admin all.
+#[utoipa::path(
+    get, path = "/audit/events", tag = "audit", params(EventsQuery),
+    responses((status = 200, description = "A page", body = Page<EventBody>)),
+)]
+pub async fn events(
+    State(app): State<App>,
+    caller: CanAudit,
+    uri: Uri,
+    Query(query): Query<EventsQuery>,
+) -> Result<Json<Page<Value>>, Problem> {
+    let limit = limit(query.limit)?;
+    let before = match query.cursor.as_deref().map(str::parse::<i64>) {
+        None => None,
+        Some(Ok(position)) if position >= 1 => Some(position),
+        Some(_) => return Err(Problem::invalid("cursor", "must be a position of the log")),
+    };
+    if let Some(name) = &query.aggregate_type {
+        known_type(name).map_err(|message| Problem::invalid("aggregate_type", message))?;
+    }
+    let filter = AuditFilter {
+        team: team_seen(&caller)?,
+        aggregate_type: query.aggregate_type,
+        aggregate_id: query.aggregate_id,
+        actor: query.actor,
+        event_type: query.event_type,
+        from: query.from,
+        to: query.to,
+        request_id: query.request_id,
+    };
+    record(&app, &caller, &uri).await?;
+    let mut positions = app.projections.audit().list(&filter, before, limit + 1).await?;
+    let more = positions.len() > limit;
+    positions.truncate(limit);
+    let next = positions.last().filter(|_| more).map(ToString::to_string);
+    let mut items: Vec<EventBody> =
+        app.projections.explain(&positions).await?.into_iter().map(EventBody::from).collect();
+    items.sort_by_key(|event| std::cmp::Reverse(event.position));
+    Ok(Json(pick(Page { items, next }, query.fields.as_deref())?))
+}
+
+/// Which part of a history.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryQuery {
+    /// Items of a page, 1 to 200 (50).
+    limit: Option<u32>,
+    /// A sequence: events after it.
+    cursor: Option<String>,
+}
+
+/// How a thing came to be what it is: each event with the fields it changed, oldest first.
+#[utoipa::path(
+    get, path = "/audit/{aggregate_type}/{id}/history", tag = "audit",
+    params(("aggregate_type" = String, Path), ("id" = String, Path), HistoryQuery),
+    responses(
+        (status = 200, description = "A page", body = Page<EventBody>),
+        (status = 404, description = "Nothing of that name that the caller may audit", body = ProblemBody),
+    ),
+)]
+pub async fn history(
+    State(app): State<App>,
+    caller: CanAudit,
+    uri: Uri,
+    Path((aggregate_type, id)): Path<(String, String)>,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Json<Page<EventBody>>, Problem> {
+    let limit = limit(query.limit)?;
+    let after = match query.cursor.as_deref().map(str::parse::<i64>) {
+        None => 0,
+        Some(Ok(sequence)) if sequence >= 1 => sequence,
+        Some(_) => return Err(Problem::invalid("cursor", "must be a sequence of this history")),
+    };
+    let stream = audited(&app, &caller, &aggregate_type, &id).await?;
+    record(&app, &caller, &uri).await?;
+    let mut entries = app.projections.history(&stream, after, limit as i64 + 1).await?;
+    let more = entries.len() > limit;
+    entries.truncate(limit);
+    let next = entries.last().filter(|_| more).map(|entry| entry.recorded.sequence.to_string());
+    Ok(Json(Page { items: entries.into_iter().map(EventBody::from).collect(), next }))
+}
+
+/// As of when.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct StateQuery {
+    /// A time (RFC 3339) or a position; now if not given.
+    as_of: Option<String>,
+}
+
+/// How a thing stood.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StateBody {
+    /// What it is.
+    aggregate_type: String,
+    /// Which one.
+    aggregate_id: String,
+    /// The position that was asked for, or that the time stands for.
+    as_of: i64,
+    /// The position of the last event that made it so.
+    position: i64,
+    /// That event's place in the thing's history.
+    sequence: i64,
+    /// When that event was recorded.
+    at: String,
+    /// The thing.
+    #[schema(value_type = Object)]
+    state: Value,
+}
+
+/// How a thing stood at a moment: the fold of its events up to there.
+#[utoipa::path(
+    get, path = "/audit/{aggregate_type}/{id}/state", tag = "audit",
+    params(("aggregate_type" = String, Path), ("id" = String, Path), StateQuery),
+    responses(
+        (status = 200, description = "The thing as it was", body = StateBody),
+        (status = 404, description = "It did not exist then, or the caller may not audit it", body = ProblemBody),
+        (status = 422, description = "as_of is in the future or is neither time nor position", body = ProblemBody),
+    ),
+)]
+pub async fn state(
+    State(app): State<App>,
+    caller: CanAudit,
+    uri: Uri,
+    Path((aggregate_type, id)): Path<(String, String)>,
+    Query(query): Query<StateQuery>,
+) -> Result<Answer<StateBody>, Problem> {
+    let as_of = as_of(&app, query.as_of.as_deref()).await?;
+    let stream = audited(&app, &caller, &aggregate_type, &id).await?;
+    record(&app, &caller, &uri).await?;
+    let found = app.projections.state_as_of(&stream, as_of).await?;
+    let found = found.ok_or_else(|| {
+        Problem::not_found().with_detail(format!("There was no such {aggregate_type} at position {as_of}."))
+    })?;
+    Ok(Answer::ok(StateBody {
+        aggregate_type,
+        aggregate_id: id,
+        as_of,
+        position: found.position,
+        sequence: found.sequence,
+        at: time(found.at),
+        state: found.state,
+    }))
+}
+
+/// The position that `as_of` stands for.
+async fn as_of(app: &App, text: Option<&str>) -> Result<i64, Problem> {
+    let head = app.ledger.head().await?;
+    let Some(text) = text else { return Ok(head) };
+    let refuse = |message: &str| Err(Problem::invalid("as_of", message));
+    if let Ok(position) = text.parse::<i64>() {
+        return match position {
+            position if position < 0 => refuse("must not be negative"),
+            position if position > head => refuse("lies beyond the end of the log"),
+            position => Ok(position),
+        };
+    }
+    match text.parse::<DateTime<Utc>>() {
+        Err(_) => refuse("must be a position, or a time such as 2026-11-21T14:03:00Z"),
+        Ok(moment) if moment > Utc::now() => refuse("lies in the future"),
+        Ok(moment) => Ok(app.ledger.position_at(moment).await?),
+    }
+}
+
+fn known_type(name: &str) -> Result<(), String> {
+    if AGGREGATE_TYPES.contains(&name) { Ok(()) } else { Err(format!("must be one of {}", AGGREGATE_TYPES.join(", "))) }
+}
+
+/// The team whose events the caller sees; `None`: all events of the instance.
+fn team_seen(caller: &Identity) -> Result<Option<TeamId>, Problem> {
+    if caller.has(Permission::AuditInstance) { Ok(None) } else { caller.team().map(Some) }
+}
+
+/// The stream of a thing that the caller may audit; any other does not exist for them.
+async fn audited(app: &App, caller: &Identity, aggregate_type: &str, id: &str) -> Result<StreamId, Problem> {
+    known_type(aggregate_type).map_err(|_| Problem::not_found())?;
+    let id = id.parse::<uuid::Uuid>().map_err(|_| Problem::not_found())?;
+    let stream = StreamId::new(aggregate_type, id);
+    let team = team_seen(caller)?;
+    let filter = AuditFilter {
+        team,
+        aggregate_type: Some(stream.aggregate_type.clone()),
+        aggregate_id: Some(stream.aggregate_id.clone()),
+        ..AuditFilter::default()
+    };
+    let seen = app.projections.audit().list(&filter, None, 1).await?;
+    if seen.is_empty() { Err(Problem::not_found()) } else { Ok(stream) }
+}
+
+/// No record, no answer.
+async fn record(app: &App, caller: &Identity, uri: &Uri) -> Result<(), Problem> {
+    let query = uri.path_and_query().map_or_else(|| uri.path(), |whole| whole.as_str());
+    let query: String = query.chars().take(1_000).collect();
+    app.commands.record(&caller.context, &AccessEvent::AuditRead { query }).await?;
+    Ok(())
+}

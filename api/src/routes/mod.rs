@@ -1,0 +1,69 @@
+//! The REST API. A handler, its request and answer types and its OpenAPI attribute stand together in one file; adding an
+//! endpoint touches that file, one line here, and one test.
+
+pub mod audit;
+pub mod auth;
+pub mod docs;
+pub mod health;
+pub mod jobs;
+pub mod projections;
+pub mod secrets;
+
+use axum::Router;
+use axum::routing::get;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+
+/// All routes and the document that describes them.
+pub fn routes(app: &App) -> (Router, OpenApi) {
+    let (unmounted, _) = api().split_for_parts();
+    let (documented, mut openapi) =
+        OpenApiRouter::new().nest("/api", api()).merge(operations()).split_for_parts();
+    docs::describe(&mut openapi);
+    let router = documented
+        .nest("/api/v1", unmounted)
+        .route("/.well-known/jwks.json", get(auth::jwks))
+        .merge(docs::page(&openapi))
+        .with_state(app.clone());
+    (router, openapi)
+}
+
+/// Only what machines ask, for nodes that do not answer people.
+pub fn operations_only(app: &App) -> (Router, OpenApi) {
+    let health = OpenApiRouter::new().routes(routes!(health::health));
+    let (router, openapi) = OpenApiRouter::new().nest("/api", health).merge(operations()).split_for_parts();
+    (router.with_state(app.clone()), openapi)
+}
+
+/// The versioned part, mounted at `/api` and `/api/v1`.
+fn api() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(auth::register))
+        .routes(routes!(auth::login))
+        .routes(routes!(auth::me, auth::rename_me))
+        .routes(routes!(secrets::create, secrets::list))
+        .routes(routes!(secrets::show, secrets::delete))
+        .routes(routes!(secrets::reveal, secrets::change_value))
+        .routes(routes!(jobs::kinds))
+        .routes(routes!(jobs::create, jobs::list))
+        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::logs))
+        .routes(routes!(audit::events))
+        .routes(routes!(audit::history))
+        .routes(routes!(audit::state))
+        .routes(routes!(projections::list))
+        .routes(routes!(projections::rebuild))
+        .routes(routes!(health::health))
+}
+
+/// What machines ask, outside the versioned part.
+fn operations() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+}

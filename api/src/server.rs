@@ -1,0 +1,163 @@
+//! A running node: HTTP, follower and worker, until it is told to stop.
+
+use std::future::IntoFuture;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use commands::jobs::Worker;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
+
+use crate::app::{App, Parts};
+use crate::config::Settings;
+use crate::middleware::headers::{SecurityHeaders, security_headers};
+use crate::middleware::rate_limit::RateLimits;
+use crate::middleware::{cors, metrics as request_metrics, request_id};
+use crate::node::Node;
+use crate::problem::{catch_panic, no_such_method, no_such_path};
+use crate::queue::ViewQueue;
+use crate::routes;
+use crate::tokens::{TokenError, TokenKeys};
+
+/// How long requests under way may take to end after the stop signal.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long the worker and the follower may take to end after that.
+const WIND_DOWN: Duration = Duration::from_secs(20);
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Answers HTTP. Without it only `/livez`, `/readyz`, `/api/health` and `/metrics` are there.
+    pub api: bool,
+    /// Runs jobs.
+    pub worker: bool,
+    /// Folds events into views.
+    pub follower: bool,
+}
+
+impl Roles {
+    /// Everything: what `daybook serve` does unless told otherwise.
+    pub const ALL: Self = Self { api: true, worker: true, follower: true };
+}
+
+/// Why a server ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The token keys cannot be used.
+    #[error("JWT_SECRET cannot be used: {0}")]
+    Tokens(#[from] TokenError),
+    /// The listener failed.
+    #[error("the HTTP listener failed: {0}")]
+    Http(#[from] std::io::Error),
+}
+
+/// Serves until `shutdown`: then requests are drained, running jobs handed back, and the node is closed.
+///
+/// # Errors
+/// See [`ServeError`].
+pub async fn run(
+    node: Node,
+    roles: Roles,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    crate::metrics::install();
+    let tokens = TokenKeys::new(
+        node.keys.jwt_secret.expose(),
+        node.keys.jwt_secret_previous.as_ref().map(crate::config::Hidden::expose),
+    )?;
+    let app = App::new(Parts {
+        limits: RateLimits::new(&node.settings),
+        settings: node.settings.clone(),
+        ledger: node.ledger.clone(),
+        commands: node.commands.clone(),
+        projections: node.projections.clone(),
+        kinds: Arc::clone(&node.kinds),
+        tokens,
+    });
+    // The follower goes last: requests and jobs that end still wait for their views.
+    let follower_stop = CancellationToken::new();
+    let follower = roles.follower.then(|| tokio::spawn(node.projections.clone().run(follower_stop.clone())));
+    let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
+    let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
+
+    let served = serve(router(&app, roles), listener, shutdown.clone()).await;
+    // Also when the listener failed by itself.
+    shutdown.cancel();
+    wind_down("worker", worker).await;
+    follower_stop.cancel();
+    wind_down("follower", follower).await;
+    wind_down("metrics", Some(upkeep)).await;
+    drop(app);
+    node.close().await;
+    served
+}
+
+async fn serve(router: Router, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let stop = shutdown.clone();
+    let server =
+        axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await }).into_future();
+    let mut server = std::pin::pin!(server);
+    tokio::select! {
+        ended = &mut server => return ended.map_err(ServeError::from),
+        () = shutdown.cancelled() => {}
+    }
+    match timeout(DRAIN, server).await {
+        Ok(ended) => ended.map_err(ServeError::from),
+        Err(_) => {
+            tracing::warn!("requests that did not end in time were cut off");
+            Ok(())
+        }
+    }
+}
+
+async fn wind_down(part: &str, task: Option<tokio::task::JoinHandle<()>>) {
+    let Some(task) = task else { return };
+    match timeout(WIND_DOWN, task).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(part, %error, "a part ended badly"),
+        Err(_) => tracing::warn!(part, "a part did not end in time"),
+    }
+}
+
+fn worker(app: &App) -> Worker<ViewQueue> {
+    let settings = &app.settings;
+    let options = commands::jobs::WorkerOptions {
+        concurrency: settings.worker_concurrency as usize,
+        max_log_lines: u64::from(settings.max_log_lines),
+        working_root: settings.data_dir.join("work"),
+        directory: Some(jobs_folder(settings)),
+        ..commands::jobs::WorkerOptions::default()
+    };
+    Worker::new(&app.commands, Arc::clone(&app.kinds), ViewQueue::new(&app.projections), options)
+}
+
+/// Commands are written from where they are described: a script beside `JOBS_FILE` is found.
+fn jobs_folder(settings: &Settings) -> PathBuf {
+    match settings.jobs_file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn router(app: &App, roles: Roles) -> Router {
+    let (routes, _) = if roles.api { routes::routes(app) } else { routes::operations_only(app) };
+    let security = SecurityHeaders { strict_transport: app.settings.production() };
+    // The last layer is the outermost.
+    routes
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(catch_panic())
+        .layer(CompressionLayer::new())
+        .layer(cors::cors(&app.settings.cors_origins))
+        .layer(from_fn_with_state(security, security_headers))
+        .layer(from_fn(request_metrics::count))
+        .layer(from_fn(request_id::request_id))
+}
