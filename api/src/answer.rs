@@ -77,7 +77,8 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     if text.starts_with("W/") {
         return Err(Problem::precondition_failed("A weak entity tag never matches."));
     }
-    let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
+    let version =
+        text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
     version.map(Some).ok_or_else(|| Problem::invalid("If-Match", "must be an entity tag such as \"3\", or *"))
 }
 

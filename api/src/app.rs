@@ -59,10 +59,8 @@ impl App {
     /// 504 with the position reached, after [`VIEW_PATIENCE`].
     pub async fn wait(&self, position: i64) -> Result<(), Problem> {
         self.projections.wait(position, VIEW_PATIENCE).await.map_err(|behind| {
-            let detail = format!(
-                "The views have reached position {}, not yet {position}. Try again.",
-                behind.reached
-            );
+            let detail =
+                format!("The views have reached position {}, not yet {position}. Try again.", behind.reached);
             Problem::gateway_timeout(detail).with_code("views_behind")
         })
     }

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, header};
 use chrono::Utc;
 use commands::Context;
 use domain::{AccessEvent, Actor, Caller, Permission, Permissions, TeamId, UserId};
-use projections::views::users::UserRow;
+use projections::UserRow;
 
 use crate::app::App;
 use crate::middleware::client_ip::ClientIp;
@@ -47,6 +47,8 @@ impl FromRequestParts<App> for Anonymous {
 
 /// A signed-in person, speaking for a team (if they are in any).
 pub struct Identity {
+    /// Their account's id.
+    pub user_id: UserId,
     /// Their account.
     pub user: Arc<UserRow>,
     /// Who they are and what they may do, for commands.
@@ -69,14 +71,16 @@ impl FromRequestParts<App> for Identity {
         app.limits.check_authenticated(user_id.0)?;
         await_position(app, &parts.headers).await?;
         let user = app.projections.users().get(user_id).await?;
-        let user = user.filter(|user| user.active).ok_or_else(|| Problem::unauthorized("The account is not active."))?;
+        let user = user
+            .filter(|user| user.active)
+            .ok_or_else(|| Problem::unauthorized("The account is not active."))?;
         let (team, mut permissions) = team(app, &parts.headers, user_id).await?;
         if user.admin {
             permissions = permissions.union(Permissions::admin());
         }
         let caller = Caller { actor: Actor::User(user_id), team, permissions };
         let context = circumstances(parts, caller, user_id.to_string());
-        Ok(Self { user, context, app: app.clone() })
+        Ok(Self { user_id, user, context, app: app.clone() })
     }
 }
 
@@ -199,8 +203,10 @@ fn check_token(app: &App, token: &str) -> Result<UserId, Problem> {
 /// A read that names a position waits until the views have passed it (D6).
 async fn await_position(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
     let Some(value) = headers.get(DAYBOOK_POSITION) else { return Ok(()) };
-    let position = value.to_str().ok().and_then(|text| text.parse::<i64>().ok()).filter(|position| *position >= 0);
-    let position = position.ok_or_else(|| Problem::invalid("Daybook-Position", "must be a position of the log"))?;
+    let position =
+        value.to_str().ok().and_then(|text| text.parse::<i64>().ok()).filter(|position| *position >= 0);
+    let position =
+        position.ok_or_else(|| Problem::invalid("Daybook-Position", "must be a position of the log"))?;
     app.wait(position).await
 }
 
@@ -215,11 +221,18 @@ async fn team(
     let membership = match headers.get(DAYBOOK_TEAM) {
         None => memberships.first(),
         Some(value) => {
-            let unknown = || Problem::not_found().with_detail("You are in no team of this name.").with_code("team_not_found");
+            let unknown = || {
+                Problem::not_found()
+                    .with_detail("You are in no team of this name.")
+                    .with_code("team_not_found")
+            };
             let name = value.to_str().map_err(|_| unknown())?;
             let wanted = match name.parse::<TeamId>() {
                 Ok(id) => id,
-                Err(_) => app.projections.teams().by_slug(name).await?.ok_or_else(unknown)?.id,
+                Err(_) => {
+                    let named = app.projections.teams().by_slug(name).await?.ok_or_else(unknown)?;
+                    named.id.parse().map_err(Problem::internal)?
+                }
             };
             Some(memberships.iter().find(|membership| membership.team_id == wanted).ok_or_else(unknown)?)
         }

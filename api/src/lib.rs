@@ -1,12 +1,12 @@
 //! The edge: routes, authentication, configuration and the command line of the binary `daybook`.
 
-mod answer;
+pub mod answer;
 pub mod app;
 pub mod authenticate;
 pub mod cli;
 pub mod config;
 pub mod extract;
-mod input;
+pub mod input;
 pub mod keys;
 pub mod list;
 pub mod logging;

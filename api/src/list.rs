@@ -102,7 +102,10 @@ pub fn pick<T: Serialize + ToSchema>(page: Page<T>, fields: Option<&str>) -> Res
         let known = field_names::<T>();
         if let Some(strange) = wanted.iter().find(|name| !known.iter().any(|known| known == *name)) {
             let shown: String = strange.chars().take(40).collect();
-            return Err(Problem::invalid("fields", format!("there is no field {shown:?}; there are {}", known.join(", "))));
+            return Err(Problem::invalid(
+                "fields",
+                format!("there is no field {shown:?}; there are {}", known.join(", ")),
+            ));
         }
     }
     let items = page.items.iter().map(|item| {

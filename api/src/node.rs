@@ -75,7 +75,11 @@ pub enum StartError {
 }
 
 fn list(problems: &[KindProblem]) -> String {
-    problems.iter().map(|problem| format!("  {}: {}", problem.path, problem.message)).collect::<Vec<_>>().join("\n")
+    problems
+        .iter()
+        .map(|problem| format!("  {}: {}", problem.path, problem.message))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The parts of a node, migrated and ready.
@@ -139,7 +143,7 @@ impl Node {
             LedgerError::Seal(_) => StartError::WrongKey(error),
             other => StartError::Ledger(other),
         })?;
-        let projections = Projections::new(&ledger, projections::Options::default());
+        let projections = Projections::new(ledger.clone(), projections::Options::default());
         projections.prepare().await?;
         let commands = Commands::new(&ledger);
         Ok(Self { settings, keys, ledger, commands, projections, kinds, private: None })
@@ -246,4 +250,3 @@ pub fn one_time_password() -> Result<String, StartError> {
     text.truncate(24);
     Ok(text)
 }
-

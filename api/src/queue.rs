@@ -5,20 +5,18 @@ use chrono::{DateTime, Utc};
 use commands::SealedSecret;
 use commands::jobs::{QueueError, ReadyJob, RunningJob, WorkQueue};
 use domain::{JobId, TeamId};
-use projections::Projections;
+use projections::{Projections, Reached};
 use tokio::sync::watch;
-
-use crate::routes::secrets::sealed;
 
 /// The queue as the views show it.
 #[derive(Clone)]
-pub struct ViewQueue {
+pub(crate) struct ViewQueue {
     projections: Projections,
 }
 
 impl ViewQueue {
     /// The queue of these views.
-    pub fn new(projections: &Projections) -> Self {
+    pub(crate) fn new(projections: &Projections) -> Self {
         Self { projections: projections.clone() }
     }
 }
@@ -28,23 +26,32 @@ fn failed(error: impl std::fmt::Display) -> QueueError {
 }
 
 impl WorkQueue for ViewQueue {
-    async fn ready(&self, now: DateTime<Utc>, kinds: &[String], limit: usize) -> Result<Vec<ReadyJob>, QueueError> {
-        let rows = self.projections.jobs().ready(now, limit, kinds).await.map_err(failed)?;
-        let ready = rows.into_iter().map(|row| ReadyJob {
-            id: row.id,
-            team_id: row.team_id,
-            kind: row.kind,
-            args: row.args,
-            attempt: row.attempt,
-            sequence: row.sequence,
-            timeout_seconds: row.timeout_seconds,
-            concurrency_key: row.concurrency_key,
-        });
-        Ok(ready.collect())
+    async fn ready(
+        &self,
+        now: DateTime<Utc>,
+        kinds: &[String],
+        limit: usize,
+    ) -> Result<Vec<ReadyJob>, QueueError> {
+        let found = self.projections.jobs().ready(now, limit as i64, kinds).await.map_err(failed)?;
+        let mut ready = Vec::with_capacity(found.len());
+        for found in found {
+            let Some(row) = self.projections.jobs().get(found.id).await.map_err(failed)? else { continue };
+            ready.push(ReadyJob {
+                id: found.id,
+                team_id: row.team_id,
+                kind: row.kind.clone(),
+                args: row.args.clone(),
+                attempt: row.attempt,
+                sequence: row.sequence,
+                timeout_seconds: row.timeout_seconds,
+                concurrency_key: row.concurrency_key.clone(),
+            });
+        }
+        Ok(ready)
     }
 
     async fn running(&self, limit: usize) -> Result<Vec<RunningJob>, QueueError> {
-        let rows = self.projections.jobs().running(limit).await.map_err(failed)?;
+        let rows = self.projections.jobs().running(limit as i64).await.map_err(failed)?;
         let running = rows.into_iter().map(|row| RunningJob {
             id: row.id,
             team_id: row.team_id,
@@ -57,18 +64,24 @@ impl WorkQueue for ViewQueue {
     async fn cancel_requested(&self, jobs: &[JobId]) -> Result<Vec<JobId>, QueueError> {
         let mut asked = vec![];
         for id in jobs {
-            let row = self.projections.jobs().get(*id).await.map_err(failed)?;
-            asked.extend(row.filter(|row| row.cancel_requested).map(|row| row.id));
+            let row = self.projections.jobs().get(id).await.map_err(failed)?;
+            asked.extend(row.filter(|row| row.cancel_requested).map(|_| *id));
         }
         Ok(asked)
     }
 
     async fn secret(&self, team: TeamId, name: &str) -> Result<Option<SealedSecret>, QueueError> {
         let row = self.projections.secrets().by_name(team, name).await.map_err(failed)?;
-        Ok(row.as_ref().map(|row| sealed(row)))
+        let sealed = row.map(|row| {
+            let id = row.id.parse().map_err(failed)?;
+            Ok(SealedSecret { id, team_id: row.team_id, version: row.version, sealed: row.sealed })
+        });
+        sealed.transpose()
     }
 
-    fn changes(&self) -> watch::Receiver<i64> {
-        self.projections.positions()
+    type Mark = Reached;
+
+    fn changes(&self) -> watch::Receiver<Reached> {
+        self.projections.changes()
     }
 }

@@ -18,7 +18,9 @@ impl From<CommandError> for Problem {
         match error {
             CommandError::Denied(denied) => denied.into(),
             CommandError::Refused(refusal) => match refusal.kind() {
-                RefusalKind::NotFound => Self::not_found().with_code(refusal.code()).with_detail(refusal.to_string()),
+                RefusalKind::NotFound => {
+                    Self::not_found().with_code(refusal.code()).with_detail(refusal.to_string())
+                }
                 RefusalKind::Conflict => Self::conflict(refusal.to_string()).with_code(refusal.code()),
             },
             CommandError::Taken(kind) => taken(kind),
@@ -30,7 +32,8 @@ impl From<CommandError> for Problem {
             }
             CommandError::KeyReused => {
                 let message = "was used for another request";
-                Self::unprocessable(vec![FieldError::new("Idempotency-Key", message)]).with_code("idempotency_key_reused")
+                Self::unprocessable(vec![FieldError::new("Idempotency-Key", message)])
+                    .with_code("idempotency_key_reused")
             }
             CommandError::KeyInUse => {
                 Self::conflict("The first request with this Idempotency-Key is still being answered.")
@@ -59,7 +62,9 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::NotFound => Self::not_found(),
-            Denied::Forbidden(permission) => Self::forbidden(format!("The permission {permission} is missing.")),
+            Denied::Forbidden(permission) => {
+                Self::forbidden(format!("The permission {permission} is missing."))
+            }
         }
     }
 }
@@ -83,7 +88,9 @@ impl From<LedgerError> for Problem {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::Database(cause) => database(cause),
-            LedgerError::Migration(_) | LedgerError::Damaged { .. } | LedgerError::Seal(_) => Self::internal(error),
+            LedgerError::Migration(_) | LedgerError::Damaged { .. } | LedgerError::Seal(_) => {
+                Self::internal(error)
+            }
         }
     }
 }
@@ -93,7 +100,7 @@ impl From<ReadError> for Problem {
         match error {
             ReadError::Database(cause) => database(cause),
             ReadError::Ledger(cause) => cause.into(),
-            other => Self::internal(other),
+            ReadError::Fault(fault) => Self::internal(fault),
         }
     }
 }
@@ -102,7 +109,11 @@ impl From<ReadError> for Problem {
 pub(crate) fn database(error: sqlx::Error) -> Problem {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     let ours = code.is_some_and(|code| ["22", "23", "42"].iter().any(|class| code.starts_with(class)));
-    if ours { Problem::internal(error) } else { Problem::unavailable(error, SOON).with_code("database_unavailable") }
+    if ours {
+        Problem::internal(error)
+    } else {
+        Problem::unavailable(error, SOON).with_code("database_unavailable")
+    }
 }
 
 impl From<PasswordError> for Problem {
@@ -146,8 +157,10 @@ impl From<RevealError> for Problem {
 impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::Expired => Self::unauthorized("The access token has expired.").with_code("token_expired"),
-            TokenError::Key(_) | TokenError::Signing(_) => Self::internal(error),
+            TokenError::Expired => {
+                Self::unauthorized("The access token has expired.").with_code("token_expired")
+            }
+            TokenError::Key | TokenError::Signing => Self::internal(error),
             _ => Self::unauthorized("The access token is not valid.").with_code("token_invalid"),
         }
     }

@@ -102,8 +102,9 @@ pub async fn run(
 async fn serve(router: Router, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let stop = shutdown.clone();
-    let server =
-        axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await }).into_future();
+    let server = axum::serve(listener, service)
+        .with_graceful_shutdown(async move { stop.cancelled().await })
+        .into_future();
     let mut server = std::pin::pin!(server);
     tokio::select! {
         ended = &mut server => return ended.map_err(ServeError::from),

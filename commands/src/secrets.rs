@@ -224,30 +224,4 @@ impl Commands {
         let text = std::str::from_utf8(&plain).map_err(|_| malformed())?;
         Ok(Zeroizing::new(text.to_owned()))
     }
-
-    /// The sealed value of a past version, from the log.
-    ///
-    /// # Errors
-    /// The log could not be read. `None`: there never was such a version.
-    pub async fn sealed_version(
-        &self,
-        id: SecretId,
-        team_id: TeamId,
-        version: u32,
-    ) -> Result<Option<SealedSecret>, CommandError> {
-        // Each version is one event, so version n is at sequence n or later (deletions lie between).
-        let stream = StreamId::new("secret", id);
-        let recorded = self.ledger.read_stream(&stream, i64::from(version) - 1, None, 10_000).await?;
-        for event in recorded {
-            let event = serde_json::from_value(event.payload)
-                .map_err(|error: serde_json::Error| CommandError::Event(error.to_string()))?;
-            let sealed = match event {
-                domain::SecretEvent::SecretStored { sealed, .. } if version == 1 => sealed,
-                domain::SecretEvent::SecretValueChanged { version: at, sealed } if at == version => sealed,
-                _ => continue,
-            };
-            return Ok(Some(SealedSecret { id, team_id, version, sealed }));
-        }
-        Ok(None)
-    }
 }

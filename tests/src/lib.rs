@@ -1,1 +1,16 @@
-//! Harness.
+//! What the integration tests stand on: real PostgreSQL servers, a database for each test, and waiting without sleeping.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a harness that fails should say so at once")]
+
+mod app;
+mod client;
+mod database;
+mod folder;
+mod server;
+mod wait;
+
+pub use app::{PASSWORD, People, Setup, TestApp};
+pub use client::{Client, Reply};
+pub use database::{Database, connect_from_environment};
+pub use server::Server;
+pub use wait::{LIMIT, eventually, within};

@@ -1,12 +1,11 @@
 //! The auditor's tools: what happened, how each thing came to be, and how things stood. Reading them is recorded too.
 
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::Uri;
 use chrono::{DateTime, Utc};
 use domain::{AGGREGATE_TYPES, AccessEvent, Permission, TeamId};
 use ledger::StreamId;
-use projections::views::audit::AuditFilter;
-use projections::{Change, HistoryEntry};
+use projections::{AuditFilter, Change, Fact, HistoryEntry};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -56,10 +55,10 @@ pub struct ChangeBody {
     pub field: String,
     /// What it was.
     #[schema(value_type = Option<Object>)]
-    pub before: Option<Value>,
+    pub before: Value,
     /// What it is from then on.
     #[schema(value_type = Option<Object>)]
-    pub after: Option<Value>,
+    pub after: Value,
 }
 
 impl From<Change> for ChangeBody {
@@ -68,23 +67,36 @@ impl From<Change> for ChangeBody {
     }
 }
 
+impl EventBody {
+    fn new(fact: Fact, changes: Vec<Change>) -> Self {
+        Self {
+            position: fact.position,
+            at: time(fact.at),
+            event_type: fact.event_type,
+            version: fact.event_version,
+            aggregate_type: fact.aggregate_type,
+            aggregate_id: fact.aggregate_id,
+            sequence: fact.sequence,
+            actor: fact.actor,
+            team_id: fact.team_id.map(|team| team.to_string()),
+            request_id: fact.request_id,
+            ip: fact.ip,
+            changes: changes.into_iter().map(ChangeBody::from).collect(),
+        }
+    }
+}
+
 impl From<HistoryEntry> for EventBody {
     fn from(entry: HistoryEntry) -> Self {
-        let event = entry.recorded;
-        Self {
-            position: event.position,
-            at: time(event.at),
-            event_type: event.event_type,
-            version: event.event_version,
-            aggregate_type: event.stream.aggregate_type,
-            aggregate_id: event.stream.aggregate_id,
-            sequence: event.sequence,
-            actor: event.metadata.actor,
-            team_id: event.metadata.team_id,
-            request_id: event.metadata.request_id,
-            ip: event.metadata.ip,
-            changes: entry.changes.into_iter().map(ChangeBody::from).collect(),
-        }
+        Self::new(entry.fact, entry.changes)
+    }
+}
+
+/// Where the history is not at hand: what the event itself states, as changes from nothing.
+impl From<Fact> for EventBody {
+    fn from(fact: Fact) -> Self {
+        let changes = fact.stated();
+        Self::new(fact, changes)
     }
 }
 
@@ -124,7 +136,7 @@ pub struct EventsQuery {
 pub async fn events(
     State(app): State<App>,
     caller: CanAudit,
-    uri: Uri,
+    OriginalUri(uri): OriginalUri,
     Query(query): Query<EventsQuery>,
 ) -> Result<Json<Page<Value>>, Problem> {
     let limit = limit(query.limit)?;
@@ -147,13 +159,12 @@ pub async fn events(
         request_id: query.request_id,
     };
     record(&app, &caller, &uri).await?;
-    let mut positions = app.projections.audit().list(&filter, before, limit + 1).await?;
-    let more = positions.len() > limit;
-    positions.truncate(limit);
-    let next = positions.last().filter(|_| more).map(ToString::to_string);
-    let mut items: Vec<EventBody> =
-        app.projections.explain(&positions).await?.into_iter().map(EventBody::from).collect();
-    items.sort_by_key(|event| std::cmp::Reverse(event.position));
+    let rows = app.projections.audit().list(&filter, before, limit as i64 + 1).await?;
+    let positions: Vec<i64> = rows.iter().take(limit).map(|row| row.position).collect();
+    let next = positions.last().filter(|_| rows.len() > limit).map(ToString::to_string);
+    let facts = app.projections.facts_at(&positions).await?;
+    // The log gives them oldest first.
+    let items: Vec<EventBody> = facts.into_iter().rev().map(EventBody::from).collect();
     Ok(Json(pick(Page { items, next }, query.fields.as_deref())?))
 }
 
@@ -179,7 +190,7 @@ pub struct HistoryQuery {
 pub async fn history(
     State(app): State<App>,
     caller: CanAudit,
-    uri: Uri,
+    OriginalUri(uri): OriginalUri,
     Path((aggregate_type, id)): Path<(String, String)>,
     Query(query): Query<HistoryQuery>,
 ) -> Result<Json<Page<EventBody>>, Problem> {
@@ -191,10 +202,10 @@ pub async fn history(
     };
     let stream = audited(&app, &caller, &aggregate_type, &id).await?;
     record(&app, &caller, &uri).await?;
-    let mut entries = app.projections.history(&stream, after, limit as i64 + 1).await?;
+    let mut entries = app.projections.history(&stream, after, limit + 1).await?;
     let more = entries.len() > limit;
     entries.truncate(limit);
-    let next = entries.last().filter(|_| more).map(|entry| entry.recorded.sequence.to_string());
+    let next = entries.last().filter(|_| more).map(|entry| entry.fact.sequence.to_string());
     Ok(Json(Page { items: entries.into_iter().map(EventBody::from).collect(), next }))
 }
 
@@ -219,8 +230,6 @@ pub struct StateBody {
     position: i64,
     /// That event's place in the thing's history.
     sequence: i64,
-    /// When that event was recorded.
-    at: String,
     /// The thing.
     #[schema(value_type = Object)]
     state: Value,
@@ -239,14 +248,14 @@ pub struct StateBody {
 pub async fn state(
     State(app): State<App>,
     caller: CanAudit,
-    uri: Uri,
+    OriginalUri(uri): OriginalUri,
     Path((aggregate_type, id)): Path<(String, String)>,
     Query(query): Query<StateQuery>,
 ) -> Result<Answer<StateBody>, Problem> {
     let as_of = as_of(&app, query.as_of.as_deref()).await?;
     let stream = audited(&app, &caller, &aggregate_type, &id).await?;
     record(&app, &caller, &uri).await?;
-    let found = app.projections.state_as_of(&stream, as_of).await?;
+    let found = app.projections.state(&stream.aggregate_type, &stream.aggregate_id, Some(as_of)).await?;
     let found = found.ok_or_else(|| {
         Problem::not_found().with_detail(format!("There was no such {aggregate_type} at position {as_of}."))
     })?;
@@ -256,8 +265,7 @@ pub async fn state(
         as_of,
         position: found.position,
         sequence: found.sequence,
-        at: time(found.at),
-        state: found.state,
+        state: found.row,
     }))
 }
 
@@ -281,7 +289,11 @@ async fn as_of(app: &App, text: Option<&str>) -> Result<i64, Problem> {
 }
 
 fn known_type(name: &str) -> Result<(), String> {
-    if AGGREGATE_TYPES.contains(&name) { Ok(()) } else { Err(format!("must be one of {}", AGGREGATE_TYPES.join(", "))) }
+    if AGGREGATE_TYPES.contains(&name) {
+        Ok(())
+    } else {
+        Err(format!("must be one of {}", AGGREGATE_TYPES.join(", ")))
+    }
 }
 
 /// The team whose events the caller sees; `None`: all events of the instance.

@@ -4,11 +4,10 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use commands::{NewAccount, Password, SignIn};
-use domain::{Email, Permissions, PersonName, User, UserCommand, UserId};
-use projections::views::users::UserRow;
+use domain::{Email, Permissions, PersonName, User, UserCommand};
+use projections::UserRow;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use crate::answer::{Answer, if_match};
 use crate::app::App;
@@ -23,7 +22,8 @@ use crate::tokens::Claims;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct UserBody {
     /// The account's id.
-    pub id: Uuid,
+    #[schema(format = "uuid")]
+    pub id: String,
     /// What they sign in with.
     pub email: String,
     /// What they are called.
@@ -48,7 +48,8 @@ pub struct UserBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TeamOfUser {
     /// The team's id.
-    pub id: Uuid,
+    #[schema(format = "uuid")]
+    pub id: String,
     /// Its short name.
     pub slug: String,
     /// Its name.
@@ -91,7 +92,9 @@ pub async fn register(
         return Err(Problem::invalid("invitation_token", "is not one that is open"));
     }
     if app.settings.registration != Registration::Open {
-        return Err(Problem::forbidden("Registration is by invitation only.").with_code("registration_closed"));
+        return Err(
+            Problem::forbidden("Registration is by invitation only.").with_code("registration_closed")
+        );
     }
     let mut fields = Fields::default();
     let email = fields.check("email", Email::parse(&body.email));
@@ -105,13 +108,13 @@ pub async fn register(
     let account = NewAccount { email, name, password, admin: false, team: None };
     let done = app.commands.register(&context, account).await?;
     app.settle(done.position).await;
-    let id = done.id.parse::<UserId>().map_err(Problem::internal)?;
-    let row = app.projections.users().get(id).await?.ok_or_else(|| behind("users"))?;
+    let row = app.projections.users().get(&done.id).await?.ok_or_else(|| behind("users"))?;
     Ok(Answer::created(user_body(&app, &row).await?).tagged(row.sequence).at(done.position))
 }
 
 fn behind(view: &str) -> Problem {
-    Problem::gateway_timeout(format!("It is done; the view {view} does not show it yet.")).with_code("views_behind")
+    Problem::gateway_timeout(format!("It is done; the view {view} does not show it yet."))
+        .with_code("views_behind")
 }
 
 /// Who wants to sign in.
@@ -160,7 +163,10 @@ pub async fn login(
     }
     let email = Email::parse(&body.email).map_err(|invalid| Problem::invalid("email", invalid.0))?;
     let row = app.projections.users().by_email(&email.canonical()).await?;
-    let account = row.filter(|row| row.active).map(|row| (row.id, row.password_hash.clone()));
+    let account = match row.filter(|row| row.active) {
+        Some(row) => Some((row.id.parse().map_err(Problem::internal)?, row.password_hash)),
+        None => None,
+    };
     let attempt = SignIn {
         email,
         password: Password::typed(body.password),
@@ -220,7 +226,7 @@ pub async fn rename_me(
     Json(body): Json<RenameBody>,
 ) -> Result<Answer<UserBody>, Problem> {
     let name = PersonName::parse(&body.name).map_err(|invalid| Problem::invalid("name", invalid.0))?;
-    let id = identity.user.id;
+    let id = identity.user_id;
     let command = UserCommand::Rename { name };
     let done = app.commands.execute::<User>(&identity.context, id, if_match(&headers)?, command).await?;
     app.settle(done.position).await;
@@ -234,21 +240,21 @@ pub async fn jwks(State(app): State<App>) -> axum::Json<serde_json::Value> {
 }
 
 async fn user_body(app: &App, row: &UserRow) -> Result<UserBody, Problem> {
-    let memberships = app.projections.memberships().get(row.id).await?;
+    let memberships = app.projections.memberships().get(&row.id).await?;
     let mut teams = vec![];
     for membership in memberships.as_deref().map(|row| row.teams.as_slice()).unwrap_or_default() {
         if let Some(team) = app.projections.teams().get(membership.team_id).await? {
             teams.push(TeamOfUser {
-                id: team.id.0,
+                id: team.id.clone(),
                 slug: team.slug.clone(),
                 name: team.name.clone(),
                 role: membership.role.as_str().to_owned(),
             });
         }
     }
-    let last = app.projections.last_access().of_user(row.id).await?;
+    let last = app.projections.last_access().get(format!("user/{}", row.id)).await?;
     Ok(UserBody {
-        id: row.id.0,
+        id: row.id.clone(),
         email: row.email.clone(),
         name: row.name.clone(),
         admin: row.admin,

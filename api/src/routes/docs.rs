@@ -3,7 +3,9 @@
 use axum::Router;
 use axum::routing::get;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Components, ContactBuilder, InfoBuilder, LicenseBuilder, OpenApi, SecurityRequirement};
+use utoipa::openapi::{
+    Components, ContactBuilder, InfoBuilder, LicenseBuilder, OpenApi, SecurityRequirement,
+};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::app::App;
@@ -33,5 +35,7 @@ pub fn describe(openapi: &mut OpenApi) {
 pub fn page(openapi: &OpenApi) -> Router<App> {
     let document = serde_json::to_value(openapi).unwrap_or_default();
     let ui = SwaggerUi::new("/docs").config(Config::from("/openapi.json"));
-    Router::new().route("/openapi.json", get(move || std::future::ready(axum::Json(document.clone())))).merge(ui)
+    Router::new()
+        .route("/openapi.json", get(move || std::future::ready(axum::Json(document.clone()))))
+        .merge(ui)
 }

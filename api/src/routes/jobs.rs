@@ -1,13 +1,13 @@
 //! Jobs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use commands::jobs::{JobLine, Kind, KindInfo};
 use domain::{ConcurrencyKey, Job, JobCommand, JobId, JobStatus, KindName, Queue};
-use projections::views::jobs::{JobFilter, JobRow};
+use projections::{JobFilter, JobRow, Jobs};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
@@ -34,7 +34,8 @@ const MOST_ATTEMPTS: u32 = 100;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct JobBody {
     /// The job's id.
-    pub id: Uuid,
+    #[schema(format = "uuid")]
+    pub id: String,
     /// What runs.
     pub kind: String,
     /// Its arguments.
@@ -159,11 +160,8 @@ pub async fn create(
     let id = JobId(Uuid::now_v7());
     let done = app.commands.execute::<Job>(&context, id, None, JobCommand::Queue(queue)).await?;
     app.settle(done.position).await;
-    let id = done.id.parse().map_err(Problem::internal)?;
-    let row = match done.position {
-        Some(position) => app.projections.jobs().as_of(id, position).await?,
-        None => None,
-    };
+    let queued = app.projections.state_as_of::<Jobs>(&done.id, done.position).await?;
+    let row = queued.map(|queued| queued.row);
     let row = row.ok_or_else(|| Problem::internal("a queued job is not in the log"))?;
     Ok(Answer::created(body_of(&row, None)).tagged(row.sequence).at(done.position))
 }
@@ -188,8 +186,12 @@ fn checked(app: &App, team_id: domain::TeamId, body: QueueBody) -> Result<Queue,
         value
     };
     let usual_timeout = kind.map_or(1, Kind::timeout_seconds);
-    let timeout =
-        number(&mut fields, "timeout_seconds", body.timeout_seconds.unwrap_or(usual_timeout), LONGEST_TIMEOUT);
+    let timeout = number(
+        &mut fields,
+        "timeout_seconds",
+        body.timeout_seconds.unwrap_or(usual_timeout),
+        LONGEST_TIMEOUT,
+    );
     let usual_attempts = kind.and_then(Kind::max_attempts).unwrap_or(app.settings.max_job_retries.max(1));
     let attempts =
         number(&mut fields, "max_attempts", body.max_attempts.unwrap_or(usual_attempts), MOST_ATTEMPTS);
@@ -197,7 +199,8 @@ fn checked(app: &App, team_id: domain::TeamId, body: QueueBody) -> Result<Queue,
     if priority > 9 {
         fields.refuse("priority", "must be 0 to 9");
     }
-    let key = fields.check_optional("concurrency_key", body.concurrency_key.as_deref(), ConcurrencyKey::parse);
+    let key =
+        fields.check_optional("concurrency_key", body.concurrency_key.as_deref(), ConcurrencyKey::parse);
     fields.done()?;
     Ok(Queue {
         team_id,
@@ -243,13 +246,11 @@ pub async fn list(
     let limit = limit(query.limit)?;
     let cursors = Cursors::new(&app, ("jobs", team, query.status, &query.kind));
     let after = cursors.open(query.cursor.as_deref()).await?;
-    let after = after.map(|key| key.parse::<JobId>().map_err(Problem::internal)).transpose()?;
     let filter = JobFilter { status: query.status, kind: query.kind };
-    let rows = app.projections.jobs().list(team, &filter, after, limit + 1).await?;
-    let page = cursors.page(rows, limit, |row| row.id.to_string()).await?;
-    let running: Vec<JobId> =
-        page.items.iter().filter(|row| row.status == JobStatus::Running).map(|row| row.id).collect();
-    let progress = app.commands.job_progress(&running).await?;
+    let rows = app.projections.jobs().list(team, &filter, after.as_deref(), limit as i64 + 1).await?;
+    let page = cursors.page(rows, limit, |row| row.id.clone()).await?;
+    let running = page.items.iter().filter(|row| row.status == JobStatus::Running);
+    let progress = app.commands.job_progress(running.map(|row| row.id.as_str())).await?;
     let items = page.items.iter().map(|row| body_of(row, progress.get(&row.id).copied())).collect();
     Ok(Json(pick(Page { items, next: page.next }, query.fields.as_deref())?))
 }
@@ -366,12 +367,12 @@ pub async fn logs(
 ) -> Result<Json<Page<LineBody>>, Problem> {
     let row = find(&app, &caller, JobId(id)).await?;
     let limit = limit(query.limit)?;
-    let cursors = Cursors::new(&app, ("logs", row.id, &query.q, query.stream));
+    let cursors = Cursors::new(&app, ("logs", &row.id, &query.q, query.stream));
     let cursor = cursors.open(query.cursor.as_deref()).await?;
     let cursor = cursor.map(|key| key.parse::<u64>().map_err(Problem::internal)).transpose()?;
     let after = cursor.or(query.after).unwrap_or(0);
     let stream = query.stream.map(LogStream::as_str);
-    let lines = app.commands.job_lines(row.id, after, query.q.as_deref(), stream, limit + 1).await?;
+    let lines = app.commands.job_lines(JobId(id), after, query.q.as_deref(), stream, limit + 1).await?;
     let page = cursors.page(lines, limit, |line| line.seq.to_string()).await?;
     Ok(Json(Page { items: page.items.into_iter().map(LineBody::from).collect(), next: page.next }))
 }
@@ -384,16 +385,14 @@ async fn find(app: &App, caller: &Identity, id: JobId) -> Result<Arc<JobRow>, Pr
 }
 
 async fn full_body(app: &App, row: &JobRow) -> Result<JobBody, Problem> {
-    let progress: HashMap<JobId, f64> = match row.status {
-        JobStatus::Running => app.commands.job_progress(&[row.id]).await?,
-        _ => HashMap::new(),
-    };
+    let running = (row.status == JobStatus::Running).then_some(row.id.as_str());
+    let progress = app.commands.job_progress(running).await?;
     Ok(body_of(row, progress.get(&row.id).copied()))
 }
 
 fn body_of(row: &JobRow, progress: Option<f64>) -> JobBody {
     JobBody {
-        id: row.id.0,
+        id: row.id.clone(),
         kind: row.kind.clone(),
         args: row.args.clone(),
         status: row.status.as_str().to_owned(),

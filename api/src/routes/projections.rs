@@ -3,8 +3,9 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use domain::AccessEvent;
-use projections::ViewStatus;
+use projections::{RebuildError, ViewStatus};
 use serde::Serialize;
+use tokio::sync::mpsc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -56,7 +57,10 @@ impl From<ViewStatus> for ViewBody {
     get, path = "/projections", tag = "operation",
     responses((status = 200, description = "All views", body = Page<ViewBody>)),
 )]
-pub async fn list(State(app): State<App>, _caller: Can<ViewsManage>) -> Result<Json<Page<ViewBody>>, Problem> {
+pub async fn list(
+    State(app): State<App>,
+    _caller: Can<ViewsManage>,
+) -> Result<Json<Page<ViewBody>>, Problem> {
     let items = app.projections.status().await?.into_iter().map(ViewBody::from).collect();
     Ok(Json(Page { items, next: None }))
 }
@@ -77,14 +81,33 @@ pub async fn rebuild(
 ) -> Result<(StatusCode, Json<ViewBody>), Problem> {
     let status = app.projections.status().await?.into_iter().find(|view| view.name == name);
     let mut status = status.ok_or_else(Problem::not_found)?;
-    let started = app.projections.start_rebuild(&name).await?;
     let record = AccessEvent::ViewRebuilt { view: name.clone(), rebuild_id: Uuid::now_v7() };
     app.commands.record(&caller.context, &record).await?;
-    tokio::spawn(async move {
-        if let Err(error) = started.run(|_| {}).await {
-            tracing::error!(view = name, %error, "a rebuild failed");
-        }
-    });
+    begin(&app, name).await?;
     "rebuilding".clone_into(&mut status.state);
     Ok((StatusCode::ACCEPTED, Json(status.into())))
+}
+
+/// Answers once the rebuild has begun; it then goes on by itself.
+async fn begin(app: &App, name: String) -> Result<(), Problem> {
+    let (begun, mut news) = mpsc::channel::<()>(1);
+    let projections = app.projections.clone();
+    let rebuild = tokio::spawn(async move {
+        let outcome = projections.rebuild(&name, |_| _ = begun.try_send(())).await;
+        if let Err(error) = &outcome {
+            tracing::error!(view = name, %error, "a rebuild failed");
+        }
+        outcome
+    });
+    if news.recv().await.is_some() {
+        return Ok(());
+    }
+    match rebuild.await.map_err(Problem::internal)? {
+        Ok(()) => Ok(()),
+        Err(error @ RebuildError::AlreadyRunning(_)) => {
+            Err(Problem::conflict(error.to_string()).with_code("already_rebuilding"))
+        }
+        Err(RebuildError::Read(error)) => Err(error.into()),
+        Err(error) => Err(Problem::internal(error)),
+    }
 }

@@ -6,7 +6,7 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use commands::{NewSecret, SealedSecret};
 use domain::{Description, Reason, SecretId, SecretName, Tag};
-use projections::views::secrets::{SecretFilter, SecretRow};
+use projections::{SecretFilter, SecretRow, Secrets};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -31,7 +31,8 @@ const MOST_TAGS: usize = 20;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SecretBody {
     /// The secret's id.
-    pub id: Uuid,
+    #[schema(format = "uuid")]
+    pub id: String,
     /// Unique in the team.
     pub name: String,
     /// What it is for.
@@ -60,6 +61,7 @@ pub struct SecretBody {
 #[schema(example = json!({"name": "report-db", "value": "postgres://…", "description": "The report's database", "tags": ["prod"]}))]
 pub struct StoreBody {
     name: String,
+    #[schema(value_type = String)]
     value: Zeroizing<String>,
     #[serde(default)]
     description: Option<String>,
@@ -88,12 +90,9 @@ pub async fn create(
     let (new, value) = checked(body)?;
     let done = app.commands.store_secret(&context, &new, &value).await?;
     app.settle(done.position).await;
-    let id = done.id.parse().map_err(Problem::internal)?;
     // As of the write's own position: a repeated request gets the first answer, whatever happened since.
-    let row = match done.position {
-        Some(position) => app.projections.secrets().as_of(id, position).await?,
-        None => None,
-    };
+    let stored = app.projections.state_as_of::<Secrets>(&done.id, done.position).await?;
+    let row = stored.map(|stored| stored.row);
     let row = row.ok_or_else(|| Problem::internal("a stored secret is not in the log"))?;
     Ok(Answer::created(body_of(&row, None)).tagged(row.sequence).at(done.position))
 }
@@ -163,7 +162,7 @@ pub async fn list(
     let cursors = Cursors::new(&app, ("secrets", team, &query.q, &query.tag, &query.prefix));
     let after = cursors.open(query.cursor.as_deref()).await?;
     let filter = SecretFilter { q: query.q, tag: query.tag, prefix: query.prefix };
-    let rows = app.projections.secrets().list(team, &filter, after.as_deref(), limit + 1).await?;
+    let rows = app.projections.secrets().list(team, &filter, after.as_deref(), limit as i64 + 1).await?;
     let page = cursors.page(rows, limit, |row| row.name.clone()).await?;
     let mut items = Vec::with_capacity(page.items.len());
     for row in &page.items {
@@ -204,6 +203,7 @@ pub struct RevealQuery {
 pub struct ValueBody {
     id: Uuid,
     version: u32,
+    #[schema(value_type = String)]
     value: Zeroizing<String>,
 }
 
@@ -227,11 +227,12 @@ pub async fn reveal(
     fields.done()?;
     let row = find(&app, &caller, SecretId(id)).await?;
     let sealed = match query.version.unwrap_or(row.version) {
-        version if version == row.version => Some(sealed(&row)),
-        0 => None,
-        version => app.commands.sealed_version(row.id, row.team_id, version).await?,
+        version if version == row.version => Some(row.sealed.clone()),
+        version => app.projections.secrets().sealed_value(&row.id, version).await?.map(|value| value.sealed),
     };
     let sealed = sealed.ok_or_else(|| Problem::not_found().with_detail("There is no such version."))?;
+    let version = query.version.unwrap_or(row.version);
+    let sealed = SealedSecret { id: SecretId(id), team_id: row.team_id, version, sealed };
     let value = app.commands.reveal_secret(&caller.context, &sealed, reason.as_ref()).await?;
     let body = ValueBody { id, version: sealed.version, value };
     Ok(Answer::ok(body).with_header(header::CACHE_CONTROL, "no-store"))
@@ -242,6 +243,7 @@ pub async fn reveal(
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"value": "postgres://…"}))]
 pub struct ValueChangeBody {
+    #[schema(value_type = String)]
     value: Zeroizing<String>,
 }
 
@@ -296,22 +298,19 @@ pub async fn delete(
 /// A secret of the caller's team that was not put away; any other does not exist for them.
 async fn find(app: &App, caller: &Identity, id: SecretId) -> Result<std::sync::Arc<SecretRow>, Problem> {
     let row = app.projections.secrets().get(id).await?;
-    let mine = |row: &std::sync::Arc<SecretRow>| Some(row.team_id) == caller.context.caller.team && !row.deleted;
+    let mine =
+        |row: &std::sync::Arc<SecretRow>| Some(row.team_id) == caller.context.caller.team && !row.deleted;
     row.filter(mine).ok_or_else(|| Problem::not_found().with_code("secret_not_found"))
 }
 
-pub(crate) fn sealed(row: &SecretRow) -> SealedSecret {
-    SealedSecret { id: row.id, team_id: row.team_id, version: row.version, sealed: row.sealed.clone() }
-}
-
 async fn full_body(app: &App, row: &SecretRow) -> Result<SecretBody, Problem> {
-    let last = app.projections.last_access().of_secret(row.id).await?;
+    let last = app.projections.last_access().get(format!("secret/{}", row.id)).await?;
     Ok(body_of(row, last.map(|last| last.at)))
 }
 
 fn body_of(row: &SecretRow, last_read: Option<DateTime<Utc>>) -> SecretBody {
     SecretBody {
-        id: row.id.0,
+        id: row.id.clone(),
         name: row.name.clone(),
         description: row.description.clone(),
         tags: row.tags.clone(),

@@ -126,11 +126,14 @@ impl Commands {
     ///
     /// # Errors
     /// The database is out of reach.
-    pub async fn job_progress(&self, jobs: &[JobId]) -> Result<HashMap<JobId, f64>, CommandError> {
-        if jobs.is_empty() {
+    pub async fn job_progress<'a>(
+        &self,
+        jobs: impl IntoIterator<Item = &'a str> + Send,
+    ) -> Result<HashMap<String, f64>, CommandError> {
+        let ids: Vec<Uuid> = jobs.into_iter().filter_map(|job| job.parse().ok()).collect();
+        if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
         let rows: Vec<(Uuid, f64)> = sqlx::query_as(
             "select job_id, progress from job_leases where job_id = any($1) and progress is not null",
         )
@@ -138,6 +141,6 @@ impl Commands {
         .fetch_all(self.ledger.pool())
         .await
         .map_err(ledger::LedgerError::from)?;
-        Ok(rows.into_iter().map(|(job, progress)| (JobId(job), progress)).collect())
+        Ok(rows.into_iter().map(|(job, progress)| (job.to_string(), progress)).collect())
     }
 }

@@ -71,6 +71,9 @@ pub trait WorkQueue: Clone + Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<Option<SealedSecret>, QueueError>> + Send;
 
+    /// What [`WorkQueue::changes`] carries; nobody looks at it.
+    type Mark: Send + Sync + 'static;
+
     /// Changes when there may be something new to see.
-    fn changes(&self) -> watch::Receiver<i64>;
+    fn changes(&self) -> watch::Receiver<Self::Mark>;
 }

@@ -1,0 +1,60 @@
+//! `daybook admin`.
+
+use clap::Subcommand;
+use commands::{CommandError, NewAccount, Password};
+use domain::{ClaimKind, Email, PersonName};
+
+use super::{Failure, with_node};
+use crate::node::{one_time_password, registrar};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Admin {
+    /// Make an instance admin; prints their one-time password unless one is given
+    Create {
+        /// What they sign in with
+        #[arg(long)]
+        email: String,
+        /// What they are called
+        #[arg(long, default_value = "Admin")]
+        name: String,
+        /// Read the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+}
+
+impl Admin {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let Self::Create { email, name, password_stdin } = self;
+        let usage = |field: &str| {
+            let field = field.to_owned();
+            move |invalid: domain::Invalid| Failure::Usage(format!("--{field} {invalid}"))
+        };
+        let address = Email::parse(&email).map_err(usage("email"))?;
+        let name = PersonName::parse(&name).map_err(usage("name"))?;
+        let (text, generated) = if password_stdin {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line)?;
+            (line.trim_end_matches(['\r', '\n']).to_owned(), false)
+        } else {
+            (one_time_password()?, true)
+        };
+        let password = Password::choose(text.clone()).map_err(usage("password-stdin"))?;
+        with_node(async move |node| {
+            let account = NewAccount { email: address, name, password, admin: true, team: None };
+            match node.commands.register(&registrar(), account).await {
+                Ok(_) => {}
+                Err(CommandError::Taken(ClaimKind::Email)) => {
+                    return Err(Failure::No(format!("there is an account for {email} already")));
+                }
+                Err(error) => return Err(Failure::unreachable(error)),
+            }
+            println!("admin    {email}");
+            if generated {
+                println!("password {text}   (shown this once)");
+            }
+            Ok(())
+        })
+        .await
+    }
+}

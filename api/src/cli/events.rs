@@ -1,0 +1,97 @@
+//! `daybook events`.
+
+use std::io::Write as _;
+
+use clap::Args;
+use ledger::StreamId;
+
+use super::{Failure, Format, Thing, with_node};
+use crate::node::Node;
+use crate::routes::audit::EventBody;
+
+/// Events read at a time.
+const PAGE: usize = 500;
+
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// First position
+    #[arg(long, default_value_t = 1)]
+    from: i64,
+    /// Go on as the log grows
+    #[arg(long)]
+    follow: bool,
+    /// Only those of one thing: TYPE/ID
+    #[arg(long, value_name = "T/ID", conflicts_with_all = ["follow"])]
+    aggregate: Option<Thing>,
+    /// How
+    #[arg(long, value_enum, default_value = "pretty")]
+    format: Format,
+}
+
+impl Events {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        if self.from < 1 {
+            return Err(Failure::Usage("--from must be 1 or more".to_owned()));
+        }
+        with_node(async |node| match &self.aggregate {
+            Some(Thing(stream)) => self.one_stream(node, stream).await,
+            None => self.whole_log(node).await,
+        })
+        .await
+    }
+
+    async fn one_stream(&self, node: &Node, stream: &StreamId) -> Result<(), Failure> {
+        let mut after = 0;
+        loop {
+            let entries =
+                node.projections.history(stream, after, PAGE).await.map_err(Failure::unreachable)?;
+            let Some(last) = entries.last() else { break };
+            after = last.fact.sequence;
+            let wanted = entries.into_iter().filter(|entry| entry.fact.position >= self.from);
+            if print(wanted.map(EventBody::from), self.format).is_err() {
+                return Ok(());
+            }
+        }
+        if after == 0 { Err(Failure::No(format!("there is no {stream}"))) } else { Ok(()) }
+    }
+
+    async fn whole_log(&self, node: &Node) -> Result<(), Failure> {
+        let mut follower = node.ledger.follow(self.from - 1);
+        let head = node.ledger.head().await.map_err(Failure::unreachable)?;
+        while self.follow || follower.position() < head {
+            let events = follower.next(PAGE as i64).await.map_err(Failure::unreachable)?;
+            let Some(first) = events.first() else { break };
+            let count = events.len() as i64;
+            let facts =
+                node.projections.facts(first.position - 1, count).await.map_err(Failure::unreachable)?;
+            if print(facts.into_iter().map(EventBody::from), self.format).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fails when nobody reads any more (`daybook events | head`): that is no failure of ours.
+fn print(events: impl IntoIterator<Item = EventBody>, format: Format) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for event in events {
+        match format {
+            Format::Jsonl => writeln!(out, "{}", serde_json::to_string(&event)?)?,
+            Format::Pretty => pretty(&mut out, &event)?,
+        }
+    }
+    out.flush()
+}
+
+fn pretty(out: &mut impl std::io::Write, event: &EventBody) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "{:>8}  {}  {:<20} {}/{}  by {}",
+        event.position, event.at, event.event_type, event.aggregate_type, event.aggregate_id, event.actor
+    )?;
+    for change in &event.changes {
+        writeln!(out, "            {}: {} -> {}", change.field, change.before, change.after)?;
+    }
+    Ok(())
+}

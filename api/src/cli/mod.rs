@@ -1,0 +1,205 @@
+//! The command line. Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 could not reach what it needs.
+
+#![expect(clippy::print_stdout, reason = "a command's answer goes to standard output")]
+
+mod admin;
+mod check;
+mod events;
+mod projections;
+mod serve;
+mod state;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Settings, Sources};
+use crate::node::{Node, StartError};
+
+/// Daybook: users, secrets and jobs on one event log.
+#[derive(Debug, Parser)]
+#[command(name = "daybook", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until stopped: HTTP, jobs and views
+    Serve(serve::Serve),
+    /// Check the configuration and print every problem at once
+    Check,
+    /// Bring the database's tables up to this version
+    Migrate,
+    /// Keys
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Instance admins
+    #[command(subcommand)]
+    Admin(admin::Admin),
+    /// Print the log
+    Events(events::Events),
+    /// Print a thing as it was
+    State(state::State),
+    /// See, rebuild and verify the views
+    #[command(subcommand)]
+    Projections(projections::Projections),
+}
+
+#[derive(Debug, Subcommand)]
+enum Keys {
+    /// Print new values for JWT_SECRET and ENCRYPTION_KEY
+    Generate,
+}
+
+/// `aggregate_type/id`, such as `secret/0198…`.
+#[derive(Clone, Debug)]
+struct Thing(ledger::StreamId);
+
+impl std::str::FromStr for Thing {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, id) = text.split_once('/').ok_or("must be TYPE/ID, such as secret/0198c5a0-…")?;
+        if name.is_empty() || id.is_empty() {
+            return Err("must be TYPE/ID, such as secret/0198c5a0-…".to_owned());
+        }
+        Ok(Self(ledger::StreamId::new(name, id)))
+    }
+}
+
+/// Machine-readable output where there would be a progress bar.
+#[derive(Clone, Copy, Debug, Args)]
+struct Json {
+    /// Print JSON lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// How events are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One JSON object a line
+    Jsonl,
+    /// For people
+    Pretty,
+}
+
+/// How a command that did not end well ended.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The answer is no.
+    #[error("{0}")]
+    No(String),
+    /// The command was used wrongly.
+    #[error("{0}")]
+    Usage(String),
+    /// Something it needs could not be reached.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl Failure {
+    fn code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::No(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
+        })
+    }
+
+    fn unreachable(error: impl std::fmt::Display) -> Self {
+        Self::Unreachable(error.to_string())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Keys(_)
+            | StartError::Url(_)
+            | StartError::Kinds { .. }
+            | StartError::AdminField { .. }
+            | StartError::WrongKey(_)
+            | StartError::TooOld(_) => Self::No(error.to_string()),
+            _ => Self::unreachable(error),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::unreachable(error)
+    }
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("daybook: {error}");
+            return ExitCode::from(3);
+        }
+    };
+    match runtime.block_on(run(arguments.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("daybook: {failure}");
+            failure.code()
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(serve) => serve.run().await,
+        Command::Check => check::run().await,
+        Command::Migrate => migrate().await,
+        Command::Keys(Keys::Generate) => {
+            print!("{}", crate::keys::generate().map_err(Failure::unreachable)?);
+            Ok(())
+        }
+        Command::Admin(admin) => admin.run().await,
+        Command::Events(events) => events.run().await,
+        Command::State(state) => state.run().await,
+        Command::Projections(command) => command.run().await,
+    }
+}
+
+async fn migrate() -> Result<(), Failure> {
+    with_node(async |_| {
+        println!("the tables are up to date");
+        Ok(())
+    })
+    .await
+}
+
+/// The configuration; every problem of it is told.
+fn settings() -> Result<Settings, Failure> {
+    Settings::load(&Sources::process()).map_err(|problems| {
+        let lines: Vec<String> =
+            problems.iter().map(|problem| format!("  {}: {}", problem.name, problem.message)).collect();
+        Failure::No(format!("the configuration has problems:\n{}", lines.join("\n")))
+    })
+}
+
+/// Opens a node for the time of one command. Warnings and worse are logged to standard error.
+async fn with_node<T>(work: impl AsyncFnOnce(&Node) -> Result<T, Failure>) -> Result<T, Failure> {
+    let mut settings = settings()?;
+    if std::env::var_os("LOG_LEVEL").is_none() {
+        "warn".clone_into(&mut settings.log_level);
+    }
+    crate::logging::init(&settings).map_err(Failure::unreachable)?;
+    let node = Node::open(settings).await?;
+    // Ctrl-C ends the command, not the private server under it: that is let go of in order.
+    let outcome = tokio::select! {
+        outcome = work(&node) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(Failure::No("interrupted".to_owned())),
+    };
+    node.close().await;
+    outcome
+}

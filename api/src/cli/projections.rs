@@ -1,0 +1,190 @@
+//! `daybook projections`.
+
+use std::io::IsTerminal as _;
+
+use clap::Subcommand;
+use commands::Context;
+use domain::{AccessEvent, Caller};
+use indicatif::{ProgressBar, ProgressStyle};
+use projections::{Progress, RebuildError, ViewStatus};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Failure, Json, with_node};
+use crate::node::Node;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Projections {
+    /// How far each view has got
+    Status(Json),
+    /// Make a view anew from the log, while it goes on serving reads
+    Rebuild {
+        /// Which view
+        name: String,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Fold the log and compare with what the views hold; exit code 1 when rows differ
+    Verify {
+        /// Which view; all if not given
+        name: Option<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+impl Projections {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        with_node(async |node| match self {
+            Self::Status(json) => status(node, json.json).await,
+            Self::Rebuild { name, json } => rebuild(node, &name, json.json).await,
+            Self::Verify { name, json } => verify(node, name.as_deref(), json.json).await,
+        })
+        .await
+    }
+}
+
+async fn views(node: &Node) -> Result<Vec<ViewStatus>, Failure> {
+    node.projections.status().await.map_err(Failure::unreachable)
+}
+
+async fn status(node: &Node, json: bool) -> Result<(), Failure> {
+    let views = views(node).await?;
+    if !json {
+        println!(
+            "{:<14} {:>10} {:>8} {:>9} {:<10} {:>8}  error",
+            "view", "position", "behind", "seconds", "state", "rows"
+        );
+    }
+    for view in views {
+        if json {
+            let line = json!({
+                "name": view.name, "position": view.position, "behind_events": view.behind_events,
+                "behind_seconds": view.behind_seconds, "state": view.state, "rows": view.rows,
+                "events_per_second": view.events_per_second, "last_error": view.last_error,
+            });
+            println!("{line}");
+        } else {
+            println!(
+                "{:<14} {:>10} {:>8} {:>9.1} {:<10} {:>8}  {}",
+                view.name,
+                view.position,
+                view.behind_events,
+                view.behind_seconds,
+                view.state,
+                view.rows,
+                view.last_error.as_deref().unwrap_or("-")
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn known(node: &Node, name: &str) -> Result<(), Failure> {
+    let names: Vec<String> = views(node).await?.into_iter().map(|view| view.name).collect();
+    if names.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!("there is no view {name:?}; there are {}", names.join(", "))))
+}
+
+async fn rebuild(node: &Node, name: &str, json: bool) -> Result<(), Failure> {
+    known(node, name).await?;
+    let record = AccessEvent::ViewRebuilt { view: name.to_owned(), rebuild_id: Uuid::now_v7() };
+    let context = Context::of(Caller::system(None));
+    node.commands.record(&context, &record).await.map_err(Failure::unreachable)?;
+    let shown = Shown::new(json);
+    let outcome = node.projections.rebuild(name, |progress| shown.update(name, progress)).await;
+    shown.finish();
+    match outcome {
+        Ok(()) => {}
+        Err(error @ RebuildError::AlreadyRunning(_)) => return Err(Failure::No(error.to_string())),
+        Err(error) => return Err(Failure::unreachable(error)),
+    }
+    let view = views(node).await?.into_iter().find(|view| view.name == name);
+    let (rows, position) = view.map_or((0, 0), |view| (view.rows, view.position));
+    if json {
+        println!("{}", json!({"view": name, "done": true, "rows": rows, "position": position}));
+    } else {
+        println!("{name}: {rows} rows at position {position}");
+    }
+    Ok(())
+}
+
+/// A progress bar on a terminal, JSON lines where asked for, nothing otherwise.
+struct Shown {
+    bar: Option<ProgressBar>,
+    json: bool,
+}
+
+impl Shown {
+    fn new(json: bool) -> Self {
+        let bar = (!json && std::io::stderr().is_terminal()).then(|| {
+            let style = "{bar:40} {percent:>3}%  {pos}/{len} events  {per_sec}  {eta} left";
+            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(0).with_style(style)
+        });
+        Self { bar, json }
+    }
+
+    fn update(&self, name: &str, progress: Progress) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(progress.head.unsigned_abs());
+            bar.set_position(progress.folded.unsigned_abs());
+        }
+        if self.json {
+            println!("{}", json!({"view": name, "folded": progress.folded, "head": progress.head}));
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+async fn verify(node: &Node, name: Option<&str>, json: bool) -> Result<(), Failure> {
+    let names = match name {
+        Some(name) => {
+            known(node, name).await?;
+            vec![name.to_owned()]
+        }
+        None => views(node).await?.into_iter().map(|view| view.name).collect(),
+    };
+    let mut different = 0;
+    for name in names {
+        let shown = Shown::new(json);
+        let verified = node.projections.verify(&name, |progress| shown.update(&name, progress)).await;
+        shown.finish();
+        let verified = verified.map_err(Failure::unreachable)?;
+        different += verified.different;
+        if json {
+            let differences: Vec<_> = verified
+                .differences
+                .iter()
+                .map(|difference| json!({"key": difference.key, "live": difference.live, "folded": difference.folded}))
+                .collect();
+            println!(
+                "{}",
+                json!({"view": name, "position": verified.position, "rows": verified.rows, "different": verified.different, "differences": differences})
+            );
+            continue;
+        }
+        println!(
+            "{name}: {} rows at position {}, {} differ",
+            verified.rows, verified.position, verified.different
+        );
+        let text =
+            |value: &Option<serde_json::Value>| value.as_ref().map_or("-".to_owned(), ToString::to_string);
+        for difference in &verified.differences {
+            println!(
+                "  {}\n    live   {}\n    folded {}",
+                difference.key,
+                text(&difference.live),
+                text(&difference.folded)
+            );
+        }
+    }
+    if different == 0 { Ok(()) } else { Err(Failure::No(format!("{different} rows differ from the log"))) }
+}

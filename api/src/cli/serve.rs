@@ -1,0 +1,110 @@
+//! `daybook serve`.
+
+use clap::{Args, ValueEnum};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, settings};
+use crate::config::Settings;
+use crate::node::{FirstAdmin, Node, first_admin};
+use crate::server::{self, Roles};
+
+/// Ports tried after the default one when nothing was configured.
+const NEIGHBOURING_PORTS: u16 = 50;
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// What this node does
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "api,worker,follower")]
+    roles: Vec<Role>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Role {
+    /// Answers HTTP
+    Api,
+    /// Runs jobs
+    Worker,
+    /// Folds events into views
+    Follower,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let settings = settings()?;
+        crate::logging::init(&settings).map_err(Failure::unreachable)?;
+        // From here on a signal ends what was begun, also while the private server is being made.
+        let shutdown = stop_signals()?;
+        let listener = listen(&settings).await?;
+        let address = listener.local_addr()?;
+        let node = tokio::select! {
+            node = Node::open(settings) => node?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        let admin = match first_admin(&node).await {
+            Ok(admin) => admin,
+            Err(error) => {
+                node.close().await;
+                return Err(error.into());
+            }
+        };
+        banner(&node, address, admin.as_ref());
+        tracing::info!(%address, "listening");
+        let roles = Roles {
+            api: self.roles.contains(&Role::Api),
+            worker: self.roles.contains(&Role::Worker),
+            follower: self.roles.contains(&Role::Follower),
+        };
+        server::run(node, roles, listener, shutdown).await.map_err(Failure::unreachable)
+    }
+}
+
+fn stop_signals() -> Result<CancellationToken, Failure> {
+    let shutdown = CancellationToken::new();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signals = signal(kind)?;
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                if shutdown.is_cancelled() {
+                    // Asked twice: whoever asks does not want to wait. The watchdogs clean up.
+                    std::process::exit(130);
+                }
+                tracing::info!("stopping");
+                shutdown.cancel();
+            }
+        });
+    }
+    Ok(shutdown)
+}
+
+/// The configured address; where none is configured, the next free port from the default one, so that two instances in two
+/// folders run side by side.
+async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
+    let mut address = settings.listen;
+    let last = if settings.listen_is_default { address.port() + NEIGHBOURING_PORTS } else { address.port() };
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && address.port() < last => {
+                address.set_port(address.port() + 1);
+            }
+            Err(error) => {
+                return Err(Failure::Unreachable(format!("cannot listen on {address} (LISTEN): {error}")));
+            }
+        }
+    }
+}
+
+fn banner(node: &Node, address: std::net::SocketAddr, admin: Option<&FirstAdmin>) {
+    println!("Daybook {} at http://{address}", env!("CARGO_PKG_VERSION"));
+    println!("  API      http://{address}/docs");
+    println!("  data     {}", node.settings.data_dir.display());
+    if let Some(admin) = admin {
+        println!("  admin    {}", admin.email);
+        if let Some(password) = &admin.password {
+            println!("  password {password}   (shown this once)");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Daybook over HTTP.
+
+mod smoke;
