@@ -4,6 +4,7 @@
 
 mod crates;
 mod documents;
+mod kinds;
 mod sources;
 mod spdx;
 mod supply;
