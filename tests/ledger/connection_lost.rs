@@ -18,7 +18,7 @@ async fn writers_go_on_after_all_connections_were_terminated_again_and_again() {
     let database = Database::new().await;
     let ledger = database.ledger();
     let watcher = Watcher::start(&ledger, seed.rng());
-    let crowd = Crowd { node: "one", writers: 32, streams: 8, each: 20, dropped: 10 }.start(&ledger, &seed);
+    let crowd = Crowd { node: "one", writers: 32, streams: 8, each: 12, dropped: 10 }.start(&ledger, &seed);
     let mut server = database.connect().await;
     let mut rng = seed.rng();
     for part in 0..8 {

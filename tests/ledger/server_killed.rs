@@ -6,7 +6,7 @@ use tests::{Database, Server, eventually};
 
 use super::support::{Crowd, Seed, Watcher, Writers, assert_whole_log, whole_log};
 
-const CROWD: Crowd = Crowd { node: "one", writers: 32, streams: 8, each: 20, dropped: 10 };
+const CROWD: Crowd = Crowd { node: "one", writers: 32, streams: 8, each: 12, dropped: 10 };
 
 fn kill(pid: i32) {
     // One that is gone already is as dead as it should be.
