@@ -65,6 +65,14 @@ impl Vault {
         Ok(found)
     }
 
+    /// As [`Vault::fetch`], from the database and not from memory.
+    pub(crate) async fn fetch_anew(
+        &self,
+        names: impl IntoIterator<Item = String>,
+    ) -> Result<HashMap<String, Arc<DataKey>>, LedgerError> {
+        self.fetch(names.into_iter().inspect(|name| self.keys.invalidate(name))).await
+    }
+
     async fn fetch_one(&self, name: &str) -> Result<Option<Arc<DataKey>>, LedgerError> {
         match self.keys.get(name) {
             Some(key) => Ok(Some(key)),
