@@ -28,6 +28,10 @@ fn key_name(subject: &str) -> String {
     format!("subject/{subject}")
 }
 
+fn key_names(subjects: &HashSet<String>) -> Vec<String> {
+    subjects.iter().map(|subject| key_name(subject)).collect()
+}
+
 /// What the personal text of an event is sealed for: its place in the log.
 fn payload_context(stream: &StreamId, sequence: i64, subject: &str, place: &str) -> String {
     format!("personal {stream}/{sequence} {place} of {subject}")
@@ -64,7 +68,7 @@ impl Vault {
     }
 
     async fn subject_keys(&self, subjects: &HashSet<String>) -> Result<(Keys, Vec<NewDataKey>), LedgerError> {
-        let mut keys = self.fetch(subjects.iter().map(|subject| key_name(subject))).await?;
+        let mut keys = self.fetch(key_names(subjects)).await?;
         let mut made = vec![];
         for subject in subjects {
             if let Entry::Vacant(vacant) = keys.entry(key_name(subject)) {
@@ -91,13 +95,12 @@ impl Ledger {
         if subjects.is_empty() {
             return Ok(());
         }
-        let names = || subjects.iter().map(|subject| key_name(subject));
-        let mut keys = Opening { keys: self.vault.fetch(names()).await?, anew: false };
+        let mut keys = Opening { keys: self.vault.fetch(key_names(&subjects)).await?, anew: false };
         for event in events {
             match open_event(event, &keys) {
                 // Either it was sealed with a key that was destroyed, or what we remember is that one: look once more.
                 Err(SealError::UnknownKey { .. }) if !keys.anew => {
-                    keys = Opening { keys: self.vault.fetch_anew(names()).await?, anew: true };
+                    keys = Opening { keys: self.vault.fetch_anew(key_names(&subjects)).await?, anew: true };
                     open_event(event, &keys)?;
                 }
                 outcome => outcome?,

@@ -17,9 +17,9 @@ fn the_kinds_that_come_with_daybook_are_valid() {
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
     assert_eq!(names, ["database-backup", "disk-report", "http-check"]);
     for kind in kinds.iter() {
-        assert!(kind.name().parse::<KindName>().is_ok(), "{}", kind.name());
+        assert!(KindName::parse(kind.name()).is_ok(), "{}", kind.name());
         for secret in kind.secrets().values() {
-            assert!(secret.parse::<SecretName>().is_ok(), "{}: {secret}", kind.name());
+            assert!(SecretName::parse(secret).is_ok(), "{}: {secret}", kind.name());
         }
     }
 }
@@ -43,7 +43,9 @@ fn the_scripts_they_run_exist() {
 fn the_scripts_are_python() {
     let compile = "import sys; [compile(open(path).read(), path, 'exec') for path in sys.argv[1:]]";
     let scripts = files("jobs", ".py").into_iter().map(|file| file.path);
-    let Ok(checked) = Command::new("python3").args(["-c", compile]).args(scripts).current_dir(root()).output() else {
+    let Ok(checked) =
+        Command::new("python3").args(["-c", compile]).args(scripts).current_dir(root()).output()
+    else {
         return; // no Python on this machine: these kinds cannot run here
     };
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));

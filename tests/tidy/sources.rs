@@ -74,10 +74,7 @@ fn folds_have_no_clock() {
     let shipped = product().shipped;
     let clock = Regex::new(r"::now\b|\bnow_v7\b").unwrap();
     let found = shipped.iter().flat_map(folds_of).filter(|(_, text)| clock.is_match(text));
-    assert_none(
-        "a fold has no clock (D5)",
-        &found.map(|(place, _)| place).collect::<Vec<_>>(),
-    );
+    assert_none("a fold has no clock (D5)", &found.map(|(place, _)| place).collect::<Vec<_>>());
 }
 
 /// Beside clippy's `wildcard_enum_match_arm`, which does not see matches on tuples and on options of an event.
