@@ -1,1 +1,143 @@
-//! See the package description.
+//! The read side: one file per view, and one follower, one cache, one rebuilder, one verifier for all of them (D5, D6, D7).
+//!
+//! A view is a pure fold of events into rows ([`View`]). Each has a table `(key, position, row, generated columns)` in
+//! PostgreSQL, filled by the follower ([`Projections::run`]) of any process: whoever holds the checkpoints' locks folds
+//! the next batch, and rows and checkpoints are one transaction.
+//!
+//! # Memory
+//! [`Projections::rebuild`] and [`Projections::verify`] hold all rows of the view they are at (except of views whose rows are made
+//! by one event each, such as `audit`); `verify` also a digest and the key of every row of the table.
+#![deny(clippy::wildcard_enum_match_arm)]
+
+mod batch;
+mod cache;
+mod checkpoint;
+mod error;
+mod fact;
+mod folding;
+mod follower;
+mod history;
+mod machine;
+mod news;
+mod prepare;
+mod reached;
+mod rebuild;
+mod registry;
+mod status;
+mod table;
+#[cfg(test)]
+mod testing;
+pub mod time;
+mod verify;
+mod view;
+mod views;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use ledger::Ledger;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+pub use error::{Behind, Fault, ReadError, RebuildError, UnknownView};
+pub use fact::Fact;
+pub use history::{AsOf, Change, HistoryEntry};
+pub use machine::Reader;
+pub use rebuild::Progress;
+pub use status::ViewStatus;
+pub use verify::{Difference, Verified};
+pub use view::{SEALED, StreamView, View};
+pub use views::access_records::{AccessRecord, AccessRecords};
+pub use views::audit::{Audit, AuditFilter, AuditRow};
+pub use views::jobs::{JobFilter, JobRow, Jobs, ReadyJob, RunningJob};
+pub use views::last_access::{LastAccess, LastAccessRow};
+pub use views::memberships::{Membership, MembershipRow, Memberships};
+pub use views::secrets::{SealedValue, SecretFilter, SecretRow, Secrets};
+pub use views::teams::{TeamRow, Teams};
+pub use views::users::{UserRow, Users};
+
+/// How [`Projections`] work.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Events of one batch of the follower at most.
+    pub page: i64,
+    /// Events read at once by a rebuild or a verification at most (10,000 is the log's own limit).
+    pub rebuild_page: i64,
+    /// How long the follower sleeps at most before it looks at the log again by itself.
+    pub poll: Duration,
+    /// How long the views that may trail the others gather events between two batches.
+    pub stride: Duration,
+    /// How much the cached rows of all views may weigh, in bytes of JSON.
+    pub cache_bytes: u64,
+    /// How far a view may lag behind the others, in events, before it is rebuilt rather than followed.
+    pub longest_lag: i64,
+    /// How long after a failure a view is tried again; doubles with each further one, up to 16 times this.
+    pub retry: Duration,
+    /// How long a rebuild that is ready keeps trying to take the live table's place.
+    pub swap_patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            page: 1_000,
+            rebuild_page: 5_000,
+            poll: Duration::from_millis(100),
+            stride: Duration::from_millis(10),
+            cache_bytes: 64 * 1024 * 1024,
+            longest_lag: 10_000,
+            retry: Duration::from_secs(30),
+            swap_patience: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The read side of one process. Cheap to clone; all clones share caches and positions.
+#[derive(Clone)]
+pub struct Projections {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ledger: Ledger,
+    registry: registry::Registry,
+    options: Options,
+    /// How far the views are, as far as this process's caches know.
+    reached: watch::Sender<reached::Reached>,
+    /// Wakes the followers.
+    kick: watch::Sender<()>,
+    /// Followers running in this process.
+    following: AtomicUsize,
+    /// This process among those that share the database.
+    node: Uuid,
+}
+
+impl Projections {
+    /// The views on `ledger`. Nothing happens before [`Projections::prepare`] and [`Projections::run`].
+    #[must_use]
+    pub fn new(ledger: Ledger, options: Options) -> Self {
+        let registry = registry::Registry::new(options.cache_bytes);
+        let reached = watch::Sender::new(reached::Reached::unknown(registry.all.len()));
+        let inner = Inner {
+            ledger,
+            registry,
+            options,
+            reached,
+            kick: watch::Sender::new(()),
+            following: AtomicUsize::new(0),
+            node: Uuid::now_v7(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The names of all views.
+    #[must_use]
+    pub fn names(&self) -> Vec<&'static str> {
+        self.inner.registry.all.iter().map(|view| view.spec().name).collect()
+    }
+
+    fn place(&self, name: &str) -> Result<usize, UnknownView> {
+        self.inner.registry.place(name).ok_or_else(|| UnknownView(name.to_owned()))
+    }
+}

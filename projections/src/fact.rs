@@ -1,0 +1,195 @@
+//! Events as views see them.
+
+use chrono::{DateTime, Utc};
+use domain::{Event, TeamId};
+use ledger::{Ledger, LedgerError, Recorded, StreamId};
+use serde_json::Value;
+
+use crate::view::Spec;
+
+/// An event as views see it: decoded, personal data opened (or found erased).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fact {
+    /// Its place in the log, from 1.
+    pub position: i64,
+    /// When it was recorded, to the millisecond.
+    pub at: DateTime<Utc>,
+    /// The kind of aggregate it is of.
+    pub aggregate_type: String,
+    /// Which one of its kind.
+    pub aggregate_id: String,
+    /// Its place in the aggregate's stream, from 1.
+    pub sequence: i64,
+    /// Its name.
+    pub event_type: String,
+    /// The version of the shape it was stored in.
+    pub event_version: String,
+    /// Who acted, as [`domain::Actor`] writes it.
+    pub actor: String,
+    /// For which team.
+    pub team_id: Option<TeamId>,
+    /// The request that led to it.
+    pub request_id: Option<String>,
+    /// The position or command that led to it.
+    pub causation: Option<String>,
+    /// The W3C trace it belongs to.
+    pub trace_id: Option<String>,
+    /// From where.
+    pub ip: Option<String>,
+    /// With what.
+    pub user_agent: Option<String>,
+    /// What happened.
+    pub event: Event,
+}
+
+impl Fact {
+    /// Reads an event whose personal data has been opened.
+    ///
+    /// # Errors
+    /// A sentence saying what this version cannot read.
+    pub fn new(recorded: Recorded) -> Result<Self, String> {
+        let Recorded { position, at, stream, sequence, event_type, event_version, payload, metadata } =
+            recorded;
+        let event = Event::decode(&stream.aggregate_type, &event_type, &event_version, payload);
+        Ok(Self {
+            position,
+            at,
+            aggregate_type: stream.aggregate_type,
+            aggregate_id: stream.aggregate_id,
+            sequence,
+            event: event.map_err(|error| error.to_string())?,
+            event_type,
+            event_version,
+            actor: metadata.actor,
+            team_id: metadata.team_id.and_then(|id| id.parse().ok()),
+            request_id: metadata.request_id,
+            causation: metadata.causation,
+            trace_id: metadata.trace_id,
+            ip: metadata.ip,
+            user_agent: metadata.user_agent,
+        })
+    }
+
+    /// The event's own fields, by name, as it would be stored.
+    pub(crate) fn fields(&self) -> Vec<(String, Value)> {
+        let written = match &self.event {
+            Event::User(event) => serde_json::to_value(event),
+            Event::Team(event) => serde_json::to_value(event),
+            Event::Secret(event) => serde_json::to_value(event),
+            Event::Job(event) => serde_json::to_value(event),
+            Event::Access(event) => serde_json::to_value(event),
+            Event::Claim(event) => serde_json::to_value(event),
+        };
+        // Events are enums of structs: one object, named for the variant, around the fields.
+        match written.ok().and_then(|value| value.get(&self.event_type).cloned()) {
+            Some(Value::Object(fields)) => fields.into_iter().collect(),
+            Some(_) | None => vec![],
+        }
+    }
+}
+
+/// An event of a page, readable or not.
+pub(crate) struct Entry {
+    pub(crate) position: i64,
+    pub(crate) aggregate_type: String,
+    /// Or why this version cannot read it.
+    pub(crate) fact: Result<Fact, String>,
+}
+
+/// A stretch of the log: all events of some aggregate types up to `last`.
+pub(crate) struct Page {
+    pub(crate) entries: Vec<Entry>,
+    /// The position of the last event looked at, whether or not it is among the entries.
+    pub(crate) last: i64,
+    /// Events looked at.
+    pub(crate) looked_at: i64,
+}
+
+/// The next stretch after position `after`, of the aggregate types `wanted`. `None` at the end of the log.
+pub(crate) async fn read_page(
+    ledger: &Ledger,
+    after: i64,
+    limit: i64,
+    wanted: &[&str],
+) -> Result<Option<Page>, LedgerError> {
+    let mut events = ledger.read(after, limit).await?;
+    let Some(last) = events.last().map(|event| event.position) else { return Ok(None) };
+    let looked_at = events.len() as i64;
+    events.retain(|event| wanted.contains(&event.stream.aggregate_type.as_str()));
+    Ok(Some(Page { entries: open(ledger, events).await?, last, looked_at }))
+}
+
+/// The stretch of the log after position `after` and up to `up_to`, which must exist, as far as the view needs it.
+pub(crate) async fn read_stretch(
+    ledger: &Ledger,
+    after: i64,
+    up_to: i64,
+    spec: &Spec,
+) -> Result<Page, LedgerError> {
+    let events = ledger.read_types(after, up_to, spec.aggregates).await?;
+    let entries = match spec.personal {
+        true => open(ledger, events).await?,
+        false => events.into_iter().map(without_personal).collect(),
+    };
+    Ok(Page { entries, last: up_to, looked_at: up_to - after })
+}
+
+fn without_personal(mut event: Recorded) -> Entry {
+    (event.metadata.ip, event.metadata.user_agent) = (None, None);
+    entry(event, None)
+}
+
+/// The facts of one stream after `sequence`, at most `limit` and none beyond `up_to`.
+pub(crate) async fn read_stream(
+    ledger: &Ledger,
+    stream: &StreamId,
+    sequence: i64,
+    up_to: Option<i64>,
+    limit: i64,
+) -> Result<Vec<Entry>, LedgerError> {
+    open(ledger, ledger.read_stream(stream, sequence, up_to, limit).await?).await
+}
+
+/// Opens the personal data of `events` and decodes them.
+pub(crate) async fn open(ledger: &Ledger, mut events: Vec<Recorded>) -> Result<Vec<Entry>, LedgerError> {
+    let positions: Vec<i64> = events.iter().map(|event| event.position).collect();
+    match ledger.open_personal(&mut events).await {
+        Ok(()) => Ok(events.into_iter().map(|event| entry(event, None)).collect()),
+        // One of them was altered, or its key is not the configured one. It must not take the others with it; what was
+        // opened half is read anew.
+        Err(LedgerError::Seal(_)) => {
+            let mut entries = Vec::with_capacity(positions.len());
+            for event in ledger.read_at(&positions).await? {
+                entries.push(open_one(ledger, event).await?);
+            }
+            Ok(entries)
+        }
+        Err(error @ (LedgerError::Database(_) | LedgerError::Migration(_) | LedgerError::Damaged { .. })) => {
+            Err(error)
+        }
+    }
+}
+
+async fn open_one(ledger: &Ledger, event: Recorded) -> Result<Entry, LedgerError> {
+    let mut one = [event];
+    let sealed = match ledger.open_personal(&mut one).await {
+        Ok(()) => None,
+        Err(LedgerError::Seal(cause)) => Some(cause.to_string()),
+        Err(error @ (LedgerError::Database(_) | LedgerError::Migration(_) | LedgerError::Damaged { .. })) => {
+            return Err(error);
+        }
+    };
+    let [event] = one;
+    Ok(entry(event, sealed))
+}
+
+fn entry(event: Recorded, sealed: Option<String>) -> Entry {
+    Entry {
+        position: event.position,
+        aggregate_type: event.stream.aggregate_type.clone(),
+        fact: match sealed {
+            Some(cause) => Err(cause),
+            None => Fact::new(event),
+        },
+    }
+}

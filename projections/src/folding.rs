@@ -1,0 +1,225 @@
+//! A fold in progress: some or all rows of a view in memory.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::cache::RowCache;
+use crate::error::Fault;
+use crate::fact::{Entry, Fact};
+use crate::view::{Spec, View};
+
+/// Rows on their way into a table.
+#[derive(Default)]
+pub(crate) struct Changes {
+    pub(crate) keys: Vec<String>,
+    /// Of the last event folded into each row.
+    pub(crate) positions: Vec<i64>,
+    /// As JSON.
+    pub(crate) rows: Vec<String>,
+    /// Keys that have no row (any more).
+    pub(crate) deleted: Vec<String>,
+}
+
+impl Changes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.deleted.is_empty()
+    }
+}
+
+/// [`Folding`] without the view's type.
+pub(crate) trait AnyFolding: Send + Sync {
+    /// Takes in a row as it is stored.
+    fn load(&mut self, key: String, position: i64, row: &str) -> Result<(), Fault>;
+    /// Folds one event.
+    fn fold(&mut self, fact: &Fact);
+    /// At most `limit` of the rows that were folded into since they were last given out here.
+    fn changes(&mut self, limit: usize) -> Result<Changes, Fault>;
+    /// What [`AnyFolding::changes`] gave out was not stored after all.
+    fn not_stored(&mut self, changes: Changes);
+    /// Puts what was folded into the cache, as of a position.
+    fn publish(&self, as_of: i64, epoch: u64);
+}
+
+struct Slot<R> {
+    row: Option<R>,
+    position: i64,
+    /// Whether the key waits in `Folding::dirty`.
+    dirty: bool,
+    /// Length of the row as JSON, once that is known.
+    bytes: usize,
+}
+
+/// Rows of a view in memory, being folded.
+pub(crate) struct Folding<V: View> {
+    rows: HashMap<String, Slot<V::Row>>,
+    dirty: Vec<String>,
+    cache: Arc<RowCache<V::Row>>,
+}
+
+impl<V: View> Folding<V> {
+    pub(crate) fn new(cache: Arc<RowCache<V::Row>>) -> Self {
+        Self { rows: HashMap::new(), dirty: vec![], cache }
+    }
+}
+
+impl<V: View> AnyFolding for Folding<V> {
+    fn load(&mut self, key: String, position: i64, row: &str) -> Result<(), Fault> {
+        let read = serde_json::from_str(row).map_err(|cause| Fault::at_row(V::NAME, &key, cause))?;
+        self.rows.insert(key, Slot { row: Some(read), position, dirty: false, bytes: row.len() });
+        Ok(())
+    }
+
+    fn fold(&mut self, fact: &Fact) {
+        for key in V::keys(fact) {
+            let slot = match self.rows.get_mut(&key) {
+                Some(slot) => slot,
+                None => self.rows.entry(key.clone()).or_insert(Slot {
+                    row: None,
+                    position: 0,
+                    dirty: false,
+                    bytes: 0,
+                }),
+            };
+            slot.row = V::fold(&key, slot.row.take(), fact);
+            slot.position = fact.position;
+            if !std::mem::replace(&mut slot.dirty, true) {
+                self.dirty.push(key);
+            }
+        }
+    }
+
+    fn changes(&mut self, limit: usize) -> Result<Changes, Fault> {
+        let mut changes = Changes::default();
+        let start = self.dirty.len() - limit.min(self.dirty.len());
+        for key in self.dirty.drain(start..) {
+            let Some(slot) = self.rows.get_mut(&key) else { continue };
+            slot.dirty = false;
+            match &mut slot.row {
+                Some(row) => {
+                    let json = encode(row).map_err(|cause| Fault::at_row(V::NAME, &key, cause))?;
+                    slot.bytes = json.len();
+                    changes.positions.push(slot.position);
+                    changes.rows.push(json);
+                    changes.keys.push(key);
+                }
+                None => changes.deleted.push(key),
+            }
+        }
+        if V::ONCE && !V::CACHED {
+            changes.keys.iter().for_each(|key| drop(self.rows.remove(key)));
+        }
+        Ok(changes)
+    }
+
+    fn not_stored(&mut self, changes: Changes) {
+        let rows = changes.keys.into_iter().zip(changes.positions).zip(changes.rows);
+        for ((key, position), json) in rows {
+            if V::ONCE && !self.rows.contains_key(&key) {
+                // It was written by `encode` a moment ago, so it can be read.
+                let _ = self.load(key.clone(), position, &json);
+            }
+            self.mark(key);
+        }
+        changes.deleted.into_iter().for_each(|key| self.mark(key));
+    }
+
+    fn publish(&self, as_of: i64, epoch: u64) {
+        if !V::CACHED {
+            return;
+        }
+        for (key, slot) in &self.rows {
+            match &slot.row {
+                Some(row) => {
+                    // The floor stands even if the cache does not admit the row: a reader may be holding an older one.
+                    self.cache.touch(key, slot.position);
+                    self.cache.put(key, Arc::new(row.clone()), as_of, epoch, slot.bytes);
+                }
+                None => self.cache.touch(key, slot.position),
+            }
+        }
+    }
+}
+
+impl<V: View> Folding<V> {
+    fn mark(&mut self, key: String) {
+        if let Some(slot) = self.rows.get_mut(&key)
+            && !std::mem::replace(&mut slot.dirty, true)
+        {
+            self.dirty.push(key);
+        }
+    }
+}
+
+/// The row as JSON. `jsonb` cannot hold U+0000, which a job's output may contain: it becomes U+FFFD, in the row as well, so
+/// that the row in memory is the row in the table.
+fn encode<R: Serialize + DeserializeOwned>(row: &mut R) -> Result<String, serde_json::Error> {
+    let json = serde_json::to_string(row)?;
+    if !json.contains("\\u0000") {
+        return Ok(json);
+    }
+    let mut value: Value = serde_json::from_str(&json)?;
+    replace_nul(&mut value);
+    *row = serde_json::from_value(value)?;
+    serde_json::to_string(row)
+}
+
+fn replace_nul(value: &mut Value) {
+    let clean = |text: &str| text.replace('\0', "\u{fffd}");
+    match value {
+        Value::String(text) => *text = clean(text),
+        Value::Array(items) => items.iter_mut().for_each(replace_nul),
+        Value::Object(fields) => {
+            let old = std::mem::take(fields);
+            fields.extend(old.into_iter().map(|(name, mut inner)| {
+                replace_nul(&mut inner);
+                (clean(&name), inner)
+            }));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Folds those of `entries` after position `after` that the view needs.
+pub(crate) fn fold_entries(
+    spec: &Spec,
+    folding: &mut dyn AnyFolding,
+    entries: &[Entry],
+    after: i64,
+) -> Result<(), Fault> {
+    let needed = entries.iter().filter(|entry| entry.position > after && spec.needs(&entry.aggregate_type));
+    for entry in needed {
+        let fact = entry.fact.as_ref().map_err(|cause| Fault::at_event(entry.position, cause))?;
+        // A fold that panics must stop its own view only. Its rows are thrown away with the fault.
+        catch_unwind(AssertUnwindSafe(|| folding.fold(fact)))
+            .map_err(|panic| Fault::at_event(entry.position, said(panic.as_ref())))?;
+    }
+    Ok(())
+}
+
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("the fold panicked: {}", text.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nul_is_replaced_in_the_row_and_in_its_json_alike() {
+        let mut row = json!({ "error": "a\0b", "nested": [{ "k\0": "\\u0000" }] });
+        let written = encode(&mut row).unwrap();
+        assert_eq!(row, json!({ "error": "a\u{fffd}b", "nested": [{ "k\u{fffd}": "\\u0000" }] }));
+        assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), row);
+    }
+}

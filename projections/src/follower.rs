@@ -1,0 +1,339 @@
+//! Following the log: the loop around the batches.
+//!
+//! There is no leader. Every process that follows reads the same events and asks for the checkpoints' locks; who has them folds,
+//! and the others find the work done, but know from the events what to forget in their caches.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{self, Outcome, Standing};
+use crate::checkpoint::{self, Checkpoint, State};
+use crate::error::{Fault, ReadError, RebuildError, is_lock_timeout};
+use crate::fact::{Page, read_page};
+use crate::{Inner, Projections};
+
+/// The first and the longest pause after the database was lost.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How old the follower's knowledge of the checkpoints' states may get.
+const REFRESH: Duration = Duration::from_secs(1);
+
+impl Projections {
+    /// Follows the log and listens to other processes, until `shutdown`. Loss of the database is waited out. Views whose
+    /// table has another shape than this program's, or that are far behind, are rebuilt meanwhile.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let following = Following::begin(&self.inner);
+        let prompt = Follower::new(self.clone(), false);
+        let trailing = Follower::new(self.clone(), true);
+        tokio::join!(prompt.run(&shutdown), trailing.run(&shutdown), self.listen(shutdown.clone()));
+        drop(following);
+    }
+}
+
+/// Counts this process's followers, whatever way they end.
+struct Following(Arc<Inner>);
+
+impl Following {
+    fn begin(inner: &Arc<Inner>) -> Self {
+        inner.following.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(inner))
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.following.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// When something that failed is tried again.
+#[derive(Clone, Copy)]
+struct Retry {
+    due: Instant,
+    delay: Duration,
+}
+
+/// One of two: the views that people wait for, and those that may trail them.
+struct Follower {
+    projections: Projections,
+    trailing: bool,
+    kick: watch::Receiver<()>,
+    head: watch::Receiver<i64>,
+    connection: Option<PgConnection>,
+    standings: Vec<Standing>,
+    retries: Vec<Retry>,
+    /// Views that only a rebuild brings back.
+    lost: Vec<bool>,
+    /// When the checkpoints were last looked at; `None` means that nothing is known.
+    refreshed: Option<Instant>,
+    /// Aggregate types that some view needs.
+    wanted: Vec<&'static str>,
+    rebuilds: JoinSet<(usize, Result<(), RebuildError>)>,
+}
+
+enum Step {
+    /// There may be more at once.
+    Busy,
+    /// The end of the log.
+    Idle,
+}
+
+impl Follower {
+    fn new(projections: Projections, trailing: bool) -> Self {
+        let inner = &projections.inner;
+        let views = inner.registry.all.len();
+        let mine = inner.registry.all.iter().filter(|view| view.spec().trailing == trailing);
+        let mut wanted: Vec<_> = mine.flat_map(|view| view.spec().aggregates).copied().collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        Self {
+            trailing,
+            kick: inner.kick.subscribe(),
+            head: inner.ledger.appends(),
+            connection: None,
+            standings: vec![Standing { applied: 0, active: false, retrying: false }; views],
+            retries: vec![Retry { due: Instant::now(), delay: inner.options.retry }; views],
+            lost: vec![false; views],
+            refreshed: None,
+            wanted,
+            rebuilds: JoinSet::new(),
+            projections,
+        }
+    }
+
+    async fn run(mut self, shutdown: &CancellationToken) {
+        let mut pause = PAUSES.0;
+        while !shutdown.is_cancelled() {
+            let outcome = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                outcome = self.step() => outcome,
+            };
+            match outcome {
+                Ok(Step::Busy) => {
+                    pause = PAUSES.0;
+                    self.gather(shutdown).await;
+                }
+                Ok(Step::Idle) => {
+                    pause = PAUSES.0;
+                    self.rest(shutdown).await;
+                }
+                Err(error) => {
+                    self.interrupted(&error);
+                    let _ = timeout(pause, shutdown.cancelled()).await;
+                    pause = (pause * 2).min(PAUSES.1);
+                }
+            }
+        }
+        self.rebuilds.shutdown().await;
+    }
+
+    async fn step(&mut self) -> Result<Step, ReadError> {
+        // Interest is registered before looking, so that nothing appended in between is slept over.
+        self.head.mark_unchanged();
+        self.kick.mark_unchanged();
+        if self.refreshed.is_none_or(|at| at.elapsed() > REFRESH) {
+            self.refresh().await?;
+        }
+        self.start_rebuilds();
+        let active = self.standings.iter().filter(|standing| standing.active);
+        let Some(from) = active.map(|standing| standing.applied).min() else { return Ok(Step::Idle) };
+        let inner = &self.projections.inner;
+        let page = read_page(&inner.ledger, from, inner.options.page, &self.wanted).await?;
+        let Some(page) = page else { return Ok(Step::Idle) };
+        self.fold(&page).await?;
+        Ok(Step::Busy)
+    }
+
+    /// Lets events gather, so that many are folded at once, where nobody waits for each.
+    async fn gather(&self, shutdown: &CancellationToken) {
+        if self.trailing {
+            let _ = timeout(self.projections.inner.options.stride, shutdown.cancelled()).await;
+        }
+    }
+
+    async fn rest(&mut self, shutdown: &CancellationToken) {
+        let options = &self.projections.inner.options;
+        let appended = async {
+            if self.head.changed().await.is_err() {
+                // The lane is gone: only kicks and the interval are left.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = appended => {}
+            // `self.projections` holds the sender: this never fails.
+            _ = self.kick.changed() => {}
+            () = tokio::time::sleep(options.poll) => {}
+        }
+    }
+
+    fn interrupted(&mut self, error: &ReadError) {
+        self.connection = None;
+        self.refreshed = None;
+        if matches!(error, ReadError::Database(error) if is_lock_timeout(error)) {
+            tracing::debug!(%error, "another process kept the checkpoints");
+            return;
+        }
+        tracing::warn!(%error, "the views cannot follow the log");
+        // The server may come back without the last batches: what was reached must be learnt anew.
+        let mine = self.mine();
+        self.projections.inner.reached.send_modify(|reached| {
+            mine.iter().for_each(|place| reached.positions[*place] = 0);
+        });
+    }
+
+    /// Looks at the checkpoints: who takes part, who has lost something, who must be rebuilt.
+    async fn refresh(&mut self) -> Result<(), ReadError> {
+        let checkpoints = checkpoint::read(self.projections.inner.ledger.pool()).await?;
+        let mine = self.mine();
+        let specs = mine.iter().map(|place| self.projections.inner.registry.all[*place].spec().name);
+        let names: Vec<&str> = specs.collect();
+        let live = checkpoints.iter().filter(|checkpoint| {
+            checkpoint.state == State::Live && names.contains(&checkpoint.view.as_str())
+        });
+        let leader = live.map(|checkpoint| checkpoint.position).max().unwrap_or(0);
+        for (place, name) in mine.into_iter().zip(names) {
+            match checkpoints.iter().find(|checkpoint| checkpoint.view == name) {
+                Some(checkpoint) => self.judge(place, checkpoint, leader),
+                None => {
+                    self.standings[place].active = false;
+                    self.lost[place] = true;
+                }
+            }
+        }
+        self.refreshed = Some(Instant::now());
+        self.publish();
+        Ok(())
+    }
+
+    /// The places of the views this one follows.
+    fn mine(&self) -> Vec<usize> {
+        let views = self.projections.inner.registry.all.iter().enumerate();
+        views.filter(|(_, view)| view.spec().trailing == self.trailing).map(|(place, _)| place).collect()
+    }
+
+    fn judge(&mut self, place: usize, checkpoint: &Checkpoint, leader: i64) {
+        let view = &self.projections.inner.registry.all[place];
+        let fits = checkpoint.shape == view.spec().shape && checkpoint.state != State::Outdated;
+        let near = checkpoint.position >= leader - self.projections.inner.options.longest_lag;
+        let retrying = checkpoint.state == State::Failed && self.retries[place].due <= Instant::now();
+        let standing = &mut self.standings[place];
+        let was_active = std::mem::replace(
+            &mut standing.active,
+            fits && near && (checkpoint.state == State::Live || retrying),
+        );
+        standing.retrying = retrying;
+        self.lost[place] = !(fits && near);
+        if !was_active {
+            // It may have been rebuilt, or folded by others unheard of.
+            view.flush();
+        }
+        if !was_active || checkpoint.position < standing.applied {
+            standing.applied = checkpoint.position;
+            let position = checkpoint.position;
+            self.projections.inner.reached.send_modify(|reached| reached.positions[place] = position);
+        }
+    }
+
+    /// Rebuilds, one at a time, what takes no part and is due.
+    fn start_rebuilds(&mut self) {
+        while let Some(ended) = self.rebuilds.try_join_next() {
+            self.refreshed = None;
+            if let Ok((place, outcome)) = ended {
+                self.rebuilt(place, outcome);
+            }
+        }
+        let due = |place: &usize| self.lost[*place] && self.retries[*place].due <= Instant::now();
+        if !self.rebuilds.is_empty() {
+            return;
+        }
+        let Some(place) = (0..self.standings.len()).find(due) else { return };
+        let projections = self.projections.clone();
+        let name = projections.inner.registry.all[place].spec().name;
+        tracing::info!(view = name, "a view is rebuilt");
+        self.rebuilds.spawn(async move { (place, projections.rebuild(name, |_| {}).await) });
+    }
+
+    fn rebuilt(&mut self, place: usize, outcome: Result<(), RebuildError>) {
+        let name = self.projections.inner.registry.all[place].spec().name;
+        match outcome {
+            Ok(()) => {
+                tracing::info!(view = name, "a view was rebuilt");
+                self.retries[place].delay = self.projections.inner.options.retry;
+            }
+            Err(error) => {
+                tracing::error!(view = name, %error, "a view could not be rebuilt");
+                self.put_off(place);
+            }
+        }
+    }
+
+    fn put_off(&mut self, place: usize) {
+        let retry = &mut self.retries[place];
+        retry.due = Instant::now() + retry.delay;
+        retry.delay = (retry.delay * 2).min(self.projections.inner.options.retry * 16);
+    }
+
+    async fn fold(&mut self, page: &Page) -> Result<(), ReadError> {
+        // Taken out, so that a connection that is given up in the middle of something is not used again.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => batch::connect(self.projections.inner.ledger.pool()).await?,
+        };
+        match self.projections.batch(&mut connection, page, &self.standings).await? {
+            Outcome::Done(applied) => {
+                for ((standing, retry), applied) in
+                    self.standings.iter_mut().zip(&mut self.retries).zip(applied)
+                {
+                    standing.applied = applied;
+                    if std::mem::take(&mut standing.retrying) {
+                        retry.delay = self.projections.inner.options.retry;
+                    }
+                }
+                self.publish();
+            }
+            Outcome::Failed(place, fault) => self.failed(place, &fault),
+            Outcome::Surprised => self.refreshed = None,
+        }
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn failed(&mut self, place: usize, fault: &Fault) {
+        let name = self.projections.inner.registry.all[place].spec().name;
+        tracing::error!(view = name, %fault, "a view has failed; the others go on");
+        metrics::counter!("view_failures_total", "view" => name).increment(1);
+        self.standings[place].active = false;
+        self.put_off(place);
+        self.publish();
+    }
+
+    /// Tells who waits, and the metrics, how far the views are.
+    fn publish(&self) {
+        let inner = &self.projections.inner;
+        let mine = self.mine();
+        let leader = mine.iter().map(|place| self.standings[*place].applied).max().unwrap_or(0);
+        let head = leader.max(*inner.ledger.appends().borrow());
+        inner.reached.send_modify(|reached| {
+            for place in &mine {
+                let standing = self.standings[*place];
+                // Other processes' news may have got further already.
+                reached.positions[*place] = reached.positions[*place].max(standing.applied);
+                reached.stopped[*place] = !standing.active;
+            }
+        });
+        for place in mine {
+            let (applied, name) = (self.standings[place].applied, inner.registry.all[place].spec().name);
+            metrics::gauge!("view_position", "view" => name).set(applied as f64);
+            metrics::gauge!("view_behind_events", "view" => name).set((head - applied) as f64);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What was true when, and what each event changed: folds of single streams.
+
+use ledger::StreamId;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::Projections;
+use crate::error::{Fault, ReadError};
+use crate::fact::{self, Entry, Fact};
+use crate::registry;
+use crate::view::{StreamView, shown};
+
+/// Events of a stream read at once.
+const PAGE: i64 = 1_000;
+/// Fields of rows that say nothing an auditor does not see beside them.
+const BESIDE: &[&str] = &["sequence", "updated_at", "sealed_sequence", "canonical_email"];
+
+/// Something as it was at a position of the log.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AsOf<R> {
+    /// What it was.
+    pub row: R,
+    /// Events of its stream by then.
+    pub sequence: i64,
+    /// The position of the last of those.
+    pub position: i64,
+}
+
+/// A field that an event changed. Hidden values appear as `sealed`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// Which.
+    pub field: String,
+    /// What it was; null when it was not there.
+    pub before: Value,
+    /// What it is; null when it is not there any more.
+    pub after: Value,
+}
+
+/// An event with what it changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryEntry {
+    /// The event and its metadata.
+    pub fact: Fact,
+    /// What it changed.
+    pub changes: Vec<Change>,
+}
+
+/// [`Replay`] without the view's type.
+pub(crate) trait AnyReplay: Send {
+    fn step(&mut self, fact: &Fact);
+    /// The row as it is stored.
+    fn stored(&self) -> Value;
+    /// The row as an auditor may see it.
+    fn public(&self) -> Option<Value>;
+    fn hidden(&self) -> &'static [&'static str];
+}
+
+/// One row of a view whose rows are pure functions of a stream.
+pub(crate) struct Replay<V: StreamView> {
+    row: Option<V::Row>,
+}
+
+impl<V: StreamView> Default for Replay<V> {
+    fn default() -> Self {
+        Self { row: None }
+    }
+}
+
+impl<V: StreamView> AnyReplay for Replay<V> {
+    fn step(&mut self, fact: &Fact) {
+        self.row = V::fold(&fact.aggregate_id, self.row.take(), fact);
+    }
+
+    fn stored(&self) -> Value {
+        self.row.as_ref().and_then(|row| serde_json::to_value(row).ok()).unwrap_or_default()
+    }
+
+    fn public(&self) -> Option<Value> {
+        self.row.as_ref().map(V::public)
+    }
+
+    fn hidden(&self) -> &'static [&'static str] {
+        V::HIDDEN
+    }
+}
+
+impl Fact {
+    /// The fields the event itself states, as changes from nothing: for where folding its stream would be too much.
+    #[must_use]
+    pub fn stated(&self) -> Vec<Change> {
+        let hidden = ["sealed", "password_hash", "refresh_token_hash"];
+        let change = |(field, value): (String, Value)| {
+            let after = shown(&hidden, &field, without_marks(value));
+            Change { field, before: Value::Null, after }
+        };
+        self.fields().into_iter().map(change).collect()
+    }
+}
+
+/// Personal data as the text it holds, without the marks around it.
+fn without_marks(value: Value) -> Value {
+    match serde_json::from_value::<domain::Personal>(value.clone()) {
+        Ok(personal) => Value::from(personal.text()),
+        Err(_) => value,
+    }
+}
+
+impl Projections {
+    /// The row of `V` for the stream of `id`, as of position `up_to` of the log (its end by default). `None` when there was no
+    /// such thing.
+    ///
+    /// # Errors
+    /// The database is out of reach, or an event does not fit.
+    pub async fn state_as_of<V: StreamView>(
+        &self,
+        id: impl ToString,
+        up_to: Option<i64>,
+    ) -> Result<Option<AsOf<V::Row>>, ReadError> {
+        let mut replay = Replay::<V>::default();
+        let (sequence, position) = self.replay(&mut replay, &StreamId::new(V::STREAM, id), up_to).await?;
+        Ok(replay.row.map(|row| AsOf { row, sequence, position }))
+    }
+
+    /// The same by aggregate type (`user`, `team`, `secret`, `job`, `access`), as an auditor may see it. `None` also for other
+    /// types.
+    ///
+    /// # Errors
+    /// The database is out of reach, or an event does not fit.
+    pub async fn state(
+        &self,
+        aggregate_type: &str,
+        id: &str,
+        up_to: Option<i64>,
+    ) -> Result<Option<AsOf<Value>>, ReadError> {
+        let Some(mut replay) = registry::replay(aggregate_type) else { return Ok(None) };
+        let stream = StreamId::new(aggregate_type, id);
+        let (sequence, position) = self.replay(replay.as_mut(), &stream, up_to).await?;
+        Ok(replay.public().map(|row| AsOf { row, sequence, position }))
+    }
+
+    async fn replay(
+        &self,
+        replay: &mut dyn AnyReplay,
+        stream: &StreamId,
+        up_to: Option<i64>,
+    ) -> Result<(i64, i64), ReadError> {
+        let (mut sequence, mut position) = (0, 0);
+        if stream.aggregate_id.contains('\0') {
+            return Ok((sequence, position));
+        }
+        loop {
+            let facts = self.facts_of(stream, sequence, up_to, PAGE).await?;
+            let Some(last) = facts.last() else { return Ok((sequence, position)) };
+            (sequence, position) = (last.sequence, last.position);
+            facts.iter().for_each(|fact| replay.step(fact));
+        }
+    }
+
+    /// The events of one stream after `sequence`, at most `limit` (and 10,000) and none beyond position `up_to`.
+    ///
+    /// # Errors
+    /// The database is out of reach, or an event does not fit.
+    pub async fn facts_of(
+        &self,
+        stream: &StreamId,
+        sequence: i64,
+        up_to: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<Fact>, ReadError> {
+        let entries = fact::read_stream(&self.inner.ledger, stream, sequence, up_to, limit).await?;
+        decoded(entries)
+    }
+
+    /// The events after position `after`, in order, at most `limit` (and 10,000), claims included.
+    ///
+    /// # Errors
+    /// The database is out of reach, or an event does not fit.
+    pub async fn facts(&self, after: i64, limit: i64) -> Result<Vec<Fact>, ReadError> {
+        let events = self.inner.ledger.read(after, limit).await?;
+        decoded(fact::open(&self.inner.ledger, events).await?)
+    }
+
+    /// The events at these positions, in the order of the log.
+    ///
+    /// # Errors
+    /// The database is out of reach, or an event does not fit.
+    pub async fn facts_at(&self, positions: &[i64]) -> Result<Vec<Fact>, ReadError> {
+        let events = self.inner.ledger.read_at(positions).await?;
+        decoded(fact::open(&self.inner.ledger, events).await?)
+    }
+
+    /// The events of a stream after `sequence`, at most `limit`, each with the fields it changed.
+    ///
+    /// # Errors
+    /// The database is out of reach, or an event does not fit.
+    pub async fn history(
+        &self,
+        stream: &StreamId,
+        sequence: i64,
+        limit: usize,
+    ) -> Result<Vec<HistoryEntry>, ReadError> {
+        let mut history = vec![];
+        let (Some(mut replay), false) =
+            (registry::replay(&stream.aggregate_type), stream.aggregate_id.contains('\0'))
+        else {
+            return Ok(history);
+        };
+        let mut read = 0;
+        loop {
+            let facts = self.facts_of(stream, read, None, PAGE).await?;
+            let Some(last) = facts.last() else { return Ok(history) };
+            read = last.sequence;
+            for fact in facts {
+                if history.len() == limit {
+                    return Ok(history);
+                }
+                let before = replay.stored();
+                replay.step(&fact);
+                if fact.sequence > sequence {
+                    let changes = diff(before, replay.stored(), replay.hidden());
+                    history.push(HistoryEntry { fact, changes });
+                }
+            }
+        }
+    }
+}
+
+fn decoded(entries: Vec<Entry>) -> Result<Vec<Fact>, ReadError> {
+    let decode =
+        |entry: Entry| entry.fact.map_err(|cause| ReadError::Fault(Fault::at_event(entry.position, cause)));
+    entries.into_iter().map(decode).collect()
+}
+
+/// The top-level fields that differ. Hidden ones are compared, then shown as sealed.
+fn diff(before: Value, after: Value, hidden: &[&str]) -> Vec<Change> {
+    let fields = |value| match value {
+        Value::Object(fields) => fields,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
+    };
+    let (mut before, after) = (fields(before), fields(after));
+    let mut changes = vec![];
+    let mut note = |field: String, before: Value, after: Value| {
+        if before != after && !BESIDE.contains(&field.as_str()) {
+            let (before, after) = (shown(hidden, &field, before), shown(hidden, &field, after));
+            changes.push(Change { field, before, after });
+        }
+    };
+    for (field, after) in after {
+        let before = before.remove(&field).unwrap_or_default();
+        note(field, before, after);
+    }
+    for (field, before) in before {
+        note(field, before, Value::Null);
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn hidden_fields_are_seen_to_change_but_not_what_they_hold() {
+        let before = json!({ "a": 1, "hash": "x", "sequence": 1, "gone": true });
+        let after = json!({ "a": 1, "hash": "y", "sequence": 2, "new": [1] });
+        let change = |field: &str, before: Value, after: Value| Change { field: field.into(), before, after };
+        assert_eq!(
+            diff(before, after, &["hash"]),
+            [
+                change("hash", json!("sealed"), json!("sealed")),
+                change("new", Value::Null, json!([1])),
+                change("gone", json!(true), Value::Null),
+            ]
+        );
+    }
+}

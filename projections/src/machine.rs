@@ -1,0 +1,139 @@
+//! One view with what the machine keeps for it, and the same without its type.
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+use sqlx::postgres::PgArguments;
+use sqlx::query::QueryAs;
+
+use crate::cache::RowCache;
+use crate::error::{Fault, ReadError};
+use crate::fact::Fact;
+use crate::folding::{AnyFolding, Folding};
+use crate::view::{Spec, View};
+
+/// A view without its type.
+pub(crate) trait AnyView: Send + Sync {
+    fn spec(&self) -> &Spec;
+    /// A fold that holds no rows yet.
+    fn begin(&self) -> Box<dyn AnyFolding>;
+    /// The keys that a fact touches.
+    fn keys(&self, fact: &Fact) -> Vec<String>;
+    fn epoch(&self) -> u64;
+    fn flush(&self);
+    fn trust(&self, trusted: bool);
+    fn touch(&self, key: &str, position: i64);
+}
+
+/// A view with its cache.
+pub(crate) struct Machine<V: View> {
+    spec: Spec,
+    cache: Arc<RowCache<V::Row>>,
+}
+
+impl<V: View> Machine<V> {
+    pub(crate) fn new(cache_bytes: u64) -> Self {
+        Self { spec: Spec::of::<V>(), cache: Arc::new(RowCache::new(cache_bytes)) }
+    }
+}
+
+impl<V: View> AnyView for Machine<V> {
+    fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    fn begin(&self) -> Box<dyn AnyFolding> {
+        Box::new(Folding::<V>::new(Arc::clone(&self.cache)))
+    }
+
+    fn keys(&self, fact: &Fact) -> Vec<String> {
+        V::keys(fact)
+    }
+
+    fn epoch(&self) -> u64 {
+        self.cache.epoch()
+    }
+
+    fn flush(&self) {
+        self.cache.flush();
+    }
+
+    fn trust(&self, trusted: bool) {
+        self.cache.trust(trusted);
+    }
+
+    fn touch(&self, key: &str, position: i64) {
+        if V::CACHED {
+            self.cache.touch(key, position);
+        }
+    }
+}
+
+/// Reads one view. Views with more ways of reading than by key say so in their own file.
+pub struct Reader<'a, V: View> {
+    machine: &'a Machine<V>,
+    pub(crate) pool: &'a PgPool,
+    pub(crate) ledger: &'a ledger::Ledger,
+}
+
+impl<'a, V: View> Reader<'a, V> {
+    pub(crate) fn new(machine: &'a Machine<V>, ledger: &'a ledger::Ledger) -> Self {
+        Self { machine, pool: ledger.pool(), ledger }
+    }
+
+    /// The row `key`, from the cache if it is there.
+    ///
+    /// # Errors
+    /// The database is out of reach, or the row is not what this version expects.
+    pub async fn get(&self, key: impl ToString) -> Result<Option<Arc<V::Row>>, ReadError> {
+        let key = key.to_string();
+        if !V::CACHED {
+            return Ok(self.fetch(&key).await?.map(|(row, ..)| row));
+        }
+        if let Some(row) = self.machine.cache.get(&key) {
+            metrics::counter!("cache_hits_total", "view" => V::NAME).increment(1);
+            return Ok(Some(row));
+        }
+        metrics::counter!("cache_misses_total", "view" => V::NAME).increment(1);
+        let epoch = self.machine.cache.epoch();
+        let Some((row, as_of, bytes)) = self.fetch(&key).await? else { return Ok(None) };
+        self.machine.cache.put(&key, Arc::clone(&row), as_of, epoch, bytes);
+        Ok(Some(row))
+    }
+
+    /// The row with the view's position, which is that of the same snapshot, and the row's length.
+    async fn fetch(&self, key: &str) -> Result<Option<(Arc<V::Row>, i64, usize)>, ReadError> {
+        // `key` cannot hold U+0000, and PostgreSQL would not take it.
+        if key.contains('\0') {
+            return Ok(None);
+        }
+        let sql = format!(
+            "select v.row::text, (select c.position from checkpoints c where c.view = '{0}') from {0} v where v.key = $1",
+            V::NAME
+        );
+        let found: Option<(String, Option<i64>)> =
+            sqlx::query_as(&sql).bind(key).fetch_optional(self.pool).await?;
+        let Some((json, as_of)) = found else { return Ok(None) };
+        let row = serde_json::from_str(&json).map_err(|cause| Fault::at_row(V::NAME, key, cause))?;
+        Ok(Some((Arc::new(row), as_of.unwrap_or(0), json.len())))
+    }
+
+    /// Runs a query that selects `key, row::text`.
+    pub(crate) async fn rows(
+        &self,
+        query: QueryAs<'_, sqlx::Postgres, (String, String), PgArguments>,
+    ) -> Result<Vec<V::Row>, ReadError> {
+        let read = |(key, json): (String, String)| {
+            serde_json::from_str(&json).map_err(|cause| Fault::at_row(V::NAME, &key, cause).into())
+        };
+        query.fetch_all(self.pool).await?.into_iter().map(read).collect()
+    }
+
+    /// The same, where at most one row can be meant.
+    pub(crate) async fn row(
+        &self,
+        query: QueryAs<'_, sqlx::Postgres, (String, String), PgArguments>,
+    ) -> Result<Option<V::Row>, ReadError> {
+        Ok(self.rows(query).await?.into_iter().next())
+    }
+}

@@ -1,0 +1,46 @@
+//! Making what the views need in the database.
+
+use sqlx::{Connection as _, PgConnection};
+
+use crate::Projections;
+use crate::error::ReadError;
+use crate::table;
+use crate::view::Spec;
+
+/// The advisory lock under which tables are made: any constant that nothing else uses.
+const PREPARING: i64 = 0x6461_7962_6f6f_6b02;
+
+impl Projections {
+    /// Makes the tables and checkpoints that are missing; drops nothing. Several processes may do so at once. A view whose
+    /// table is there in another shape, or was lost, is marked `outdated`, and [`Projections::run`] rebuilds it. To be called after
+    /// the migrations have run.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn prepare(&self) -> Result<(), ReadError> {
+        let mut connection = self.inner.ledger.pool().acquire().await?;
+        let mut transaction = connection.begin().await?;
+        let lock = sqlx::query("select pg_advisory_xact_lock($1)").bind(PREPARING);
+        lock.execute(&mut *transaction).await?;
+        for view in &self.inner.registry.all {
+            prepare_view(&mut transaction, view.spec()).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+}
+
+async fn prepare_view(connection: &mut PgConnection, spec: &Spec) -> Result<(), sqlx::Error> {
+    let made = !table::exists(connection, spec.name).await?;
+    if made {
+        table::create(connection, spec.name, spec).await?;
+        table::index(connection, spec.name, spec).await?;
+    }
+    let query = sqlx::query("insert into checkpoints (view, shape) values ($1, $2) on conflict do nothing");
+    query.bind(spec.name).bind(&spec.shape).execute(&mut *connection).await?;
+    // A table made anew is empty, whatever its checkpoint says.
+    let query = sqlx::query(
+        "update checkpoints set state = 'outdated', position = case when $3 then 0 else position end
+         where view = $1 and (shape <> $2 or ($3 and position > 0))",
+    );
+    query.bind(spec.name).bind(&spec.shape).bind(made).execute(connection).await.map(drop)
+}

@@ -1,0 +1,79 @@
+//! All views. Adding one is a file in `views/` and a line here.
+
+use std::sync::Arc;
+
+use crate::Projections;
+use crate::history::{AnyReplay, Replay};
+use crate::machine::{AnyView, Machine, Reader};
+use crate::views::access_records::AccessRecords;
+use crate::views::audit::Audit;
+use crate::views::jobs::Jobs;
+use crate::views::last_access::LastAccess;
+use crate::views::memberships::Memberships;
+use crate::views::secrets::Secrets;
+use crate::views::teams::Teams;
+use crate::views::users::Users;
+
+macro_rules! views {
+    ($($(#[$doc:meta])* $name:ident: $view:ty;)*) => {
+        /// Every view, by type and by place.
+        pub(crate) struct Registry {
+            $($name: Arc<Machine<$view>>,)*
+            pub(crate) all: Vec<Arc<dyn AnyView>>,
+        }
+
+        impl Registry {
+            /// `cache_bytes` is for all views together.
+            pub(crate) fn new(cache_bytes: u64) -> Self {
+                let share = cache_bytes / [$(<$view as crate::View>::NAME),*].len() as u64;
+                $(let $name = Arc::new(Machine::<$view>::new(share));)*
+                let all: Vec<Arc<dyn AnyView>> = vec![$(Arc::clone(&$name) as Arc<dyn AnyView>),*];
+                Self { $($name,)* all }
+            }
+        }
+
+        impl Projections {
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(&self) -> Reader<'_, $view> {
+                Reader::new(&self.inner.registry.$name, &self.inner.ledger)
+            })*
+        }
+    };
+}
+
+views! {
+    /// Accounts, by user id.
+    users: Users;
+    /// Teams with their members, by team id.
+    teams: Teams;
+    /// The teams of a person, by user id.
+    memberships: Memberships;
+    /// Secrets' metadata and sealed values, by secret id.
+    secrets: Secrets;
+    /// Jobs, by job id; also the queue.
+    jobs: Jobs;
+    /// When a secret was last read, by `secret/<id>`, or somebody signed in, by `user/<id>`.
+    last_access: LastAccess;
+    /// One row for every event but claims, by position.
+    audit: Audit;
+}
+
+impl Registry {
+    /// The place of the view named `name`.
+    pub(crate) fn place(&self, name: &str) -> Option<usize> {
+        self.all.iter().position(|view| view.spec().name == name)
+    }
+}
+
+/// Replays single streams of an aggregate type, if there is a view that is a pure function of those.
+pub(crate) fn replay(aggregate_type: &str) -> Option<Box<dyn AnyReplay>> {
+    match aggregate_type {
+        "user" => Some(Box::new(Replay::<Users>::default())),
+        "team" => Some(Box::new(Replay::<Teams>::default())),
+        "secret" => Some(Box::new(Replay::<Secrets>::default())),
+        "job" => Some(Box::new(Replay::<Jobs>::default())),
+        "access" => Some(Box::new(Replay::<AccessRecords>::default())),
+        _ => None,
+    }
+}

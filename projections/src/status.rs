@@ -1,0 +1,100 @@
+//! How the views are doing.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::Row as _;
+
+use crate::Projections;
+use crate::checkpoint::{self, Checkpoint};
+use crate::error::ReadError;
+use crate::rebuild::{REBUILDING, lock_of};
+
+/// Beyond this many rows the number is the planner's estimate.
+const COUNTED: i64 = 100_000;
+
+/// Where a view stands, as `/api/projections` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ViewStatus {
+    /// Its name.
+    pub name: String,
+    /// The position of the last event it contains.
+    pub position: i64,
+    /// Events of the log after that.
+    pub behind_events: i64,
+    /// Age of the first of those; 0 when there is none.
+    pub behind_seconds: f64,
+    /// `live`, `rebuilding`, `failed` or `outdated`; `missing` before [`Projections::prepare`].
+    pub state: String,
+    /// How many rows it has; an estimate beyond 100,000.
+    pub rows: i64,
+    /// Events it has passed per second, over about the last 10 seconds.
+    pub events_per_second: f64,
+    /// Why it failed, if it did.
+    pub last_error: Option<String>,
+}
+
+impl Projections {
+    /// How every view is doing, in the order of the registry.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn status(&self) -> Result<Vec<ViewStatus>, ReadError> {
+        let pool = self.inner.ledger.pool();
+        let checkpoints = checkpoint::read(pool).await?;
+        let head = self.inner.ledger.head().await?;
+        let next: Vec<i64> = checkpoints.iter().map(|checkpoint| checkpoint.position + 1).collect();
+        let waiting = self.inner.ledger.read_at(&next).await?;
+        let rebuilding = self.rebuilding().await?;
+        let mut all = vec![];
+        for name in self.names() {
+            let checkpoint = checkpoints.iter().find(|checkpoint| checkpoint.view == name);
+            let position = checkpoint.map_or(0, |checkpoint| checkpoint.position);
+            let first = waiting.iter().find(|event| event.position == position + 1);
+            all.push(ViewStatus {
+                name: name.to_owned(),
+                position,
+                behind_events: (head - position).max(0),
+                behind_seconds: first.map_or(0.0, |event| age(event.at)),
+                state: state(checkpoint, rebuilding.contains(&lock_of(name))).to_owned(),
+                rows: if checkpoint.is_some() { self.count(name).await? } else { 0 },
+                events_per_second: checkpoint.map_or(0.0, rate),
+                last_error: checkpoint.and_then(|checkpoint| checkpoint.last_error.clone()),
+            });
+        }
+        Ok(all)
+    }
+
+    /// The views that some process is rebuilding, as [`lock_of`] names them.
+    async fn rebuilding(&self) -> Result<Vec<i32>, sqlx::Error> {
+        let query = sqlx::query(
+            "select objid::bigint from pg_locks where locktype = 'advisory' and objsubid = 2 and granted
+                and classid::bigint = $1 and database = (select oid from pg_database where datname = current_database())",
+        );
+        let rows = query.bind(i64::from(REBUILDING)).fetch_all(self.inner.ledger.pool()).await?;
+        rows.iter().map(|row| row.try_get::<i64, _>(0).map(|lock| lock as u32 as i32)).collect()
+    }
+
+    async fn count(&self, name: &str) -> Result<i64, sqlx::Error> {
+        let sql = format!(
+            "select case when n <= $1 then n else greatest(n, (select reltuples::bigint from pg_class where oid = '{name}'::regclass)) end
+             from (select count(*) as n from (select from {name} limit $1 + 1) found) counted"
+        );
+        sqlx::query_scalar(&sql).bind(COUNTED).fetch_one(self.inner.ledger.pool()).await
+    }
+}
+
+fn age(at: DateTime<Utc>) -> f64 {
+    (Utc::now() - at).as_seconds_f64().max(0.0)
+}
+
+fn rate(checkpoint: &Checkpoint) -> f64 {
+    (checkpoint.events_per_second * 100.0).round() / 100.0
+}
+
+fn state(checkpoint: Option<&Checkpoint>, rebuilding: bool) -> &'static str {
+    match checkpoint {
+        _ if rebuilding => "rebuilding",
+        Some(checkpoint) => checkpoint.state.as_str(),
+        None => "missing",
+    }
+}

@@ -1,0 +1,171 @@
+//! The views' tables. Names in SQL here come from [`View::NAME`](crate::View::NAME), never from outside.
+
+use sqlx::{Executor as _, PgConnection};
+
+use crate::error::{Fault, is_refusal};
+use crate::folding::{AnyFolding, Changes};
+use crate::view::Spec;
+
+/// Rows of one statement at most.
+pub(crate) const CHUNK: usize = 5_000;
+
+/// Why a view's statement failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TableError {
+    /// The view itself is at fault; the database is well.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The database is not.
+    #[error(transparent)]
+    Database(sqlx::Error),
+}
+
+fn of_view(view: &str) -> impl Fn(sqlx::Error) -> TableError {
+    move |error| match is_refusal(&error) {
+        true => TableError::Fault(Fault::at_view(view, error)),
+        false => TableError::Database(error),
+    }
+}
+
+/// Whether the table is there.
+pub(crate) async fn exists(connection: &mut PgConnection, table: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select to_regclass($1) is not null").bind(table).fetch_one(connection).await
+}
+
+/// Makes an empty table without key and indexes.
+pub(crate) async fn create(
+    connection: &mut PgConnection,
+    table: &str,
+    spec: &Spec,
+) -> Result<(), sqlx::Error> {
+    let comma = if spec.columns.is_empty() { "" } else { ", " };
+    let sql = format!(
+        r#"create table {table} (key text collate "C" not null, position bigint not null, row jsonb not null{comma}{})"#,
+        spec.columns
+    );
+    connection.execute(sql.as_str()).await?;
+    // Nobody searches by whole rows: statistics of them would be most of what `analyze` does.
+    let sql = format!("alter table {table} alter column row set statistics 0");
+    connection.execute(sql.as_str()).await.map(drop)
+}
+
+/// Makes key and indexes; cheaper after loading than before.
+pub(crate) async fn index(
+    connection: &mut PgConnection,
+    table: &str,
+    spec: &Spec,
+) -> Result<(), sqlx::Error> {
+    connection.execute(format!("alter table {table} add primary key (key)").as_str()).await?;
+    for on in spec.indexes {
+        connection.execute(format!("create index on {table} {on}").as_str()).await?;
+    }
+    connection.execute(format!("analyze {table}").as_str()).await.map(drop)
+}
+
+/// Loads the rows `keys` into `folding`.
+pub(crate) async fn load(
+    connection: &mut PgConnection,
+    spec: &Spec,
+    keys: &[String],
+    folding: &mut dyn AnyFolding,
+) -> Result<(), TableError> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("select key, position, row::text from {} where key = any($1)", spec.name);
+    let rows: Vec<(String, i64, String)> =
+        sqlx::query_as(&sql).bind(keys).fetch_all(connection).await.map_err(of_view(spec.name))?;
+    for (key, position, row) in rows {
+        folding.load(key, position, &row)?;
+    }
+    Ok(())
+}
+
+/// Writes `changes` into `table`.
+pub(crate) async fn write(
+    connection: &mut PgConnection,
+    view: &str,
+    table: &str,
+    changes: &Changes,
+) -> Result<(), TableError> {
+    if !changes.keys.is_empty() {
+        let sql = format!(
+            "insert into {table} (key, position, row)
+             select n.key, n.position, n.row::jsonb from unnest($1::text[], $2::bigint[], $3::text[]) as n(key, position, row)
+             on conflict (key) do update set position = excluded.position, row = excluded.row"
+        );
+        let query = sqlx::query(&sql).bind(&changes.keys).bind(&changes.positions).bind(&changes.rows);
+        query.execute(&mut *connection).await.map_err(of_view(view))?;
+    }
+    if !changes.deleted.is_empty() {
+        let sql = format!("delete from {table} where key = any($1)");
+        let query = sqlx::query(&sql).bind(&changes.deleted);
+        query.execute(&mut *connection).await.map_err(of_view(view))?;
+    }
+    Ok(())
+}
+
+/// Writes what `folding` holds into `table`, by chunks.
+pub(crate) async fn write_all(
+    connection: &mut PgConnection,
+    view: &str,
+    table: &str,
+    folding: &mut dyn AnyFolding,
+) -> Result<(), TableError> {
+    loop {
+        let changes = folding.changes(CHUNK)?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        write(connection, view, table, &changes).await?;
+    }
+}
+
+/// Adds rows to a table that holds none of them, by COPY (text format).
+pub(crate) async fn copy(
+    connection: &mut PgConnection,
+    table: &str,
+    changes: &Changes,
+) -> Result<(), sqlx::Error> {
+    if changes.keys.is_empty() {
+        return Ok(());
+    }
+    let mut lines = Vec::with_capacity(changes.rows.iter().map(|row| row.len() + 80).sum());
+    for ((key, position), row) in changes.keys.iter().zip(&changes.positions).zip(&changes.rows) {
+        escape(&mut lines, key);
+        lines.push(b'\t');
+        lines.extend_from_slice(position.to_string().as_bytes());
+        lines.push(b'\t');
+        escape(&mut lines, row);
+        lines.push(b'\n');
+    }
+    let mut copying =
+        connection.copy_in_raw(&format!("copy {table} (key, position, row) from stdin")).await?;
+    copying.send(lines).await?;
+    copying.finish().await.map(drop)
+}
+
+fn escape(line: &mut Vec<u8>, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'\\' => line.extend_from_slice(b"\\\\"),
+            b'\t' => line.extend_from_slice(b"\\t"),
+            b'\n' => line.extend_from_slice(b"\\n"),
+            b'\r' => line.extend_from_slice(b"\\r"),
+            other => line.push(other),
+        }
+    }
+}
+
+/// Tables that a rebuild of `view` which came to no end has left behind.
+pub(crate) async fn leftovers(connection: &mut PgConnection, view: &str) -> Result<Vec<String>, sqlx::Error> {
+    let query = sqlx::query_scalar(
+        "select relname::text from pg_class where relkind = 'r' and relnamespace = current_schema()::regnamespace
+            and starts_with(relname, $1)",
+    );
+    query.bind(format!("{view}__rebuild_")).fetch_all(connection).await
+}
+
+pub(crate) async fn drop_table(connection: &mut PgConnection, table: &str) -> Result<(), sqlx::Error> {
+    connection.execute(format!("drop table if exists {table}").as_str()).await.map(drop)
+}

@@ -1,0 +1,219 @@
+//! Facts for the views' tests, and the property that holds for all views: however the events are cut into batches, with rows going
+//! through JSON in between, the outcome is that of one fold from the beginning.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use cqrs_es::DomainEvent;
+use domain::{
+    AccessEvent, ClaimEvent, Event, JobEvent, LogDigest, Personal, Role, SecretEvent, SecretId, TeamEvent,
+    TeamId, UserEvent, UserId,
+};
+use ledger::{Metadata, Recorded, StreamId};
+use proptest::prelude::*;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::fact::{Entry, Fact};
+use crate::folding::fold_entries;
+use crate::registry::Registry;
+use crate::view::View;
+
+pub(crate) fn id(n: u128) -> String {
+    Uuid::from_u128(n).to_string()
+}
+
+pub(crate) fn user_id(n: u128) -> UserId {
+    UserId(Uuid::from_u128(n))
+}
+
+pub(crate) fn team_id(n: u128) -> TeamId {
+    TeamId(Uuid::from_u128(n))
+}
+
+/// When event `n` is recorded.
+pub(crate) fn at(n: i64) -> DateTime<Utc> {
+    "2026-03-01T12:00:00.000Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::seconds(n)
+}
+
+/// An event as number `n`, of its stream and of the log, by `system`. It goes through the stored form.
+pub(crate) fn fact<E: DomainEvent + Serialize>(n: i64, of: &str, id: impl ToString, event: E) -> Fact {
+    Fact::new(Recorded {
+        position: n,
+        at: at(n),
+        stream: StreamId::new(of, id),
+        sequence: n,
+        event_type: event.event_type(),
+        event_version: event.event_version(),
+        payload: serde_json::to_value(event).unwrap(),
+        metadata: Metadata { actor: "system".into(), ..Metadata::default() },
+    })
+    .unwrap()
+}
+
+/// The rows of a view after `facts`.
+pub(crate) fn folded<V: View>(facts: &[Fact]) -> BTreeMap<String, V::Row> {
+    let mut rows = BTreeMap::new();
+    for fact in facts {
+        for key in V::keys(fact) {
+            match V::fold(&key, rows.remove(&key), fact) {
+                Some(row) => drop(rows.insert(key, row)),
+                None => drop(rows.remove(&key)),
+            }
+        }
+    }
+    rows
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    prop_oneof![Just(Role::Owner), Just(Role::Operator), Just(Role::Viewer)]
+}
+
+/// Any event of a few aggregates, in no sensible order: folds must not depend on the rules having been kept.
+fn event() -> impl Strategy<Value = (Event, String)> {
+    let of = |n: u128| 1..n + 1;
+    let user = (of(2), "[A-Z]{3}").prop_map(|(n, name)| {
+        let personal = |text: &str| Personal::new(id(n), text);
+        let event = UserEvent::UserRegistered {
+            email: personal(&format!("{name}@x.org")),
+            name: personal(&name),
+            password_hash: personal("h"),
+            admin: false,
+        };
+        (Event::User(event), id(n))
+    });
+    let team = (of(2), of(3), role(), 0..3u8).prop_map(|(n, who, role, what)| {
+        let user_id = user_id(who);
+        let event = match what {
+            0 => TeamEvent::TeamCreated {
+                team_id: team_id(n),
+                name: "T".into(),
+                slug: "t".into(),
+                owner: user_id,
+            },
+            1 => TeamEvent::MemberAdded { user_id, role },
+            _ => TeamEvent::MemberRemoved { user_id },
+        };
+        (Event::Team(event), id(n))
+    });
+    let secret = (of(2), 1..5u32).prop_map(|(n, version)| {
+        let sealed = format!("v{version}");
+        let (name, description, tags) = ("s".into(), String::new(), vec![]);
+        let event = match version {
+            1 => SecretEvent::SecretStored {
+                team_id: team_id(1),
+                name,
+                description,
+                tags,
+                expires_at: None,
+                sealed,
+            },
+            2 => SecretEvent::SecretDeleted {},
+            _ => SecretEvent::SecretValueChanged { version, sealed },
+        };
+        (Event::Secret(event), id(n))
+    });
+    let access = of(2).prop_map(|n| {
+        let secret_id = SecretId(Uuid::from_u128(n));
+        (Event::Access(AccessEvent::SecretRevealed { secret_id, version: 1, reason: None }), id(n + 900))
+    });
+    let claim = Just((Event::Claim(ClaimEvent::Released {}), "c".to_owned()));
+    prop_oneof![user, team, secret, job(), access, claim]
+}
+
+fn job() -> impl Strategy<Value = (Event, String)> {
+    (1..3u128, 0..5u8, "[a\\x00]{0,3}", 1..4u32).prop_map(|(n, what, error, attempt)| {
+        let log = LogDigest::default();
+        let event = match what {
+            0 => JobEvent::JobQueued {
+                team_id: team_id(1),
+                kind: "k".into(),
+                args: [("x".to_owned(), serde_json::json!(1e16))].into_iter().collect(),
+                priority: 1,
+                run_at: at(1) + TimeDelta::nanoseconds(1_500),
+                max_attempts: 3,
+                timeout_seconds: 1,
+                retry_delay_seconds: 1,
+                concurrency_key: None,
+            },
+            1 => JobEvent::JobStarted { attempt, worker: "w".into() },
+            2 => JobEvent::JobAttemptFailed { attempt, exit_code: None, error, retry_at: at(9), log },
+            3 => JobEvent::JobCompleted { attempt, result: Some(error.into()), log },
+            _ => JobEvent::JobLost { attempt },
+        };
+        (Event::Job(event), id(n))
+    })
+}
+
+fn entry(position: i64, (event, id): (Event, String)) -> Entry {
+    let (of, fact) = match event {
+        Event::User(event) => ("user", fact(position, "user", id, event)),
+        Event::Team(event) => ("team", fact(position, "team", id, event)),
+        Event::Secret(event) => ("secret", fact(position, "secret", id, event)),
+        Event::Job(event) => ("job", fact(position, "job", id, event)),
+        Event::Access(event) => ("access", fact(position, "access", id, event)),
+        Event::Claim(event) => ("claim", fact(position, "claim", id, event)),
+    };
+    Entry { position, aggregate_type: of.to_owned(), fact: Ok(fact) }
+}
+
+type Table = BTreeMap<String, (i64, String)>;
+
+/// What the follower does, with a map for the table.
+fn live(registry: &Registry, place: usize, batches: &[Vec<Entry>]) -> Table {
+    let view = &registry.all[place];
+    let mut table = Table::new();
+    for batch in batches {
+        let mut folding = view.begin();
+        let facts = batch.iter().filter(|entry| view.spec().needs(&entry.aggregate_type));
+        for key in facts.flat_map(|entry| view.keys(entry.fact.as_ref().unwrap())) {
+            if let Some((position, row)) = table.get(&key) {
+                folding.load(key, *position, row).unwrap();
+            }
+        }
+        fold_entries(view.spec(), folding.as_mut(), batch, 0).unwrap();
+        let changes = folding.changes(usize::MAX).unwrap();
+        let rows = changes.positions.into_iter().zip(changes.rows);
+        table.extend(changes.keys.into_iter().zip(rows));
+        for key in changes.deleted {
+            table.remove(&key);
+        }
+    }
+    table
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn however_a_history_is_cut_the_rows_are_those_of_one_fold(
+        events in prop::collection::vec((event(), any::<bool>()), 1..60),
+    ) {
+        let registry = Registry::new(1 << 20);
+        let mut batches: Vec<Vec<Entry>> = vec![vec![]];
+        let mut whole = vec![];
+        for (position, (event, cut)) in (1..).zip(events) {
+            if cut {
+                batches.push(vec![]);
+            }
+            batches.last_mut().unwrap().push(entry(position, event.clone()));
+            whole.push(entry(position, event));
+        }
+        let whole = [whole];
+        for place in 0..registry.all.len() {
+            let name = registry.all[place].spec().name;
+            prop_assert_eq!(live(&registry, place, &batches), live(&registry, place, &whole), "{}", name);
+        }
+    }
+
+    #[test]
+    fn views_ask_for_the_aggregates_whose_events_touch_them(event in event()) {
+        let registry = Registry::new(1 << 20);
+        let entry = entry(1, event);
+        for view in &registry.all {
+            let touches = !view.keys(entry.fact.as_ref().unwrap()).is_empty();
+            prop_assert!(!touches || view.spec().needs(&entry.aggregate_type), "{}", view.spec().name);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What a view is: a pure fold, and the table its rows are kept in.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::fact::Fact;
+
+/// What stands in place of bytes that nobody is shown.
+pub const SEALED: &str = "sealed";
+
+/// A view: rows made from events by a pure fold (D5). Everything else is done by the machine around it.
+pub trait View: Send + Sync + 'static {
+    /// The table's name, and the view's name in `/api/projections`.
+    const NAME: &'static str;
+    /// Raised when the fold changes in a way that rows already made do not show; the view is then rebuilt.
+    const VERSION: u32;
+    /// The aggregate types whose events it needs. It never sees others, and does not fail of others it could not read.
+    const AGGREGATES: &'static [&'static str];
+    /// Whether each row is made by one event and never touched again: a rebuild then need not keep rows in memory.
+    const ONCE: bool = false;
+    /// Whether single rows are read often enough to be cached.
+    const CACHED: bool = true;
+    /// Whether it needs personal data: what is [`domain::Personal`] in events, IP addresses, user agents. Without this a rebuild
+    /// leaves them sealed, which is most of its work.
+    const PERSONAL: bool = false;
+    /// Whether it may trail the others by some milliseconds. It is then followed apart, in larger strides, so that what people
+    /// wait for before they get an answer is not kept waiting for it.
+    const TRAILING: bool = false;
+    /// Fields of the row that are never shown: they appear as `sealed`.
+    const HIDDEN: &'static [&'static str] = &[];
+
+    /// A row. Times in it have milliseconds ([`crate::time`]).
+    type Row: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send + Sync + 'static;
+
+    /// The table's generated columns, in SQL; empty when there are none.
+    #[must_use]
+    fn columns() -> &'static str;
+
+    /// What the table's indexes are on, in SQL: what comes after `create index on <table>`.
+    #[must_use]
+    fn indexes() -> &'static [&'static str];
+
+    /// The keys of the rows that `fact` touches.
+    #[must_use]
+    fn keys(fact: &Fact) -> Vec<String>;
+
+    /// The row `key` after `fact`; `None` when there is none (any more). Pure: no clock, no randomness, no effects.
+    #[must_use]
+    fn fold(key: &str, row: Option<Self::Row>, fact: &Fact) -> Option<Self::Row>;
+
+    /// The row as an auditor may see it.
+    #[must_use]
+    fn public(row: &Self::Row) -> Value {
+        let mut value = serde_json::to_value(row).unwrap_or_default();
+        if let Value::Object(fields) = &mut value {
+            for (name, field) in fields {
+                *field = shown(Self::HIDDEN, name, std::mem::take(field));
+            }
+        }
+        value
+    }
+}
+
+/// A view whose rows are each a pure function of one stream: row `id` of the stream `STREAM/id`. Only these have a state as of a
+/// moment.
+pub trait StreamView: View {
+    /// The stream's aggregate type.
+    const STREAM: &'static str;
+}
+
+/// `value` unless it is there and its field is among the `hidden`.
+pub(crate) fn shown(hidden: &[&str], field: &str, value: Value) -> Value {
+    if hidden.contains(&field) && !value.is_null() { Value::from(SEALED) } else { value }
+}
+
+/// What the machine must know of a view, without its type.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    pub(crate) name: &'static str,
+    pub(crate) aggregates: &'static [&'static str],
+    pub(crate) columns: &'static str,
+    pub(crate) indexes: &'static [&'static str],
+    pub(crate) cached: bool,
+    pub(crate) once: bool,
+    pub(crate) personal: bool,
+    pub(crate) trailing: bool,
+    pub(crate) hidden: &'static [&'static str],
+    /// Names this shape of table and fold: another shape must be rebuilt.
+    pub(crate) shape: String,
+}
+
+impl Spec {
+    pub(crate) fn of<V: View>() -> Self {
+        let version = V::VERSION.to_string();
+        let mut parts = vec![V::NAME, V::columns(), &version];
+        parts.extend(V::indexes());
+        Self {
+            name: V::NAME,
+            aggregates: V::AGGREGATES,
+            columns: V::columns(),
+            indexes: V::indexes(),
+            cached: V::CACHED,
+            once: V::ONCE,
+            personal: V::PERSONAL,
+            trailing: V::TRAILING,
+            hidden: V::HIDDEN,
+            shape: format!("{:016x}", fnv(&parts.join("\u{1f}"))),
+        }
+    }
+
+    pub(crate) fn needs(&self, aggregate_type: &str) -> bool {
+        self.aggregates.contains(&aggregate_type)
+    }
+}
+
+/// FNV-1a, 64 bits: the same in every version of this program and of Rust.
+pub(crate) fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

@@ -1,0 +1,10 @@
+//! The views, one file each.
+
+pub(crate) mod access_records;
+pub(crate) mod audit;
+pub(crate) mod jobs;
+pub(crate) mod last_access;
+pub(crate) mod memberships;
+pub(crate) mod secrets;
+pub(crate) mod teams;
+pub(crate) mod users;

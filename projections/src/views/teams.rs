@@ -1,0 +1,165 @@
+//! Teams with their members, by team id.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use domain::{Event, Role, TeamEvent, UserId};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ReadError;
+use crate::fact::Fact;
+use crate::machine::Reader;
+use crate::time::millis;
+use crate::view::{StreamView, View};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Teams;
+
+/// A team.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TeamRow {
+    /// The team's id.
+    pub id: String,
+    /// Its short name in addresses.
+    pub slug: String,
+    /// What it is called.
+    pub name: String,
+    /// Its members' roles.
+    pub members: BTreeMap<UserId, Role>,
+    /// Who made it, as the event's metadata has it.
+    pub created_by: String,
+    /// When it was made.
+    #[serde(with = "millis")]
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    #[serde(with = "millis")]
+    pub updated_at: DateTime<Utc>,
+    /// Events of its stream: the version in its `ETag`.
+    pub sequence: i64,
+}
+
+impl View for Teams {
+    const NAME: &'static str = "teams";
+    const VERSION: u32 = 1;
+    const AGGREGATES: &'static [&'static str] = &["team"];
+    type Row = TeamRow;
+
+    fn columns() -> &'static str {
+        r#"slug text collate "C" generated always as (row->>'slug') stored"#
+    }
+
+    fn indexes() -> &'static [&'static str] {
+        &["(slug)"]
+    }
+
+    fn keys(fact: &Fact) -> Vec<String> {
+        match &fact.event {
+            Event::Team(_) => vec![fact.aggregate_id.clone()],
+            Event::User(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => vec![],
+        }
+    }
+
+    fn fold(key: &str, row: Option<TeamRow>, fact: &Fact) -> Option<TeamRow> {
+        match &fact.event {
+            Event::Team(event) => team(key, row, event, fact),
+            Event::User(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => row,
+        }
+    }
+}
+
+impl StreamView for Teams {
+    const STREAM: &'static str = "team";
+}
+
+fn team(key: &str, row: Option<TeamRow>, event: &TeamEvent, fact: &Fact) -> Option<TeamRow> {
+    if let TeamEvent::TeamCreated { team_id: _, name, slug, owner } = event {
+        return Some(TeamRow {
+            id: key.to_owned(),
+            slug: slug.clone(),
+            name: name.clone(),
+            members: [(*owner, Role::Owner)].into(),
+            created_by: fact.actor.clone(),
+            created_at: fact.at,
+            updated_at: fact.at,
+            sequence: fact.sequence,
+        });
+    }
+    let mut row = row?;
+    match event {
+        TeamEvent::TeamCreated { .. } => {}
+        TeamEvent::MemberAdded { user_id, role } | TeamEvent::MemberRoleChanged { user_id, role } => {
+            row.members.insert(*user_id, *role);
+        }
+        TeamEvent::MemberRemoved { user_id } => {
+            row.members.remove(user_id);
+        }
+    }
+    row.updated_at = fact.at;
+    row.sequence = fact.sequence;
+    Some(row)
+}
+
+impl Reader<'_, Teams> {
+    /// The team with this slug. Not cached.
+    ///
+    /// # Errors
+    /// The database is out of reach, or the row is not what this version expects.
+    pub async fn by_slug(&self, slug: &str) -> Result<Option<TeamRow>, ReadError> {
+        let query = sqlx::query_as("select key, row::text from teams where slug = $1 order by key limit 1");
+        self.row(query.bind(slug)).await
+    }
+
+    /// Teams by id, after id `after`: at most `limit`.
+    ///
+    /// # Errors
+    /// The database is out of reach, or a row is not what this version expects.
+    pub async fn list(&self, after: Option<&str>, limit: i64) -> Result<Vec<TeamRow>, ReadError> {
+        let query = sqlx::query_as("select key, row::text from teams where key > $1 order by key limit $2");
+        self.rows(query.bind(after.unwrap_or_default()).bind(limit)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{at, fact, folded, id, team_id, user_id};
+
+    fn team(sequence: i64, event: TeamEvent) -> Fact {
+        fact(sequence, "team", id(100), event)
+    }
+
+    fn created() -> Fact {
+        team(
+            1,
+            TeamEvent::TeamCreated {
+                team_id: team_id(100),
+                name: "Main".into(),
+                slug: "main".into(),
+                owner: user_id(1),
+            },
+        )
+    }
+
+    #[test]
+    fn members_come_change_and_go() {
+        let rows = folded::<Teams>(&[
+            created(),
+            team(2, TeamEvent::MemberAdded { user_id: user_id(2), role: Role::Viewer }),
+            team(3, TeamEvent::MemberAdded { user_id: user_id(3), role: Role::Viewer }),
+            team(4, TeamEvent::MemberRoleChanged { user_id: user_id(2), role: Role::Auditor }),
+            team(5, TeamEvent::MemberRemoved { user_id: user_id(3) }),
+        ]);
+        let expected = TeamRow {
+            id: id(100),
+            slug: "main".into(),
+            name: "Main".into(),
+            members: [(user_id(1), Role::Owner), (user_id(2), Role::Auditor)].into(),
+            created_by: "system".into(),
+            created_at: at(1),
+            updated_at: at(5),
+            sequence: 5,
+        };
+        assert_eq!(rows, [(id(100), expected)].into());
+    }
+}
