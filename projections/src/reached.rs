@@ -93,7 +93,7 @@ impl Projections {
                 Verdict::Behind(reached) => reached,
             };
             if self.inner.following.load(Ordering::SeqCst) > 0 {
-                self.inner.kick.notify_one();
+                self.inner.kick.send_replace(());
                 let _ = timeout_at(end, watch.changed()).await;
             } else if timeout_at(end.min(Instant::now() + LOOK), watch.changed()).await.is_err()
                 && timeout_at(end, self.look()).await.is_err()
