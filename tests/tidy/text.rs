@@ -1,6 +1,7 @@
 //! Looking at Rust without a parser. It relies on the formatting that `make lint` enforces.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use regex::Regex;
 
@@ -12,7 +13,12 @@ pub(super) struct Product {
     pub(super) tests: Vec<SourceFile>,
 }
 
-pub(super) fn product() -> Product {
+pub(super) fn product() -> &'static Product {
+    static PRODUCT: LazyLock<Product> = LazyLock::new(look);
+    &PRODUCT
+}
+
+fn look() -> Product {
     let all: Vec<SourceFile> =
         PRODUCT.iter().flat_map(|name| files(&format!("{name}/src"), ".rs")).map(without_comments).collect();
     let test_modules: BTreeSet<String> = all.iter().flat_map(test_modules_of).collect();
