@@ -4,4 +4,5 @@
 
 mod http;
 mod ledger;
+mod stored_events;
 mod tidy;
