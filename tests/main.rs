@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should say so at once")]
 
 mod http;
+mod jobs;
