@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should say so at once")]
 
 mod http;
+mod jobs;
 mod ledger;
 mod stored_events;
 mod tidy;

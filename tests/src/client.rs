@@ -110,7 +110,6 @@ impl Reply {
     ///
     /// # Panics
     /// When it has another one; says what came.
-    #[must_use]
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text);

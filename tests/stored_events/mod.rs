@@ -10,10 +10,10 @@ const EXAMPLES: &str = include_str!("1.jsonl");
 
 fn examples() -> impl Iterator<Item = (String, String, String, Value)> {
     EXAMPLES.lines().map(|line| {
-        let mut example: Value = serde_json::from_str(line).unwrap();
-        let mut text = |field: &str| example[field].as_str().unwrap().to_owned();
+        let example: Value = serde_json::from_str(line).unwrap();
+        let text = |field: &str| example[field].as_str().unwrap().to_owned();
         let names = (text("aggregate_type"), text("event_type"), text("event_version"));
-        (names.0, names.1, names.2, example["payload"].take())
+        (names.0, names.1, names.2, example["payload"].clone())
     })
 }
 

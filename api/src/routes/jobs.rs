@@ -1,10 +1,11 @@
 //! Jobs.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::extract::State;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use commands::jobs::{JobLine, Kind, KindInfo};
 use domain::{ConcurrencyKey, Job, JobCommand, JobId, JobStatus, KindName, Queue};
 use projections::{JobFilter, JobRow, Jobs};
@@ -29,6 +30,8 @@ const USUAL_PRIORITY: u8 = 5;
 const LONGEST_TIMEOUT: u32 = 86_400;
 /// Most attempts.
 const MOST_ATTEMPTS: u32 = 100;
+/// Years that RFC 3339 can write, also after rounding up. Others would break the order of times as texts, by which the queue goes.
+const YEARS: RangeInclusive<i32> = 0..=9_998;
 
 /// A job.
 #[derive(Debug, Serialize, ToSchema)]
@@ -198,6 +201,9 @@ fn checked(app: &App, team_id: domain::TeamId, body: QueueBody) -> Result<Queue,
     let priority = body.priority.unwrap_or(USUAL_PRIORITY);
     if priority > 9 {
         fields.refuse("priority", "must be 0 to 9");
+    }
+    if body.run_at.is_some_and(|run_at| !YEARS.contains(&run_at.year())) {
+        fields.refuse("run_at", "must be of the years 0000 to 9998");
     }
     let key =
         fields.check_optional("concurrency_key", body.concurrency_key.as_deref(), ConcurrencyKey::parse);

@@ -9,7 +9,7 @@ use chrono::{TimeDelta, Utc};
 use domain::{Job, JobCommand, JobId, TeamId};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -26,6 +26,8 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 const RECOVERY: Duration = Duration::from_secs(2);
 /// How often it looks for work by itself, besides being told of changes: this finds what has become due.
 const POLL: Duration = Duration::from_millis(500);
+/// How often it looks for cancelled jobs by itself, besides being told of changes.
+const CANCELLATIONS: Duration = Duration::from_secs(1);
 /// A job that runs without anybody's lease for this long was forgotten.
 const FORGOTTEN_AFTER: TimeDelta = TimeDelta::seconds(30);
 /// Running jobs looked at for that at a time.
@@ -244,7 +246,8 @@ impl<Q: WorkQueue> Worker<Q> {
     async fn watch_cancellations(self: Arc<Self>) {
         let mut changes = self.queue.changes();
         loop {
-            if changes.changed().await.is_err() {
+            // Also by itself: a node without a follower hears of no changes, and a look that failed is repeated.
+            if let Ok(Err(_)) = timeout(CANCELLATIONS, changes.changed()).await {
                 return;
             }
             let running = self.running.ids();
