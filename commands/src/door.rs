@@ -106,10 +106,12 @@ impl Commands {
                 Some(0) if number == 0 => Loaded { id: id.to_owned(), aggregate: A::default(), sequence: 0 },
                 _ => store.load_aggregate(id).await?,
             };
+            let prepared = prepare.prepare(self, &loaded.aggregate).await?;
+            // Before the version: it would tell whoever may not know that the thing exists.
+            loaded.aggregate.admit(&prepared.command, &context.caller)?;
             if expected.is_some_and(|expected| expected != loaded.sequence) {
                 return Err(CommandError::Stale { present: loaded.sequence });
             }
-            let prepared = prepare.prepare(self, &loaded.aggregate).await?;
             match self.decide(context, loaded, prepared, held.as_ref()).await {
                 Err(CommandError::Append(AppendError::Conflict)) => {}
                 outcome => return outcome,
