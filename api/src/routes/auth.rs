@@ -88,6 +88,9 @@ pub async fn register(
 ) -> Result<Answer<UserBody>, Problem> {
     app.limits.check_sign_in(anonymous.ip)?;
     let (body, mut context) = creation.within(&anonymous.context);
+    if app.settings.registration == Registration::Closed {
+        return Err(Problem::forbidden("Nobody can register here.").with_code("registration_closed"));
+    }
     if body.invitation_token.is_some() {
         return Err(Problem::invalid("invitation_token", "is not one that is open"));
     }
