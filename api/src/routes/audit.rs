@@ -14,6 +14,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::authenticate::{CanAudit, Identity};
 use crate::extract::{Json, Path, Query};
+use crate::input::{NOT_SHOWABLE, showable};
 use crate::list::{Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::auth::time;
@@ -122,8 +123,10 @@ pub struct EventsQuery {
     event_type: Option<String>,
     /// Recorded at or after this moment.
     from: Option<DateTime<Utc>>,
+    #[serde(default, deserialize_with = "crate::input::moment")]
     /// Recorded before this moment.
     to: Option<DateTime<Utc>>,
+    #[serde(default, deserialize_with = "crate::input::moment")]
     /// The request that led to it.
     request_id: Option<String>,
 }
@@ -284,6 +287,7 @@ async fn as_of(app: &App, text: Option<&str>) -> Result<i64, Problem> {
     match text.parse::<DateTime<Utc>>() {
         Err(_) => refuse("must be a position, or a time such as 2026-11-21T14:03:00Z"),
         Ok(moment) if moment > Utc::now() => refuse("lies in the future"),
+        Ok(moment) if !showable(moment) => refuse(NOT_SHOWABLE),
         Ok(moment) => Ok(app.ledger.position_at(moment).await?),
     }
 }

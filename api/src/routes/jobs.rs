@@ -134,7 +134,7 @@ pub struct QueueBody {
     args: Map<String, Value>,
     #[serde(default)]
     priority: Option<u8>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::input::moment")]
     run_at: Option<DateTime<Utc>>,
     #[serde(default)]
     max_attempts: Option<u32>,
