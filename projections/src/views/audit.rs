@@ -129,7 +129,7 @@ pub struct AuditFilter {
     pub event_type: Option<String>,
     /// Recorded at or after this moment.
     pub from: Option<DateTime<Utc>>,
-    /// Recorded at or before this moment.
+    /// Recorded before this moment.
     pub to: Option<DateTime<Utc>>,
     /// Led to by this request.
     pub request_id: Option<String>,
@@ -159,7 +159,9 @@ impl Reader<'_, Audit> {
             query.push(" and position < ").push_bind(before);
         }
         if let Some(to) = filter.to {
-            query.push(" and position <= ").push_bind(self.ledger.position_at(to).await?);
+            query
+                .push(" and position <= ")
+                .push_bind(self.ledger.position_at(to - TimeDelta::microseconds(1)).await?);
         }
         let team = filter.team.map(|team| team.to_string());
         let equal = [
