@@ -70,6 +70,7 @@ impl From<Change> for ChangeBody {
 
 impl EventBody {
     fn new(fact: Fact, changes: Vec<Change>) -> Self {
+        let team_id = fact.team().map(|team| team.to_string());
         Self {
             position: fact.position,
             at: time(fact.at),
@@ -79,7 +80,7 @@ impl EventBody {
             aggregate_id: fact.aggregate_id,
             sequence: fact.sequence,
             actor: fact.actor,
-            team_id: fact.team_id.map(|team| team.to_string()),
+            team_id,
             request_id: fact.request_id,
             ip: fact.ip,
             changes: changes.into_iter().map(ChangeBody::from).collect(),

@@ -88,16 +88,15 @@ impl View for Audit {
 
     fn fold(_: &str, row: Option<AuditRow>, fact: &Fact) -> Option<AuditRow> {
         match &fact.event {
-            Event::User(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) => {
-                Some(listed(fact, fact.team_id))
+            Event::User(_) | Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) => {
+                Some(listed(fact))
             }
-            Event::Team(_) => Some(listed(fact, fact.aggregate_id.parse().ok().or(fact.team_id))),
             Event::Claim(_) => row,
         }
     }
 }
 
-fn listed(fact: &Fact, team_id: Option<TeamId>) -> AuditRow {
+fn listed(fact: &Fact) -> AuditRow {
     AuditRow {
         position: fact.position,
         at: fact.at,
@@ -107,7 +106,7 @@ fn listed(fact: &Fact, team_id: Option<TeamId>) -> AuditRow {
         aggregate_id: fact.aggregate_id.clone(),
         sequence: fact.sequence,
         actor: fact.actor.clone(),
-        team_id,
+        team_id: fact.team(),
         request_id: fact.request_id.clone(),
         ip: fact.ip.clone(),
         user_agent: fact.user_agent.clone(),
