@@ -123,11 +123,11 @@ pub struct EventsQuery {
     #[param(rename = "type")]
     event_type: Option<String>,
     /// Recorded at or after this moment.
+    #[serde(default, deserialize_with = "crate::input::moment")]
     from: Option<DateTime<Utc>>,
-    #[serde(default, deserialize_with = "crate::input::moment")]
     /// Recorded before this moment.
-    to: Option<DateTime<Utc>>,
     #[serde(default, deserialize_with = "crate::input::moment")]
+    to: Option<DateTime<Utc>>,
     /// The request that led to it.
     request_id: Option<String>,
 }
@@ -287,8 +287,8 @@ async fn as_of(app: &App, text: Option<&str>) -> Result<i64, Problem> {
     }
     match text.parse::<DateTime<Utc>>() {
         Err(_) => refuse("must be a position, or a time such as 2026-11-21T14:03:00Z"),
-        Ok(moment) if moment > Utc::now() => refuse("lies in the future"),
         Ok(moment) if !showable(moment) => refuse(NOT_SHOWABLE),
+        Ok(moment) if moment > Utc::now() => refuse("lies in the future"),
         Ok(moment) => Ok(app.ledger.position_at(moment).await?),
     }
 }
@@ -319,7 +319,13 @@ async fn audited(app: &App, caller: &Identity, aggregate_type: &str, id: &str) -
         ..AuditFilter::default()
     };
     let seen = app.projections.audit().list(&filter, None, 1).await?;
-    if seen.is_empty() { Err(Problem::not_found()) } else { Ok(stream) }
+    if !seen.is_empty() {
+        return Ok(stream);
+    }
+    // The trail may trail behind what has just happened; the log itself does not.
+    let begun = app.projections.facts_of(&stream, 0, None, 1).await?;
+    let may_see = |fact: &Fact| team.is_none() || fact.team() == team;
+    if begun.first().is_some_and(may_see) { Ok(stream) } else { Err(Problem::not_found()) }
 }
 
 /// No record, no answer.
