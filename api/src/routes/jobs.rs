@@ -309,6 +309,7 @@ pub struct LogQuery {
     /// Only lines that contain this, in any letter case.
     q: Option<String>,
     /// Only lines of stdout, stderr or system.
+    #[param(inline)]
     stream: Option<LogStream>,
 }
 
