@@ -4,3 +4,4 @@
 
 mod http;
 mod jobs;
+mod processes;
