@@ -5,3 +5,6 @@
 mod http;
 mod jobs;
 mod processes;
+mod ledger;
+mod stored_events;
+mod tidy;

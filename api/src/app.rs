@@ -53,14 +53,19 @@ impl App {
         Self(Arc::new(parts))
     }
 
-    /// Waits until the views have passed `position`.
+    /// Waits until the views have passed `position`; the audit trail, which trails behind the others, only where told to.
     ///
     /// # Errors
     /// 504 with the position reached, after [`VIEW_PATIENCE`].
-    pub async fn wait(&self, position: i64) -> Result<(), Problem> {
-        self.projections.wait(position, VIEW_PATIENCE).await.map_err(|behind| {
-            let detail =
-                format!("The views have reached position {}, not yet {position}. Try again.", behind.reached);
+    pub async fn wait(&self, position: i64, with_audit: bool) -> Result<(), Problem> {
+        let outcome = if with_audit {
+            self.projections.wait(position, VIEW_PATIENCE).await
+        } else {
+            self.projections.wait_prompt(position, VIEW_PATIENCE).await
+        };
+        outcome.map_err(|behind| {
+            let reached = behind.reached;
+            let detail = format!("The views have reached position {reached}, not yet {position}. Try again.");
             Problem::gateway_timeout(detail).with_code("views_behind")
         })
     }
@@ -69,7 +74,7 @@ impl App {
     /// views that are late make the answer later, not wrong.
     pub async fn settle(&self, position: Option<i64>) {
         if let Some(position) = position
-            && self.projections.wait(position, VIEW_PATIENCE).await.is_err()
+            && self.wait(position, false).await.is_err()
         {
             tracing::warn!(position, "answered a write before the views had passed it");
         }

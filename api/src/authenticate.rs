@@ -69,7 +69,7 @@ impl FromRequestParts<App> for Identity {
             }
         };
         app.limits.check_authenticated(user_id.0)?;
-        await_position(app, &parts.headers).await?;
+        await_position(app, &parts.headers, false).await?;
         let user = app.projections.users().get(user_id).await?;
         let user = user
             .filter(|user| user.active)
@@ -180,6 +180,7 @@ impl FromRequestParts<App> for CanAudit {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let identity = Identity::from_request_parts(parts, app).await?;
+        await_position(app, &parts.headers, true).await?;
         if !identity.has(Permission::AuditInstance) {
             let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
             identity.require(Permission::AuditRead, &format!("{} {path}", parts.method)).await?;
@@ -201,13 +202,13 @@ fn check_token(app: &App, token: &str) -> Result<UserId, Problem> {
 }
 
 /// A read that names a position waits until the views have passed it (D6).
-async fn await_position(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
+async fn await_position(app: &App, headers: &HeaderMap, with_audit: bool) -> Result<(), Problem> {
     let Some(value) = headers.get(DAYBOOK_POSITION) else { return Ok(()) };
     let position =
         value.to_str().ok().and_then(|text| text.parse::<i64>().ok()).filter(|position| *position >= 0);
     let position =
         position.ok_or_else(|| Problem::invalid("Daybook-Position", "must be a position of the log"))?;
-    app.wait(position).await
+    app.wait(position, with_audit).await
 }
 
 /// The team the request speaks for, and what the caller's role there allows.

@@ -161,6 +161,11 @@ impl Problem {
             .with_retry_after(retry_after)
     }
 
+    /// 503 as an expected answer: a probe that finds the node not ready, asked every few seconds.
+    pub fn quietly_unavailable(detail: impl Into<Detail>, retry_after: Duration) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).with_retry_after(retry_after)
+    }
+
     /// 504: it was not done in time.
     pub fn gateway_timeout(detail: impl Into<Detail>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "gateway_timeout", detail)

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use commands::jobs::Worker;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
@@ -83,7 +84,7 @@ pub async fn run(
     });
     // The follower goes last: requests and jobs that end still wait for their views.
     let follower_stop = CancellationToken::new();
-    let follower = roles.follower.then(|| tokio::spawn(node.projections.clone().run(follower_stop.clone())));
+    let follower = follow(&node, roles, follower_stop.clone());
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
 
@@ -92,11 +93,21 @@ pub async fn run(
     shutdown.cancel();
     wind_down("worker", worker).await;
     follower_stop.cancel();
-    wind_down("follower", follower).await;
+    wind_down("follower", Some(follower)).await;
     wind_down("metrics", Some(upkeep)).await;
     drop(app);
     node.close().await;
     served
+}
+
+/// A node that does not follow still hears what others have folded: its cache rests on that.
+fn follow(node: &Node, roles: Roles, stop: CancellationToken) -> JoinHandle<()> {
+    let projections = node.projections.clone();
+    if roles.follower {
+        tokio::spawn(projections.run(stop))
+    } else {
+        tokio::spawn(async move { projections.listen(stop).await })
+    }
 }
 
 async fn serve(router: Router, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
@@ -119,7 +130,7 @@ async fn serve(router: Router, listener: TcpListener, shutdown: CancellationToke
     }
 }
 
-async fn wind_down(part: &str, task: Option<tokio::task::JoinHandle<()>>) {
+async fn wind_down(part: &str, task: Option<JoinHandle<()>>) {
     let Some(task) = task else { return };
     match timeout(WIND_DOWN, task).await {
         Ok(Ok(())) => {}

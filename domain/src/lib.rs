@@ -3,6 +3,12 @@
 //! Everything here is pure: no IO, no clock, no randomness, no SQL, and nothing ever awaits (the `async` that
 //! [`cqrs_es::Aggregate`] asks for never yields). Ids, times and hashes come in with the command.
 
+#![warn(
+    clippy::wildcard_enum_match_arm,
+    clippy::match_wildcard_for_single_variants,
+    reason = "a new event must not be forgotten silently"
+)]
+
 mod access;
 mod caller;
 mod claim;

@@ -26,6 +26,13 @@ const BATCH_EVENTS: usize = 4_096;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// How long one batch, or one attempt to connect, may take.
 const PATIENCE_WITH_DATABASE: Duration = Duration::from_secs(10);
+/// The server gives up before we do, so that a batch we call lost is not stored much later. And `append_events` must look at
+/// the log as it is once it has got the lock, whatever isolation the database's owner prefers (the backslash keeps the space).
+const SETTINGS: [(&str, &str); 3] = [
+    ("statement_timeout", "8s"),
+    ("lock_timeout", "8s"),
+    ("default_transaction_isolation", r"read\ committed"),
+];
 
 type Outcome = Result<Appended, AppendError>;
 
@@ -229,9 +236,7 @@ impl Worker {
     }
 
     async fn reach_database(&self) -> Result<PgConnection, Fault> {
-        // The server gives up before we do, so that a batch we call lost is not stored much later.
-        let limits = [("statement_timeout", "8s"), ("lock_timeout", "8s")];
-        let connect = self.connect.clone().options(limits);
+        let connect = self.connect.clone().options(SETTINGS);
         match timeout(PATIENCE_WITH_DATABASE, PgConnection::connect_with(&connect)).await {
             Ok(connected) => connected.map_err(|cause| Fault::Lost(cause.to_string())),
             Err(_) => Err(Fault::Lost("it could not be reached in time".to_owned())),

@@ -28,6 +28,10 @@ fn key_name(subject: &str) -> String {
     format!("subject/{subject}")
 }
 
+fn key_names(subjects: &HashSet<String>) -> Vec<String> {
+    subjects.iter().map(|subject| key_name(subject)).collect()
+}
+
 /// What the personal text of an event is sealed for: its place in the log.
 fn payload_context(stream: &StreamId, sequence: i64, subject: &str, place: &str) -> String {
     format!("personal {stream}/{sequence} {place} of {subject}")
@@ -64,7 +68,7 @@ impl Vault {
     }
 
     async fn subject_keys(&self, subjects: &HashSet<String>) -> Result<(Keys, Vec<NewDataKey>), LedgerError> {
-        let mut keys = self.fetch(subjects.iter().map(|subject| key_name(subject))).await?;
+        let mut keys = self.fetch(key_names(subjects)).await?;
         let mut made = vec![];
         for subject in subjects {
             if let Entry::Vacant(vacant) = keys.entry(key_name(subject)) {
@@ -91,15 +95,34 @@ impl Ledger {
         if subjects.is_empty() {
             return Ok(());
         }
-        let keys = self.vault.fetch(subjects.iter().map(|subject| key_name(subject))).await?;
+        let mut keys = Opening { keys: self.vault.fetch(key_names(&subjects)).await?, anew: false };
         for event in events {
-            let (stream, sequence) = (&event.stream, event.sequence);
-            let context = |subject: &str, place: &str| payload_context(stream, sequence, subject, place);
-            open_payload(&mut event.payload, &keys, &context)?;
-            open_metadata(&mut event.metadata, &keys)?;
+            match open_event(event, &keys) {
+                // Either it was sealed with a key that was destroyed, or what we remember is that one: look once more.
+                Err(SealError::UnknownKey { .. }) if !keys.anew => {
+                    keys = Opening { keys: self.vault.fetch_anew(key_names(&subjects)).await?, anew: true };
+                    open_event(event, &keys)?;
+                }
+                outcome => outcome?,
+            }
         }
         Ok(())
     }
+}
+
+/// The keys that open what is there.
+struct Opening {
+    keys: Keys,
+    /// They are fresh from the database: whatever was sealed with another was sealed with a destroyed one.
+    anew: bool,
+}
+
+/// May be called again after it failed: what is open already is left as it is.
+fn open_event(event: &mut Recorded, keys: &Opening) -> Result<(), SealError> {
+    let (stream, sequence) = (&event.stream, event.sequence);
+    let context = |subject: &str, place: &str| payload_context(stream, sequence, subject, place);
+    open_payload(&mut event.payload, keys, &context)?;
+    open_metadata(&mut event.metadata, keys)
 }
 
 /// The marked object's text and subject, if `value` is one: exactly the mark and the subject.
@@ -158,7 +181,7 @@ fn seal_payload(
 
 fn open_payload(
     payload: &mut Value,
-    keys: &Keys,
+    keys: &Opening,
     context: &impl Fn(&str, &str) -> String,
 ) -> Result<(), SealError> {
     replace(payload, "sealed", "", &|sealed, subject, place| {
@@ -183,7 +206,7 @@ fn seal_metadata(metadata: &mut Metadata, keys: &Keys) -> Result<(), SealError> 
     Ok(())
 }
 
-fn open_metadata(metadata: &mut Metadata, keys: &Keys) -> Result<(), SealError> {
+fn open_metadata(metadata: &mut Metadata, keys: &Opening) -> Result<(), SealError> {
     let Some(subject) = metadata.subject.clone() else { return Ok(()) };
     let open = |field: &str, text: &Option<String>| match text {
         Some(text) => {
@@ -203,11 +226,19 @@ fn seal_text(keys: &Keys, subject: &str, context: &str, text: &str) -> Result<St
     Ok(BASE64.encode(key.seal(context, text.as_bytes())?))
 }
 
-/// `None`: the subject's key is gone.
-fn open_text(keys: &Keys, subject: &str, context: &str, sealed: &str) -> Result<Option<String>, SealError> {
-    let Some(key) = keys.get(&key_name(subject)) else { return Ok(None) };
+/// `None`: the key that sealed it is gone.
+fn open_text(
+    keys: &Opening,
+    subject: &str,
+    context: &str,
+    sealed: &str,
+) -> Result<Option<String>, SealError> {
+    let Some(key) = keys.keys.get(&key_name(subject)) else { return Ok(None) };
     let malformed = || SealError::Malformed { what: context.to_owned() };
     let bytes = BASE64.decode(sealed).map_err(|_| malformed())?;
-    let plain = key.open(context, &bytes)?;
+    let plain = match key.open(context, &bytes) {
+        Err(SealError::UnknownKey { .. }) if keys.anew => return Ok(None),
+        outcome => outcome?,
+    };
     String::from_utf8(plain.to_vec()).map(Some).map_err(|_| malformed())
 }

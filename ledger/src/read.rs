@@ -55,6 +55,24 @@ impl Ledger {
         Ok(query.bind(after).bind(limit.min(LARGEST_PAGE)).fetch_all(self.pool()).await?)
     }
 
+    /// The events of these aggregate types at positions after `after` and up to `up_to`, in order. To be asked for stretches of
+    /// some thousand positions.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn read_types(
+        &self,
+        after: i64,
+        up_to: i64,
+        aggregate_types: &[&str],
+    ) -> Result<Vec<Recorded>, LedgerError> {
+        let query = sqlx::query_as(select!(
+            "where position > $1 and position <= $2 and aggregate_type = any($3) order by position"
+        ));
+        let query = query.bind(after).bind(up_to).bind(aggregate_types);
+        Ok(query.fetch_all(self.pool()).await?)
+    }
+
     /// The events at these positions, in the order of the log; those that do not exist are left out.
     ///
     /// # Errors

@@ -2,7 +2,8 @@
 //! `ENCRYPTION_KEY`. AES-256-GCM (NIST SP 800-38D) throughout, with random 96-bit nonces: a data key seals one secret
 //! version or one person's texts, far below the 2^32 messages at which random nonces become a concern.
 //!
-//! A sealed value is: version byte 1, id of the sealing key (8 bytes), nonce (12), ciphertext with its tag (16).
+//! A sealed value is: version byte 1, id of the sealing key (8 bytes), nonce (12), ciphertext with its tag (16). The id is made
+//! from the key itself, so that a destroyed key and one that later has its name are told apart.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -143,7 +144,7 @@ impl Keyring {
         let bytes = random::<32>()?;
         let wrapped = self.current.seal(&wrap_context(name), bytes.as_ref())?;
         let new = NewDataKey { name: name.to_owned(), key_id: self.current.id.to_vec(), wrapped };
-        Ok((DataKey::new(name, &bytes), new))
+        Ok((DataKey::new(&bytes), new))
     }
 
     /// Unwraps a stored data key.
@@ -155,7 +156,7 @@ impl Keyring {
         };
         let bytes: &[u8; 32] =
             bytes.as_slice().try_into().map_err(|_| SealError::Malformed { what: context })?;
-        Ok(DataKey::new(name, bytes))
+        Ok(DataKey::new(bytes))
     }
 }
 
@@ -200,9 +201,9 @@ impl std::fmt::Debug for DataKey {
 }
 
 impl DataKey {
-    fn new(name: &str, bytes: &[u8; 32]) -> Self {
+    fn new(bytes: &[u8; 32]) -> Self {
         Self {
-            sealing: SealingKey::new(key_id_of("daybook data key", name.as_bytes()), bytes),
+            sealing: SealingKey::new(key_id_of("daybook data key", bytes), bytes),
             mac: hmac::Key::new(hmac::HMAC_SHA256, derive(bytes, b"daybook keyed hash 1").as_ref()),
         }
     }
@@ -290,6 +291,12 @@ mod tests {
         let keyring = Keyring::new(&[1; 32], None);
         let (_, stored) = keyring.make("a").unwrap();
         assert!(matches!(keyring.unwrap("b", &stored.wrapped), Err(SealError::Forged { .. })));
+    }
+
+    #[test]
+    fn another_key_of_the_same_name_is_not_taken_for_a_forgery() {
+        let sealed = key().seal("here", b"value").unwrap();
+        assert!(matches!(key().open("here", &sealed), Err(SealError::UnknownKey { .. })));
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Vault {
     /// The keys of these names that exist, in one query for all that are not remembered.
     pub(crate) async fn fetch(
         &self,
-        names: impl IntoIterator<Item = String>,
+        names: Vec<String>,
     ) -> Result<HashMap<String, Arc<DataKey>>, LedgerError> {
         let mut found = HashMap::new();
         let mut missing = HashSet::new();
@@ -65,10 +65,19 @@ impl Vault {
         Ok(found)
     }
 
+    /// As [`Vault::fetch`], from the database and not from memory.
+    pub(crate) async fn fetch_anew(
+        &self,
+        names: Vec<String>,
+    ) -> Result<HashMap<String, Arc<DataKey>>, LedgerError> {
+        names.iter().for_each(|name| self.keys.invalidate(name));
+        self.fetch(names).await
+    }
+
     async fn fetch_one(&self, name: &str) -> Result<Option<Arc<DataKey>>, LedgerError> {
         match self.keys.get(name) {
             Some(key) => Ok(Some(key)),
-            None => Ok(self.fetch([name.to_owned()]).await?.remove(name)),
+            None => Ok(self.fetch(vec![name.to_owned()]).await?.remove(name)),
         }
     }
 

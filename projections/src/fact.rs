@@ -5,6 +5,8 @@ use domain::{Event, TeamId};
 use ledger::{Ledger, LedgerError, Recorded, StreamId};
 use serde_json::Value;
 
+use crate::view::Spec;
+
 /// An event as views see it: decoded, personal data opened (or found erased).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fact {
@@ -115,6 +117,26 @@ pub(crate) async fn read_page(
     let looked_at = events.len() as i64;
     events.retain(|event| wanted.contains(&event.stream.aggregate_type.as_str()));
     Ok(Some(Page { entries: open(ledger, events).await?, last, looked_at }))
+}
+
+/// The stretch of the log after position `after` and up to `up_to`, which must exist, as far as the view needs it.
+pub(crate) async fn read_stretch(
+    ledger: &Ledger,
+    after: i64,
+    up_to: i64,
+    spec: &Spec,
+) -> Result<Page, LedgerError> {
+    let events = ledger.read_types(after, up_to, spec.aggregates).await?;
+    let entries = match spec.personal {
+        true => open(ledger, events).await?,
+        false => events.into_iter().map(without_personal).collect(),
+    };
+    Ok(Page { entries, last: up_to, looked_at: up_to - after })
+}
+
+fn without_personal(mut event: Recorded) -> Entry {
+    (event.metadata.ip, event.metadata.user_agent) = (None, None);
+    entry(event, None)
 }
 
 /// The facts of one stream after `sequence`, at most `limit` and none beyond `up_to`.

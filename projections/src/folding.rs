@@ -165,9 +165,8 @@ fn encode<R: Serialize + DeserializeOwned>(row: &mut R) -> Result<String, serde_
     }
     let mut value: Value = serde_json::from_str(&json)?;
     replace_nul(&mut value);
-    let json = value.to_string();
     *row = serde_json::from_value(value)?;
-    Ok(json)
+    serde_json::to_string(row)
 }
 
 fn replace_nul(value: &mut Value) {

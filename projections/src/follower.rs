@@ -29,8 +29,9 @@ impl Projections {
     /// table has another shape than this program's, or that are far behind, are rebuilt meanwhile.
     pub async fn run(self, shutdown: CancellationToken) {
         let following = Following::begin(&self.inner);
-        let follower = Follower::new(self.clone());
-        tokio::join!(follower.run(&shutdown), self.listen(shutdown.clone()));
+        let prompt = Follower::new(self.clone(), false);
+        let trailing = Follower::new(self.clone(), true);
+        tokio::join!(prompt.run(&shutdown), trailing.run(&shutdown), self.listen(shutdown.clone()));
         drop(following);
     }
 }
@@ -58,8 +59,11 @@ struct Retry {
     delay: Duration,
 }
 
+/// One of two: the views that people wait for, and those that may trail them.
 struct Follower {
     projections: Projections,
+    trailing: bool,
+    kick: watch::Receiver<()>,
     head: watch::Receiver<i64>,
     connection: Option<PgConnection>,
     standings: Vec<Standing>,
@@ -81,14 +85,16 @@ enum Step {
 }
 
 impl Follower {
-    fn new(projections: Projections) -> Self {
+    fn new(projections: Projections, trailing: bool) -> Self {
         let inner = &projections.inner;
         let views = inner.registry.all.len();
-        let mut wanted: Vec<_> =
-            inner.registry.all.iter().flat_map(|view| view.spec().aggregates).copied().collect();
+        let mine = inner.registry.all.iter().filter(|view| view.spec().trailing == trailing);
+        let mut wanted: Vec<_> = mine.flat_map(|view| view.spec().aggregates).copied().collect();
         wanted.sort_unstable();
         wanted.dedup();
         Self {
+            trailing,
+            kick: inner.kick.subscribe(),
             head: inner.ledger.appends(),
             connection: None,
             standings: vec![Standing { applied: 0, active: false, retrying: false }; views],
@@ -110,7 +116,10 @@ impl Follower {
                 outcome = self.step() => outcome,
             };
             match outcome {
-                Ok(Step::Busy) => pause = PAUSES.0,
+                Ok(Step::Busy) => {
+                    pause = PAUSES.0;
+                    self.gather(shutdown).await;
+                }
                 Ok(Step::Idle) => {
                     pause = PAUSES.0;
                     self.rest(shutdown).await;
@@ -128,6 +137,7 @@ impl Follower {
     async fn step(&mut self) -> Result<Step, ReadError> {
         // Interest is registered before looking, so that nothing appended in between is slept over.
         self.head.mark_unchanged();
+        self.kick.mark_unchanged();
         if self.refreshed.is_none_or(|at| at.elapsed() > REFRESH) {
             self.refresh().await?;
         }
@@ -141,8 +151,15 @@ impl Follower {
         Ok(Step::Busy)
     }
 
+    /// Lets events gather, so that many are folded at once, where nobody waits for each.
+    async fn gather(&self, shutdown: &CancellationToken) {
+        if self.trailing {
+            let _ = timeout(self.projections.inner.options.stride, shutdown.cancelled()).await;
+        }
+    }
+
     async fn rest(&mut self, shutdown: &CancellationToken) {
-        let inner = &self.projections.inner;
+        let options = &self.projections.inner.options;
         let appended = async {
             if self.head.changed().await.is_err() {
                 // The lane is gone: only kicks and the interval are left.
@@ -152,8 +169,9 @@ impl Follower {
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = appended => {}
-            () = inner.kick.notified() => {}
-            () = tokio::time::sleep(inner.options.poll) => {}
+            // `self.projections` holds the sender: this never fails.
+            _ = self.kick.changed() => {}
+            () = tokio::time::sleep(options.poll) => {}
         }
     }
 
@@ -166,16 +184,23 @@ impl Follower {
         }
         tracing::warn!(%error, "the views cannot follow the log");
         // The server may come back without the last batches: what was reached must be learnt anew.
-        self.projections.inner.reached.send_modify(|reached| reached.positions.fill(0));
+        let mine = self.mine();
+        self.projections.inner.reached.send_modify(|reached| {
+            mine.iter().for_each(|place| reached.positions[*place] = 0);
+        });
     }
 
     /// Looks at the checkpoints: who takes part, who has lost something, who must be rebuilt.
     async fn refresh(&mut self) -> Result<(), ReadError> {
         let checkpoints = checkpoint::read(self.projections.inner.ledger.pool()).await?;
-        let live = checkpoints.iter().filter(|checkpoint| checkpoint.state == State::Live);
+        let mine = self.mine();
+        let specs = mine.iter().map(|place| self.projections.inner.registry.all[*place].spec().name);
+        let names: Vec<&str> = specs.collect();
+        let live = checkpoints.iter().filter(|checkpoint| {
+            checkpoint.state == State::Live && names.contains(&checkpoint.view.as_str())
+        });
         let leader = live.map(|checkpoint| checkpoint.position).max().unwrap_or(0);
-        for place in 0..self.standings.len() {
-            let name = self.projections.inner.registry.all[place].spec().name;
+        for (place, name) in mine.into_iter().zip(names) {
             match checkpoints.iter().find(|checkpoint| checkpoint.view == name) {
                 Some(checkpoint) => self.judge(place, checkpoint, leader),
                 None => {
@@ -187,6 +212,12 @@ impl Follower {
         self.refreshed = Some(Instant::now());
         self.publish();
         Ok(())
+    }
+
+    /// The places of the views this one follows.
+    fn mine(&self) -> Vec<usize> {
+        let views = self.projections.inner.registry.all.iter().enumerate();
+        views.filter(|(_, view)| view.spec().trailing == self.trailing).map(|(place, _)| place).collect()
     }
 
     fn judge(&mut self, place: usize, checkpoint: &Checkpoint, leader: i64) {
@@ -288,19 +319,21 @@ impl Follower {
     /// Tells who waits, and the metrics, how far the views are.
     fn publish(&self) {
         let inner = &self.projections.inner;
-        let leader = self.standings.iter().map(|standing| standing.applied).max().unwrap_or(0);
+        let mine = self.mine();
+        let leader = mine.iter().map(|place| self.standings[*place].applied).max().unwrap_or(0);
         let head = leader.max(*inner.ledger.appends().borrow());
         inner.reached.send_modify(|reached| {
-            for (place, standing) in self.standings.iter().enumerate() {
+            for place in &mine {
+                let standing = self.standings[*place];
                 // Other processes' news may have got further already.
-                reached.positions[place] = reached.positions[place].max(standing.applied);
-                reached.stopped[place] = !standing.active;
+                reached.positions[*place] = reached.positions[*place].max(standing.applied);
+                reached.stopped[*place] = !standing.active;
             }
         });
-        for (standing, view) in self.standings.iter().zip(&inner.registry.all) {
-            let name = view.spec().name;
-            metrics::gauge!("view_position", "view" => name).set(standing.applied as f64);
-            metrics::gauge!("view_behind_events", "view" => name).set((head - standing.applied) as f64);
+        for place in mine {
+            let (applied, name) = (self.standings[place].applied, inner.registry.all[place].spec().name);
+            metrics::gauge!("view_position", "view" => name).set(applied as f64);
+            metrics::gauge!("view_behind_events", "view" => name).set((head - applied) as f64);
         }
     }
 }

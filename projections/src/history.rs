@@ -12,8 +12,8 @@ use crate::view::{StreamView, shown};
 
 /// Events of a stream read at once.
 const PAGE: i64 = 1_000;
-/// Fields that change with every event and say nothing that does not stand beside it.
-const BESIDE: &[&str] = &["sequence", "updated_at"];
+/// Fields of rows that say nothing an auditor does not see beside them.
+const BESIDE: &[&str] = &["sequence", "updated_at", "sealed_sequence", "canonical_email"];
 
 /// Something as it was at a position of the log.
 #[derive(Clone, Debug, PartialEq, Serialize)]

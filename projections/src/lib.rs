@@ -37,7 +37,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use ledger::Ledger;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use error::{Behind, Fault, ReadError, RebuildError, UnknownView};
@@ -67,6 +67,8 @@ pub struct Options {
     pub rebuild_page: i64,
     /// How long the follower sleeps at most before it looks at the log again by itself.
     pub poll: Duration,
+    /// How long the views that may trail the others gather events between two batches.
+    pub stride: Duration,
     /// How much the cached rows of all views may weigh, in bytes of JSON.
     pub cache_bytes: u64,
     /// How far a view may lag behind the others, in events, before it is rebuilt rather than followed.
@@ -83,6 +85,7 @@ impl Default for Options {
             page: 1_000,
             rebuild_page: 5_000,
             poll: Duration::from_millis(100),
+            stride: Duration::from_millis(10),
             cache_bytes: 64 * 1024 * 1024,
             longest_lag: 10_000,
             retry: Duration::from_secs(30),
@@ -103,8 +106,8 @@ struct Inner {
     options: Options,
     /// How far the views are, as far as this process's caches know.
     reached: watch::Sender<reached::Reached>,
-    /// Wakes the follower.
-    kick: Notify,
+    /// Wakes the followers.
+    kick: watch::Sender<()>,
     /// Followers running in this process.
     following: AtomicUsize,
     /// This process among those that share the database.
@@ -122,7 +125,7 @@ impl Projections {
             registry,
             options,
             reached,
-            kick: Notify::new(),
+            kick: watch::Sender::new(()),
             following: AtomicUsize::new(0),
             node: Uuid::now_v7(),
         };

@@ -7,10 +7,13 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
 
 use crate::cache::RowCache;
-use crate::error::{Fault, ReadError};
+use crate::error::{Fault, ReadError, sqlstate};
 use crate::fact::Fact;
 use crate::folding::{AnyFolding, Folding};
 use crate::view::{Spec, View};
+
+/// Rows of one list at most, whatever is asked for.
+pub(crate) const MOST_LISTED: i64 = 1_000;
 
 /// A view without its type.
 pub(crate) trait AnyView: Send + Sync {
@@ -126,7 +129,12 @@ impl<'a, V: View> Reader<'a, V> {
         let read = |(key, json): (String, String)| {
             serde_json::from_str(&json).map_err(|cause| Fault::at_row(V::NAME, &key, cause).into())
         };
-        query.fetch_all(self.pool).await?.into_iter().map(read).collect()
+        match query.fetch_all(self.pool).await {
+            Ok(found) => found.into_iter().map(read).collect(),
+            // U+0000 was asked for, which PostgreSQL's text cannot hold: nothing is named so.
+            Err(error) if sqlstate(&error).is_some_and(|code| code == "22021") => Ok(vec![]),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The same, where at most one row can be meant.

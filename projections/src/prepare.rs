@@ -35,8 +35,12 @@ async fn prepare_view(connection: &mut PgConnection, spec: &Spec) -> Result<(), 
         table::create(connection, spec.name, spec).await?;
         table::index(connection, spec.name, spec).await?;
     }
-    let query = sqlx::query("insert into checkpoints (view, shape) values ($1, $2) on conflict do nothing");
-    query.bind(spec.name).bind(&spec.shape).execute(&mut *connection).await?;
+    // Where a table's rows end is not known without its checkpoint.
+    let query = sqlx::query(
+        "insert into checkpoints (view, shape, state)
+         values ($1, $2, case when $3 then 'live' else 'outdated' end) on conflict do nothing",
+    );
+    query.bind(spec.name).bind(&spec.shape).bind(made).execute(&mut *connection).await?;
     // A table made anew is empty, whatever its checkpoint says.
     let query = sqlx::query(
         "update checkpoints set state = 'outdated', position = case when $3 then 0 else position end

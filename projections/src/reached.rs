@@ -34,9 +34,11 @@ impl Reached {
         Self { positions: vec![0; views], stopped: vec![false; views] }
     }
 
-    fn all(&self, position: i64) -> Verdict {
-        let going = self.positions.iter().zip(&self.stopped).filter(|(_, stopped)| !**stopped);
-        match going.map(|(reached, _)| *reached).min() {
+    /// Of the views that `counts`, by place.
+    fn all(&self, position: i64, counts: impl Fn(usize) -> bool) -> Verdict {
+        let views = self.positions.iter().zip(&self.stopped).enumerate();
+        let going = views.filter(|(place, (_, stopped))| !**stopped && counts(*place));
+        match going.map(|(_, (reached, _))| *reached).min() {
             Some(reached) if reached < position => Verdict::Behind(reached),
             Some(_) | None => Verdict::Passed,
         }
@@ -63,7 +65,17 @@ impl Projections {
     /// # Errors
     /// [`Behind`] says how far the last of them has got.
     pub async fn wait(&self, position: i64, patience: Duration) -> Result<(), Behind> {
-        self.wait_for(|reached| reached.all(position), patience).await
+        self.wait_for(|reached| reached.all(position, |_| true), patience).await
+    }
+
+    /// As [`Projections::wait`], without the views that trail behind the others on purpose (the audit trail): for those who
+    /// read what is, not what happened.
+    ///
+    /// # Errors
+    /// [`Behind`] says how far the last of them has got.
+    pub async fn wait_prompt(&self, position: i64, patience: Duration) -> Result<(), Behind> {
+        let prompt = |place: usize| !self.inner.registry.all[place].spec().trailing;
+        self.wait_for(|reached| reached.all(position, prompt), patience).await
     }
 
     /// Waits until the view `name` contains the event at `position`, at most as long as `patience`; not at all when it
@@ -93,7 +105,7 @@ impl Projections {
                 Verdict::Behind(reached) => reached,
             };
             if self.inner.following.load(Ordering::SeqCst) > 0 {
-                self.inner.kick.notify_one();
+                self.inner.kick.send_replace(());
                 let _ = timeout_at(end, watch.changed()).await;
             } else if timeout_at(end.min(Instant::now() + LOOK), watch.changed()).await.is_err()
                 && timeout_at(end, self.look()).await.is_err()

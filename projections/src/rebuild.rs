@@ -15,7 +15,7 @@ use crate::Projections;
 use crate::batch;
 use crate::checkpoint;
 use crate::error::{Fault, ReadError, RebuildError, is_lock_timeout};
-use crate::fact::{Page, read_page};
+use crate::fact::{Page, read_stretch};
 use crate::folding::{AnyFolding, Changes, fold_entries};
 use crate::news::{News, ViewNews};
 use crate::table::{self, CHUNK, TableError};
@@ -92,12 +92,13 @@ impl Replaying {
 
     fn read(&self, after: i64, up_to: i64) -> Reading {
         let ledger = self.projections.inner.ledger.clone();
-        let limit = self.projections.inner.options.rebuild_page.min(up_to - after);
-        let wanted = self.spec.aggregates;
-        Reading(tokio::spawn(async move { Ok(read_page(&ledger, after, limit, wanted).await?) }))
+        let end = up_to.min(after + self.projections.inner.options.rebuild_page);
+        let spec = self.spec.clone();
+        Reading(tokio::spawn(async move { Ok(read_stretch(&ledger, after, end, &spec).await?) }))
     }
 
-    /// Folds the next stretch, none of it beyond position `up_to`, while the one after it is read. `false` when that is reached.
+    /// Folds the next stretch, none of it beyond position `up_to` (at most the log's head), while the one after it is read.
+    /// `false` when that is reached.
     pub(crate) async fn step(&mut self, up_to: i64) -> Result<bool, ReadError> {
         if self.position >= up_to {
             return Ok(false);
@@ -106,7 +107,7 @@ impl Replaying {
             Some(reading) => reading,
             None => self.read(self.position, up_to),
         };
-        let Some(page) = joined((&mut reading.0).await)? else { return Ok(false) };
+        let page = joined((&mut reading.0).await)?;
         if page.last < up_to {
             self.next = Some(self.read(page.last, up_to));
         }
@@ -129,7 +130,7 @@ impl Replaying {
 }
 
 /// A stretch being read; given up when nobody waits for it any more.
-struct Reading(JoinHandle<Result<Option<Page>, ReadError>>);
+struct Reading(JoinHandle<Result<Page, ReadError>>);
 
 impl Drop for Reading {
     fn drop(&mut self) {
@@ -149,7 +150,11 @@ impl Projections {
     ///
     /// # Errors
     /// See [`RebuildError`]; the live view is then as it was.
-    pub async fn rebuild(&self, name: &str, progress: impl Fn(Progress)) -> Result<(), RebuildError> {
+    pub async fn rebuild(
+        &self,
+        name: &str,
+        progress: impl Fn(Progress) + Send + Sync,
+    ) -> Result<(), RebuildError> {
         let place = self.place(name)?;
         self.prepare().await?;
         let mut connection = batch::connect(self.inner.ledger.pool()).await?;
@@ -177,7 +182,7 @@ struct Rebuild {
 }
 
 impl Rebuild {
-    async fn run(&mut self, progress: &impl Fn(Progress)) -> Result<(), RebuildError> {
+    async fn run(&mut self, progress: &(impl Fn(Progress) + Send + Sync)) -> Result<(), RebuildError> {
         table::create(&mut self.connection, &self.table, &self.replaying.spec).await?;
         self.fill(progress).await?;
         table::index(&mut self.connection, &self.table, &self.replaying.spec).await?;
@@ -193,7 +198,7 @@ impl Rebuild {
     }
 
     /// Folds all of the log as it is now, and copies the rows.
-    async fn fill(&mut self, progress: &impl Fn(Progress)) -> Result<(), ReadError> {
+    async fn fill(&mut self, progress: &(impl Fn(Progress) + Send + Sync)) -> Result<(), ReadError> {
         let head = self.replaying.projections.inner.ledger.head().await?;
         let Self { connection, replaying, table } = self;
         while replaying.step(head).await? {
@@ -257,9 +262,10 @@ impl Rebuild {
         let position = replaying.position.max(live);
         let swapped = async {
             table::write(&mut transaction, name, table, &changes).await?;
-            take_name(&mut transaction, name, table).await?;
             checkpoint::renew(&mut transaction, name, position, &replaying.spec.shape).await?;
-            self_news(&replaying.projections, name, position).send(&mut transaction).await?;
+            news_of(&replaying.projections, name, position).send(&mut transaction).await?;
+            // Last, since from here on readers wait.
+            take_name(&mut transaction, name, table).await?;
             Ok::<_, ReadError>(transaction.commit().await?)
         };
         match swapped.await {
@@ -277,7 +283,7 @@ impl Rebuild {
 }
 
 /// The other processes are to drop what they hold of the view.
-fn self_news(projections: &Projections, name: &str, position: i64) -> News {
+fn news_of(projections: &Projections, name: &str, position: i64) -> News {
     let news = ViewNews { from: position, to: position, keys: None };
     News { node: projections.inner.node, views: [(name.to_owned(), news)].into() }
 }

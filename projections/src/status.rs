@@ -77,7 +77,7 @@ impl Projections {
     async fn count(&self, name: &str) -> Result<i64, sqlx::Error> {
         let sql = format!(
             "select case when n <= $1 then n else greatest(n, (select reltuples::bigint from pg_class where oid = '{name}'::regclass)) end
-             from (select count(*) as n from (select from {name} limit $1 + 1) some) counted"
+             from (select count(*) as n from (select from {name} limit $1 + 1) found) counted"
         );
         sqlx::query_scalar(&sql).bind(COUNTED).fetch_one(self.inner.ledger.pool()).await
     }

@@ -184,7 +184,7 @@ fn live(registry: &Registry, place: usize, batches: &[Vec<Entry>]) -> Table {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn however_a_history_is_cut_the_rows_are_those_of_one_fold(

@@ -47,7 +47,11 @@ impl Projections {
     ///
     /// # Errors
     /// There is no such view, the database is out of reach, or an event does not fit.
-    pub async fn verify(&self, name: &str, progress: impl Fn(Progress)) -> Result<Verified, RebuildError> {
+    pub async fn verify(
+        &self,
+        name: &str,
+        progress: impl Fn(Progress) + Send + Sync,
+    ) -> Result<Verified, RebuildError> {
         let place = self.place(name)?;
         let (position, live) = self.digests(name).await?;
         let mut comparison = Comparison { rows: live.len() as u64, live, different: 0, differences: vec![] };

@@ -23,6 +23,12 @@ pub trait View: Send + Sync + 'static {
     const ONCE: bool = false;
     /// Whether single rows are read often enough to be cached.
     const CACHED: bool = true;
+    /// Whether it needs personal data: what is [`domain::Personal`] in events, IP addresses, user agents. Without this a rebuild
+    /// leaves them sealed, which is most of its work.
+    const PERSONAL: bool = false;
+    /// Whether it may trail the others by some milliseconds. It is then followed apart, in larger strides, so that what people
+    /// wait for before they get an answer is not kept waiting for it.
+    const TRAILING: bool = false;
     /// Fields of the row that are never shown: they appear as `sealed`.
     const HIDDEN: &'static [&'static str] = &[];
 
@@ -79,6 +85,8 @@ pub(crate) struct Spec {
     pub(crate) indexes: &'static [&'static str],
     pub(crate) cached: bool,
     pub(crate) once: bool,
+    pub(crate) personal: bool,
+    pub(crate) trailing: bool,
     pub(crate) hidden: &'static [&'static str],
     /// Names this shape of table and fold: another shape must be rebuilt.
     pub(crate) shape: String,
@@ -96,6 +104,8 @@ impl Spec {
             indexes: V::indexes(),
             cached: V::CACHED,
             once: V::ONCE,
+            personal: V::PERSONAL,
+            trailing: V::TRAILING,
             hidden: V::HIDDEN,
             shape: format!("{:016x}", fnv(&parts.join("\u{1f}"))),
         }

@@ -18,9 +18,12 @@ pub(crate) struct Measured {
     pub(crate) p99: f64,
 }
 
+/// What was measured, and how it compares with its floor: the ratio and the goal.
+type Row = (String, Measured, Option<(f64, String)>);
+
 /// The rows so far.
 #[derive(Default)]
-pub(crate) struct Table(Vec<(String, Measured, Option<(f64, String)>)>);
+pub(crate) struct Table(Vec<Row>);
 
 impl Table {
     /// One more row; `floor` is what it is held against, with its name and the goal.
@@ -37,7 +40,7 @@ impl Table {
     }
 }
 
-fn line((name, measured, against): &(String, Measured, Option<(f64, String)>)) -> String {
+fn line((name, measured, against): &Row) -> String {
     let (ratio, goal) = match against {
         Some((ratio, goal)) => (format!("{ratio:.2}x"), goal.as_str()),
         None => ("floor".to_owned(), ""),

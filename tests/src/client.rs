@@ -56,7 +56,6 @@ impl Client {
     }
 
     /// A request to be changed before it is sent with [`Client::send`].
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if let Some(token) = &self.token {

@@ -60,6 +60,10 @@ impl Serve {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever asks twice does not want to wait; the watchdogs clean up"
+)]
 fn stop_signals() -> Result<CancellationToken, Failure> {
     let shutdown = CancellationToken::new();
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
@@ -68,7 +72,6 @@ fn stop_signals() -> Result<CancellationToken, Failure> {
         tokio::spawn(async move {
             while signals.recv().await.is_some() {
                 if shutdown.is_cancelled() {
-                    // Asked twice: whoever asks does not want to wait. The watchdogs clean up.
                     std::process::exit(130);
                 }
                 tracing::info!("stopping");

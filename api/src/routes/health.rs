@@ -41,7 +41,8 @@ pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
         return Ok("ok\n");
     }
     let detail = format!("database: {}, views: {}", health.database, health.views);
-    Err(Problem::unavailable("not ready", Duration::from_secs(1)).with_code("not_ready").with_detail(detail))
+    let problem = Problem::quietly_unavailable(detail, Duration::from_secs(1));
+    Err(problem.with_code("not_ready"))
 }
 
 /// How the parts do.
@@ -76,7 +77,14 @@ pub async fn health(State(app): State<App>) -> Response {
 
 async fn look(app: &App) -> HealthBody {
     let position = timeout(PATIENCE, app.ledger.head()).await.ok().and_then(Result::ok);
-    let status = timeout(PATIENCE, app.projections.status()).await.ok().and_then(Result::ok);
+    let status = match timeout(PATIENCE, app.projections.status()).await {
+        Ok(Ok(status)) => Some(status),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the views' status could not be read");
+            None
+        }
+        Err(_) => None,
+    };
     let views = match &status {
         None => "unknown",
         Some(views) if views.iter().any(|view| view.state == "failed") => "failed",

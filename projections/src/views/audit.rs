@@ -7,7 +7,7 @@ use sqlx::QueryBuilder;
 
 use crate::error::ReadError;
 use crate::fact::Fact;
-use crate::machine::Reader;
+use crate::machine::{MOST_LISTED, Reader};
 use crate::time::millis;
 use crate::view::View;
 
@@ -52,6 +52,8 @@ impl View for Audit {
     const AGGREGATES: &'static [&'static str] = domain::AGGREGATE_TYPES;
     const ONCE: bool = true;
     const CACHED: bool = false;
+    const PERSONAL: bool = true;
+    const TRAILING: bool = true;
     type Row = AuditRow;
 
     fn columns() -> &'static str {
@@ -134,7 +136,7 @@ pub struct AuditFilter {
 }
 
 impl Reader<'_, Audit> {
-    /// Events, newest first, before position `before`: at most `limit`.
+    /// Events, newest first, before position `before`: at most `limit` (and 1,000).
     ///
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
@@ -146,7 +148,10 @@ impl Reader<'_, Audit> {
     ) -> Result<Vec<AuditRow>, ReadError> {
         let mut query = QueryBuilder::new("select key, row::text from audit where position > ");
         let after = match filter.from {
-            Some(from) => self.ledger.position_at(from - TimeDelta::microseconds(1)).await?,
+            Some(from) => {
+                let before = from.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(from);
+                self.ledger.position_at(before).await?
+            }
             None => 0,
         };
         query.push_bind(after);
@@ -170,7 +175,7 @@ impl Reader<'_, Audit> {
                 query.push(format_args!(" and {column} = ")).push_bind(value);
             }
         }
-        query.push(" order by position desc limit ").push_bind(limit);
+        query.push(" order by position desc limit ").push_bind(limit.min(MOST_LISTED));
         self.rows(query.build_query_as()).await
     }
 }

@@ -8,7 +8,7 @@ use sqlx::QueryBuilder;
 
 use crate::error::{Fault, ReadError};
 use crate::fact::{self, Fact};
-use crate::machine::Reader;
+use crate::machine::{MOST_LISTED, Reader};
 use crate::time::{millis, millis_option, to_millis};
 use crate::view::{StreamView, View};
 
@@ -141,7 +141,7 @@ impl StreamView for Secrets {
 /// Which secrets of a team are wanted; all by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretFilter {
-    /// Name or description contain this, whatever the case.
+    /// Name or description contain this, whatever the case of the letters a to z.
     pub q: Option<String>,
     /// They have this tag.
     pub tag: Option<String>,
@@ -150,7 +150,7 @@ pub struct SecretFilter {
 }
 
 impl Reader<'_, Secrets> {
-    /// A team's secrets by name, after name `after`, without those deleted: at most `limit`.
+    /// A team's secrets by name, after name `after`, without those deleted: at most `limit` (and 1,000).
     ///
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
@@ -174,10 +174,11 @@ impl Reader<'_, Secrets> {
             query.push(" and row->'tags' ? ").push_bind(tag);
         }
         if let Some(q) = &filter.q {
-            query.push(" and position(").push_bind(q.to_lowercase());
-            query.push(" in lower((row->>'name') || chr(10) || (row->>'description'))) > 0");
+            query.push(" and position(").push_bind(q.to_ascii_lowercase());
+            // Whatever the database's locale: the same letters on both sides.
+            query.push(r#" in lower(((row->>'name') || chr(10) || (row->>'description')) collate "C")) > 0"#);
         }
-        query.push(" order by name limit ").push_bind(limit);
+        query.push(" order by name limit ").push_bind(limit.min(MOST_LISTED));
         self.rows(query.build_query_as()).await
     }
 

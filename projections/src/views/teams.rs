@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ReadError;
 use crate::fact::Fact;
-use crate::machine::Reader;
+use crate::machine::{MOST_LISTED, Reader};
 use crate::time::millis;
 use crate::view::{StreamView, View};
 
@@ -110,13 +110,13 @@ impl Reader<'_, Teams> {
         self.row(query.bind(slug)).await
     }
 
-    /// Teams by id, after id `after`: at most `limit`.
+    /// Teams by id, after id `after`: at most `limit` (and 1,000).
     ///
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn list(&self, after: Option<&str>, limit: i64) -> Result<Vec<TeamRow>, ReadError> {
         let query = sqlx::query_as("select key, row::text from teams where key > $1 order by key limit $2");
-        self.rows(query.bind(after.unwrap_or_default()).bind(limit)).await
+        self.rows(query.bind(after.unwrap_or_default()).bind(limit.min(MOST_LISTED))).await
     }
 }
 

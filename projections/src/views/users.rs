@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ReadError;
 use crate::fact::Fact;
-use crate::machine::Reader;
+use crate::machine::{MOST_LISTED, Reader};
 use crate::time::millis;
 use crate::view::{StreamView, View};
 
@@ -49,6 +49,7 @@ impl View for Users {
     const NAME: &'static str = "users";
     const VERSION: u32 = 1;
     const AGGREGATES: &'static [&'static str] = &["user"];
+    const PERSONAL: bool = true;
     const HIDDEN: &'static [&'static str] = &["password_hash"];
     type Row = UserRow;
 
@@ -116,13 +117,13 @@ impl Reader<'_, Users> {
         self.row(query.bind(canonical)).await
     }
 
-    /// Accounts by id, after id `after`: at most `limit`.
+    /// Accounts by id, after id `after`: at most `limit` (and 1,000).
     ///
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn list(&self, after: Option<&str>, limit: i64) -> Result<Vec<UserRow>, ReadError> {
         let query = sqlx::query_as("select key, row::text from users where key > $1 order by key limit $2");
-        self.rows(query.bind(after.unwrap_or_default()).bind(limit)).await
+        self.rows(query.bind(after.unwrap_or_default()).bind(limit.min(MOST_LISTED))).await
     }
 
     /// Whether there is any account yet.

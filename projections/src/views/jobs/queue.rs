@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{JobRow, Jobs};
 use crate::error::{Fault, ReadError};
-use crate::machine::Reader;
+use crate::machine::{MOST_LISTED, Reader};
 use crate::time;
 
 /// Which jobs of a team are wanted; all by default.
@@ -56,7 +56,7 @@ pub struct RunningJob {
 }
 
 impl Reader<'_, Jobs> {
-    /// A team's jobs, newest first, before id `before`: at most `limit`.
+    /// A team's jobs, newest first, before id `before`: at most `limit` (and 1,000).
     ///
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
@@ -78,12 +78,12 @@ impl Reader<'_, Jobs> {
         if let Some(before) = before {
             query.push(" and key < ").push_bind(before);
         }
-        query.push(" order by key desc limit ").push_bind(limit);
+        query.push(" order by key desc limit ").push_bind(limit.min(MOST_LISTED));
         self.rows(query.build_query_as()).await
     }
 
     /// Pending jobs of these kinds that are due at `now`, the most urgent first (priority, then due time, then id): at most
-    /// `limit`. Jobs whose concurrency key is in use are left out. Each priority's part of the index is read up to `now`.
+    /// `limit` (and 1,000). Jobs whose concurrency key is in use are left out. Each priority's part of the index is read up to `now`.
     ///
     /// The view may lag: whether a job may really be started is decided by the job.
     ///
@@ -107,7 +107,7 @@ impl Reader<'_, Jobs> {
              ) j order by j.priority desc, j.due, j.key limit $2",
         );
         let found: Vec<(String, String, String, i64, i32, Option<String>)> =
-            query.bind(time::text(now)).bind(limit).bind(kinds).fetch_all(self.pool).await?;
+            query.bind(time::text(now)).bind(limit.min(MOST_LISTED)).bind(kinds).fetch_all(self.pool).await?;
         let ready =
             |(key, team, kind, attempt, priority, concurrency_key): (String, String, _, i64, i32, _)| {
                 Ok(ReadyJob {
@@ -142,7 +142,7 @@ impl Reader<'_, Jobs> {
         Ok(due.and_then(|due| due.parse().ok()))
     }
 
-    /// Jobs that workers have, oldest first: at most `limit`.
+    /// Jobs that workers have, oldest first: at most `limit` (and 1,000).
     ///
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
@@ -160,7 +160,7 @@ impl Reader<'_, Jobs> {
                 cancel_requested: row.cancel_requested,
             })
         };
-        self.rows(query.bind(limit)).await?.into_iter().map(running).collect()
+        self.rows(query.bind(limit.min(MOST_LISTED))).await?.into_iter().map(running).collect()
     }
 }
 

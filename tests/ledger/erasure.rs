@@ -1,0 +1,74 @@
+//! Whoever is erased is forgotten: their key is destroyed, and history still reads.
+
+use ::ledger::Ledger;
+use serde_json::json;
+use tests::Database;
+
+use super::sealing::{about, opened, personal};
+use super::support::whole_log;
+
+async fn erase(database: &Database, subject: &str) {
+    let deleted = sqlx::query("delete from data_keys where id = 'subject/' || $1")
+        .bind(subject)
+        .execute(&mut database.connect().await)
+        .await
+        .unwrap();
+    assert_eq!(deleted.rows_affected(), 1);
+}
+
+async fn register(ledger: &Ledger, subject: &str, id: &str) {
+    let payload = json!({ "name": personal(subject, "a name"), "team": "crew" });
+    ledger.append(about(subject, id, payload)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_erased_person_opens_as_erased_and_others_do_not() {
+    let database = Database::new().await;
+    let ledger = database.ledger();
+    register(&ledger, "ada", "1").await;
+    register(&ledger, "bob", "2").await;
+    let sealed = whole_log(&ledger).await;
+    erase(&database, "ada").await;
+    // A fresh node, since one that has just used the key may remember it for a minute.
+    let [ada, bob] = opened(&database.ledger()).await.try_into().unwrap();
+    assert_eq!(ada.payload, json!({ "name": { "erased": true, "subject": "ada" }, "team": "crew" }));
+    assert_eq!(
+        (ada.metadata.ip.as_deref(), ada.metadata.user_agent.as_deref()),
+        (Some("erased"), Some("erased"))
+    );
+    assert_eq!(bob.payload["name"], personal("bob", "a name"));
+    assert_eq!(bob.metadata.ip.as_deref(), Some("192.0.2.77"));
+    assert_eq!(whole_log(&ledger).await, sealed, "the log itself is as it was");
+}
+
+/// Somebody may still write about the person, who then gets a key anew. It opens what it sealed, and the past stays erased.
+#[tokio::test]
+async fn what_is_recorded_after_an_erasure_does_not_disturb_what_was_erased() {
+    let database = Database::new().await;
+    let ledger = database.ledger();
+    register(&ledger, "ada", "1").await;
+    erase(&database, "ada").await;
+    register(&database.ledger(), "ada", "2").await;
+    let [before, after] = opened(&database.ledger()).await.try_into().unwrap();
+    assert_eq!(before.payload["name"], json!({ "erased": true, "subject": "ada" }));
+    assert_eq!(before.metadata.ip.as_deref(), Some("erased"));
+    assert_eq!(after.payload["name"], personal("ada", "a name"));
+    assert_eq!(after.metadata.ip.as_deref(), Some("192.0.2.77"));
+    // A node that remembers the old key meets the new one and is not thrown off.
+    let [_, after] = opened(&ledger).await.try_into().unwrap();
+    assert_eq!(after.payload["name"], personal("ada", "a name"));
+    assert_eq!(after.metadata.ip.as_deref(), Some("192.0.2.77"));
+}
+
+/// A node that still remembers the key seals with it: what it seals is erased from the beginning.
+#[tokio::test]
+async fn what_a_late_node_seals_with_a_destroyed_key_is_erased() {
+    let database = Database::new().await;
+    let late = database.ledger();
+    register(&late, "ada", "1").await;
+    opened(&late).await;
+    erase(&database, "ada").await;
+    register(&late, "ada", "2").await;
+    let log = opened(&database.ledger()).await;
+    assert!(log.iter().all(|event| event.payload["name"]["erased"] == json!(true)), "{log:?}");
+}

@@ -1,0 +1,20 @@
+//! The ledger's stories, each in its file, and what they share.
+
+mod support;
+
+mod append_only;
+mod basics;
+mod connection_lost;
+mod crowd;
+mod erasure;
+mod foreign_transaction;
+mod group_commit;
+mod keys;
+mod migrate;
+mod pressure;
+mod reading;
+mod sealing;
+mod server_killed;
+mod store;
+mod times;
+mod two_nodes;
