@@ -18,6 +18,8 @@ use crate::keys::{self, Keys, KeysError};
 const CONNECTIONS: u32 = 24;
 /// The oldest PostgreSQL that has what the log needs.
 const OLDEST_POSTGRESQL: i32 = 150_000;
+/// Events read at a time while looking for a user.
+const PAGE: i64 = 100;
 /// The first admin's address when none is configured.
 const USUAL_ADMIN: &str = "admin@localhost";
 
@@ -208,7 +210,7 @@ pub struct FirstAdmin {
 /// # Errors
 /// See [`StartError`].
 pub async fn first_admin(node: &Node) -> Result<Option<FirstAdmin>, StartError> {
-    if node.ledger.head().await? > 0 {
+    if has_user(&node.ledger).await? {
         return Ok(None);
     }
     let email_text = node.settings.admin_email.clone().unwrap_or_else(|| USUAL_ADMIN.to_owned());
@@ -225,6 +227,20 @@ pub async fn first_admin(node: &Node) -> Result<Option<FirstAdmin>, StartError> 
         Ok(_) => Ok(Some(FirstAdmin { email: email_text, password: generated })),
         Err(CommandError::Taken(_)) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether anybody has ever registered. The first user stands at the log's beginning; only what commands recorded before
+/// the first start can come before.
+async fn has_user(ledger: &Ledger) -> Result<bool, LedgerError> {
+    let mut after = 0;
+    loop {
+        let page = ledger.read(after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(false) };
+        if page.iter().any(|event| event.stream.aggregate_type == "user") {
+            return Ok(true);
+        }
+        after = last.position;
     }
 }
 
