@@ -23,11 +23,11 @@ pub(super) async fn run() -> Result<(), Failure> {
         }
     }
     if problems.is_empty() {
-        println!("the configuration is good");
+        say!("the configuration is good");
         return Ok(());
     }
     for (name, message) in &problems {
-        println!("{name}: {message}");
+        say!("{name}: {message}");
     }
     let count = problems.len();
     Err(Failure::No(format!("{count} problem{}", if count == 1 { "" } else { "s" })))
