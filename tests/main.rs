@@ -4,7 +4,7 @@
 
 mod http;
 mod jobs;
-mod processes;
 mod ledger;
+mod processes;
 mod stored_events;
 mod tidy;

@@ -116,10 +116,10 @@ impl Home {
         .await;
     }
 
-    /// The process id of the private server.
-    pub(crate) fn postgres(&self) -> u32 {
+    /// The process id of the private server; none while it is down.
+    pub(crate) fn postgres(&self) -> Option<u32> {
         let file = self.data().join("postgres/data/postmaster.pid");
-        fs::read_to_string(file).unwrap().lines().next().unwrap().trim().parse().unwrap()
+        fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()
     }
 }
 

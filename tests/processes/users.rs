@@ -42,7 +42,7 @@ async fn root_in_a_folder_that_nobody_else_may_enter() {
     let serving = home.serve().await;
     let cluster = fs::canonicalize(home.data().join("postgres")).unwrap();
     assert!(!cluster.starts_with(home.path()), "{}", cluster.display());
-    let postgres = fs::metadata(format!("/proc/{}", home.postgres())).unwrap();
+    let postgres = fs::metadata(format!("/proc/{}", home.postgres().unwrap())).unwrap();
     assert_ne!(postgres.uid(), 0, "PostgreSQL does not run as root");
     assert_eq!(jobs_user(&serving).await, "0");
     let admin = serving.admin.clone().unwrap();
@@ -76,7 +76,7 @@ async fn an_ordinary_user_in_a_folder_of_their_own() {
         Process::start(home.command_of(Path::new("setpriv"), &arguments))
     };
     let serving = Serving::of(start()).await;
-    let postgres = fs::metadata(format!("/proc/{}", home.postgres())).unwrap();
+    let postgres = fs::metadata(format!("/proc/{}", home.postgres().unwrap())).unwrap();
     assert_eq!(postgres.uid(), uid, "PostgreSQL runs as the user who started Daybook");
     assert_eq!(jobs_user(&serving).await, uid.to_string());
     for name in ["keys/jwt_secret", "keys/encryption_key", "postgres"] {
