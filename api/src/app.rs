@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use commands::Commands;
 use commands::jobs::Kinds;
+use commands::{Commands, Executed};
 use ledger::Ledger;
-use projections::Projections;
+use projections::{Projections, Reader, StreamView};
 
 use crate::config::Settings;
 use crate::middleware::rate_limit::RateLimits;
@@ -68,6 +68,26 @@ impl App {
             let detail = format!("The views have reached position {reached}, not yet {position}. Try again.");
             Problem::gateway_timeout(detail).with_code("views_behind")
         })
+    }
+
+    /// What a write has made, as that write left it: a repeated request gets the first answer, whatever happened since. From the
+    /// view where it shows just that, else folded from the log. `sequence` tells a row's.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn as_written<V: StreamView>(
+        &self,
+        view: Reader<'_, V>,
+        done: &Executed,
+        sequence: fn(&V::Row) -> i64,
+    ) -> Result<Arc<V::Row>, Problem> {
+        let shown = view.get(&done.id).await?.filter(|row| sequence(row) == done.sequence);
+        if let Some(row) = shown {
+            return Ok(row);
+        }
+        let folded = self.projections.state_as_of::<V>(&done.id, done.position).await?;
+        let row = folded.map(|folded| Arc::new(folded.row));
+        row.ok_or_else(|| Problem::internal("what was written is not in the log"))
     }
 
     /// Waits after a write for the views, so that the writer's next read sees it. The write is durable whatever comes of it:

@@ -120,7 +120,7 @@ impl Commands {
         let NewAccount { email, name, admin, .. } = new;
         let user = Register { id, email, name, password_hash, admin };
         let registering = Registering { context, user, team_id, team_name, slug };
-        self.execute_with::<User>(context, &id.to_string(), None, &registering).await
+        self.execute_with::<User>(context, &id.to_string(), Some(0), &registering).await
     }
 
     /// Makes a team that `owner` owns.
@@ -136,7 +136,7 @@ impl Commands {
     ) -> Result<Executed, CommandError> {
         let id = TeamId(Uuid::now_v7());
         let making = MakingTeam { id, name, slug, owner };
-        self.execute_with::<Team>(context, &id.to_string(), None, &making).await
+        self.execute_with::<Team>(context, &id.to_string(), Some(0), &making).await
     }
 
     /// Checks a password and records the attempt, whatever it comes to. Unknown address and wrong password take as long and

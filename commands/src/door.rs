@@ -63,7 +63,7 @@ where
 
 impl Commands {
     /// Gives `command` to the aggregate `id`: authorise, load, decide, append. A conflict is retried a bounded number of times.
-    /// `expected` is the stream's length the caller knows (from an entity tag).
+    /// `expected` is the stream's length the caller knows (from an entity tag); 0 for what is to be made.
     ///
     /// # Errors
     /// See [`CommandError`]; nothing was changed unless it says that this is unknown.
@@ -100,8 +100,12 @@ impl Commands {
             Err(earlier) => return Ok(replay(earlier.owner_id, earlier.position)),
         };
         let store = Store::<A>::new(&self.ledger);
-        for _ in 0..MOST_TRIES {
-            let loaded = store.load_aggregate(id).await?;
+        for number in 0..MOST_TRIES {
+            // What is expected not to exist need not be looked for: the append finds out.
+            let loaded = match expected {
+                Some(0) if number == 0 => Loaded { id: id.to_owned(), aggregate: A::default(), sequence: 0 },
+                _ => store.load_aggregate(id).await?,
+            };
             if expected.is_some_and(|expected| expected != loaded.sequence) {
                 return Err(CommandError::Stale { present: loaded.sequence });
             }

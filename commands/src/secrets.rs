@@ -132,7 +132,7 @@ impl Commands {
         let id = SecretId(Uuid::now_v7());
         let team_id = context.caller.team.ok_or(domain::Denied::NotFound)?;
         let storing = Storing { id, team_id, new, value };
-        self.execute_with::<Secret>(context, &id.to_string(), None, &storing).await
+        self.execute_with::<Secret>(context, &id.to_string(), Some(0), &storing).await
     }
 
     /// Gives a secret its next value.

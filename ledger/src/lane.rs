@@ -24,6 +24,8 @@ const BATCH_COMMANDS: usize = 512;
 const BATCH_EVENTS: usize = 4_096;
 /// Bytes in one batch; a single command may hold more.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes in one command.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// How long one batch, or one attempt to connect, may take.
 const PATIENCE_WITH_DATABASE: Duration = Duration::from_secs(10);
 /// The server gives up before we do, so that a batch we call lost is not stored much later. And `append_events` must look at
@@ -77,6 +79,9 @@ impl Waiting {
             columns.event_version.push(event.event_version);
             columns.payload.push(payload);
             columns.metadata.push(Arc::clone(&metadata));
+        }
+        if bytes > MOST_BYTES {
+            return Err(AppendError::Refused("an append holds at most 16 MiB".to_owned()));
         }
         for key in append.data_keys {
             keys.push(format!("key {}", key.name));

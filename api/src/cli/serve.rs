@@ -49,6 +49,7 @@ impl Serve {
                 return Err(error.into());
             }
         };
+        not_yet(&node.settings);
         if let Err(failure) = banner(&node, address, admin.as_ref()) {
             node.close().await;
             return Err(failure);
@@ -100,6 +101,17 @@ async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
                 return Err(Failure::Unreachable(format!("cannot listen on {address} (LISTEN): {error}")));
             }
         }
+    }
+}
+
+/// Settings of the contract that nothing uses yet are accepted, and said to be so.
+fn not_yet(settings: &Settings) {
+    let set = [
+        ("SMTP_URL", settings.smtp_url.is_some()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", settings.otel_exporter_otlp_endpoint.is_some()),
+    ];
+    for (name, _) in set.into_iter().filter(|(_, set)| *set) {
+        tracing::warn!(name, "this version does not use the setting yet");
     }
 }
 

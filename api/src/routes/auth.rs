@@ -108,13 +108,8 @@ pub async fn register(
     let account = NewAccount { email, name, password, admin: false, team: None };
     let done = app.commands.register(&context, account).await?;
     app.settle(done.position).await;
-    let row = app.projections.users().get(&done.id).await?.ok_or_else(|| behind("users"))?;
+    let row = app.as_written(app.projections.users(), &done, |row| row.sequence).await?;
     Ok(Answer::created(user_body(&app, &row).await?).tagged(row.sequence).at(done.position))
-}
-
-fn behind(view: &str) -> Problem {
-    Problem::gateway_timeout(format!("It is done; the view {view} does not show it yet."))
-        .with_code("views_behind")
 }
 
 /// Who wants to sign in.
@@ -230,8 +225,8 @@ pub async fn rename_me(
     let command = UserCommand::Rename { name };
     let done = app.commands.execute::<User>(&identity.context, id, if_match(&headers)?, command).await?;
     app.settle(done.position).await;
-    let row = app.projections.users().get(id).await?.ok_or_else(|| behind("users"))?;
-    Ok(Answer::ok(user_body(&app, &row).await?).tagged(done.sequence).at(done.position))
+    let row = app.as_written(app.projections.users(), &done, |row| row.sequence).await?;
+    Ok(Answer::ok(user_body(&app, &row).await?).tagged(row.sequence).at(done.position))
 }
 
 /// The keys that access tokens are checked with (RFC 7517).

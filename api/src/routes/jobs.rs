@@ -8,7 +8,7 @@ use axum::extract::State;
 use chrono::{DateTime, Datelike as _, Utc};
 use commands::jobs::{JobLine, Kind, KindInfo};
 use domain::{ConcurrencyKey, Job, JobCommand, JobId, JobStatus, KindName, Queue};
-use projections::{JobFilter, JobRow, Jobs};
+use projections::{JobFilter, JobRow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
@@ -161,11 +161,9 @@ pub async fn create(
     let (body, context) = creation.within(&caller.context);
     let queue = checked(&app, team_id, body)?;
     let id = JobId(Uuid::now_v7());
-    let done = app.commands.execute::<Job>(&context, id, None, JobCommand::Queue(queue)).await?;
+    let done = app.commands.execute::<Job>(&context, id, Some(0), JobCommand::Queue(queue)).await?;
     app.settle(done.position).await;
-    let queued = app.projections.state_as_of::<Jobs>(&done.id, done.position).await?;
-    let row = queued.map(|queued| queued.row);
-    let row = row.ok_or_else(|| Problem::internal("a queued job is not in the log"))?;
+    let row = app.as_written(app.projections.jobs(), &done, |row| row.sequence).await?;
     Ok(Answer::created(body_of(&row, None)).tagged(row.sequence).at(done.position))
 }
 
@@ -294,7 +292,7 @@ pub async fn cancel(
 ) -> Result<Answer<JobBody>, Problem> {
     let done = app.commands.execute::<Job>(&caller.context, id, None, JobCommand::Cancel).await?;
     app.settle(done.position).await;
-    let row = find(&app, &caller, JobId(id)).await?;
+    let row = app.as_written(app.projections.jobs(), &done, |row| row.sequence).await?;
     Ok(Answer::ok(full_body(&app, &row).await?).tagged(row.sequence).at(done.position))
 }
 

@@ -6,7 +6,7 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use commands::{NewSecret, SealedSecret};
 use domain::{Description, Reason, SecretId, SecretName, Tag};
-use projections::{SecretFilter, SecretRow, Secrets};
+use projections::{SecretFilter, SecretRow};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -90,10 +90,7 @@ pub async fn create(
     let (new, value) = checked(body)?;
     let done = app.commands.store_secret(&context, &new, &value).await?;
     app.settle(done.position).await;
-    // As of the write's own position: a repeated request gets the first answer, whatever happened since.
-    let stored = app.projections.state_as_of::<Secrets>(&done.id, done.position).await?;
-    let row = stored.map(|stored| stored.row);
-    let row = row.ok_or_else(|| Problem::internal("a stored secret is not in the log"))?;
+    let row = app.as_written(app.projections.secrets(), &done, |row| row.sequence).await?;
     Ok(Answer::created(body_of(&row, None)).tagged(row.sequence).at(done.position))
 }
 
@@ -271,7 +268,7 @@ pub async fn change_value(
     let expected = if_match(&headers)?;
     let done = app.commands.change_secret_value(&caller.context, id, expected, &body.value).await?;
     app.settle(done.position).await;
-    let row = find(&app, &caller, id).await?;
+    let row = app.as_written(app.projections.secrets(), &done, |row| row.sequence).await?;
     Ok(Answer::ok(full_body(&app, &row).await?).tagged(row.sequence).at(done.position))
 }
 
