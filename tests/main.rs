@@ -5,5 +5,6 @@
 mod http;
 mod jobs;
 mod ledger;
+mod projections;
 mod stored_events;
 mod tidy;
