@@ -189,7 +189,7 @@ async fn the_trail_has_everything_but_claims_with_what_stands_beside_it() {
     let before = node.views.audit().list(&by, Some(4), 1).await.unwrap().remove(0);
     assert_eq!(before.position, 2);
     let access = node.views.last_access().get(format!("secret/{id}")).await.unwrap().unwrap();
-    assert_eq!((access.count, access.actor), (1, format!("user:{ada}")));
+    assert_eq!((access.count, access.actor.clone()), (1, format!("user:{ada}")));
 }
 
 /// PostgreSQL's text cannot hold U+0000, and a job's output can.
