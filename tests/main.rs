@@ -5,5 +5,6 @@
 mod http;
 mod jobs;
 mod ledger;
+mod processes;
 mod stored_events;
 mod tidy;

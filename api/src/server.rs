@@ -88,6 +88,10 @@ pub async fn run(
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
 
+    tokio::select! {
+        () = catch_up(&app) => {}
+        () = shutdown.cancelled() => {}
+    }
     let served = serve(router(&app, roles), listener, shutdown.clone()).await;
     // Also when the listener failed by itself.
     shutdown.cancel();
@@ -107,6 +111,16 @@ fn follow(node: &Node, roles: Roles, stop: CancellationToken) -> JoinHandle<()> 
         tokio::spawn(projections.run(stop))
     } else {
         tokio::spawn(async move { projections.listen(stop).await })
+    }
+}
+
+/// The first answer waits until the views have what is in the log already: whoever was just told of the first admin's password
+/// may use it. Views that need longer serve what they have.
+async fn catch_up(app: &App) {
+    if let Ok(head) = app.ledger.head().await
+        && app.wait(head, false).await.is_err()
+    {
+        tracing::warn!(head, "serving before the views have caught up with the log");
     }
 }
 
