@@ -77,9 +77,14 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     if text.starts_with("W/") {
         return Err(Problem::precondition_failed("A weak entity tag never matches."));
     }
-    let version =
+    let version: Option<i64> =
         text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
-    version.map(Some).ok_or_else(|| Problem::invalid("If-Match", "must be an entity tag such as \"3\", or *"))
+    match version {
+        Some(1..) => Ok(version),
+        // Nothing that exists has such a version, and to the write side 0 stands for what is yet to be made.
+        Some(_) => Err(Problem::precondition_failed("There are no versions below \"1\".")),
+        None => Err(Problem::invalid("If-Match", "must be an entity tag such as \"3\", or *")),
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +103,7 @@ mod tests {
         assert_eq!(if_match(&HeaderMap::new()).unwrap(), None);
         assert_eq!(asks("*"), Ok(None));
         assert_eq!(asks("\"3\""), Ok(Some(3)));
+        assert_eq!((asks("\"0\""), asks("\"-1\"")), (Err(412), Err(412)));
         assert_eq!(asks("W/\"3\""), Err(412));
         for bad in ["3", "\"x\"", "\"1\", \"2\"", ""] {
             assert_eq!(asks(bad), Err(422), "{bad:?}");

@@ -2,16 +2,32 @@
 
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
+use chrono::{DateTime, Datelike as _, Utc};
 use commands::{Context, IdempotencyKey};
 use domain::Invalid;
 use ledger::Sha256;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize as _, Deserializer};
 
 use crate::extract;
 use crate::problem::{FieldError, Problem};
 
 /// The header that makes a creation happen once.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// What a time outside [`showable`] is told.
+pub(crate) const NOT_SHOWABLE: &str = "must be within the years 0000 to 9999";
+
+/// Whether a time can be written as RFC 3339 has it, with a year of four digits; the database takes all of these.
+pub(crate) fn showable(at: DateTime<Utc>) -> bool {
+    (0..=9999).contains(&at.year())
+}
+
+/// A time that may be left out, for `deserialize_with`.
+pub(crate) fn moment<'de, D: Deserializer<'de>>(input: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    let at = Option::<DateTime<Utc>>::deserialize(input)?;
+    if at.is_none_or(showable) { Ok(at) } else { Err(D::Error::custom(NOT_SHOWABLE)) }
+}
 
 /// Collects what is wrong with each field, so that the client learns of everything at once.
 #[derive(Default)]

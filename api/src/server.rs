@@ -19,7 +19,7 @@ use crate::app::{App, Parts};
 use crate::config::Settings;
 use crate::middleware::headers::{SecurityHeaders, security_headers};
 use crate::middleware::rate_limit::RateLimits;
-use crate::middleware::{cors, metrics as request_metrics, request_id};
+use crate::middleware::{cors, metrics as request_metrics, request_id, time_limit};
 use crate::node::Node;
 use crate::problem::{catch_panic, no_such_method, no_such_path};
 use crate::queue::ViewQueue;
@@ -88,6 +88,10 @@ pub async fn run(
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
 
+    tokio::select! {
+        () = catch_up(&app) => {}
+        () = shutdown.cancelled() => {}
+    }
     let served = serve(router(&app, roles), listener, shutdown.clone()).await;
     // Also when the listener failed by itself.
     shutdown.cancel();
@@ -107,6 +111,16 @@ fn follow(node: &Node, roles: Roles, stop: CancellationToken) -> JoinHandle<()> 
         tokio::spawn(projections.run(stop))
     } else {
         tokio::spawn(async move { projections.listen(stop).await })
+    }
+}
+
+/// The first answer waits until the views have what is in the log already: whoever was just told of the first admin's password
+/// may use it. Views that need longer serve what they have.
+async fn catch_up(app: &App) {
+    if let Ok(head) = app.ledger.head().await
+        && app.wait(head, false).await.is_err()
+    {
+        tracing::warn!(head, "serving before the views have caught up with the log");
     }
 }
 
@@ -166,6 +180,7 @@ fn router(app: &App, roles: Roles) -> Router {
     routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn(time_limit::time_limit))
         .layer(catch_panic())
         .layer(CompressionLayer::new())
         .layer(cors::cors(&app.settings.cors_origins))

@@ -100,27 +100,51 @@ impl Commands {
             Err(earlier) => return Ok(replay(earlier.owner_id, earlier.position)),
         };
         let store = Store::<A>::new(&self.ledger);
-        for number in 0..MOST_TRIES {
-            // What is expected not to exist need not be looked for: the append finds out.
-            let loaded = match expected {
-                Some(0) if number == 0 => Loaded { id: id.to_owned(), aggregate: A::default(), sequence: 0 },
-                _ => store.load_aggregate(id).await?,
+        // What is expected not to exist need not be looked for: the append finds out.
+        let mut loaded = match expected {
+            Some(0) => Loaded { id: id.to_owned(), aggregate: A::default(), sequence: 0 },
+            _ => store.load_aggregate(id).await?,
+        };
+        for _ in 0..MOST_TRIES {
+            let failure = match self.try_once(context, loaded, expected, prepare, held.as_ref()).await {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
             };
-            if expected.is_some_and(|expected| expected != loaded.sequence) {
-                return Err(CommandError::Stale { present: loaded.sequence });
+            // Another node may have done meanwhile what the key stands for: whatever stood in our way is then that.
+            if let Some(held) = &held {
+                match self.earlier(held).await {
+                    Ok(Some(earlier)) => return Ok(replay(earlier.owner_id, earlier.position)),
+                    Err(error @ CommandError::KeyReused) => return Err(error),
+                    Ok(None) | Err(_) => {}
+                }
             }
-            let prepared = prepare.prepare(self, &loaded.aggregate).await?;
-            match self.decide(context, loaded, prepared, held.as_ref()).await {
-                Err(CommandError::Append(AppendError::Conflict)) => {}
-                outcome => return outcome,
+            if !matches!(failure, CommandError::Append(AppendError::Conflict)) {
+                return Err(failure);
             }
-            if let Some(held) = &held
-                && let Some(earlier) = self.earlier(held).await?
-            {
-                return Ok(replay(earlier.owner_id, earlier.position));
-            }
+            loaded = store.load_aggregate(id).await?;
         }
         Err(CommandError::Contended)
+    }
+
+    async fn try_once<A>(
+        &self,
+        context: &Context,
+        loaded: Loaded<A>,
+        expected: Option<i64>,
+        prepare: &impl Prepare<A>,
+        held: Option<&HeldKey>,
+    ) -> Result<Executed, CommandError>
+    where
+        A: Guarded<Services = ()>,
+        A::Error: Refusal,
+    {
+        let prepared = prepare.prepare(self, &loaded.aggregate).await?;
+        // Before the version: it would tell whoever may not know that the thing exists.
+        loaded.aggregate.admit(&prepared.command, &context.caller)?;
+        if expected.is_some_and(|expected| expected != loaded.sequence) {
+            return Err(CommandError::Stale { present: loaded.sequence });
+        }
+        self.decide(context, loaded, prepared, held).await
     }
 
     async fn decide<A>(

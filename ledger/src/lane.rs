@@ -24,7 +24,7 @@ const BATCH_COMMANDS: usize = 512;
 const BATCH_EVENTS: usize = 4_096;
 /// Bytes in one batch; a single command may hold more.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// Bytes in one command.
+/// Bytes of payload in one command.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// How long one batch, or one attempt to connect, may take.
 const PATIENCE_WITH_DATABASE: Duration = Duration::from_secs(10);
@@ -56,6 +56,9 @@ struct Columns {
     event_version: Vec<String>,
     payload: Vec<String>,
     metadata: Vec<Arc<str>>,
+    stream_type: Vec<String>,
+    stream_id: Vec<String>,
+    stream_length: Vec<i64>,
     key_name: Vec<String>,
     key_id: Vec<Vec<u8>>,
     key_wrapped: Vec<Vec<u8>>,
@@ -67,11 +70,19 @@ impl Waiting {
         let metadata: Arc<str> = serde_json::to_string(&append.metadata.to_map()).map_err(refused)?.into();
         let mut columns = Columns::default();
         let mut keys = vec![];
-        let mut bytes = 0;
+        let mut streams = HashSet::new();
+        let (mut bytes, mut payloads) = (0, 0);
         for event in append.events {
             let payload = event.payload.to_string();
+            payloads += payload.len();
             bytes += payload.len() + metadata.len() + 128;
-            keys.push(event.stream.to_string());
+            // The first event of each stream says how long the stream is expected to be.
+            if streams.insert(event.stream.clone()) {
+                keys.push(event.stream.to_string());
+                columns.stream_type.push(event.stream.aggregate_type.clone());
+                columns.stream_id.push(event.stream.aggregate_id.clone());
+                columns.stream_length.push(event.sequence - 1);
+            }
             columns.aggregate_type.push(event.stream.aggregate_type);
             columns.aggregate_id.push(event.stream.aggregate_id);
             columns.sequence.push(event.sequence);
@@ -80,7 +91,7 @@ impl Waiting {
             columns.payload.push(payload);
             columns.metadata.push(Arc::clone(&metadata));
         }
-        if bytes > MOST_BYTES {
+        if payloads > MOST_BYTES {
             return Err(AppendError::Refused("an append holds at most 16 MiB".to_owned()));
         }
         for key in append.data_keys {
@@ -292,6 +303,10 @@ struct Arguments<'a> {
     event_version: Vec<&'a str>,
     payload: Vec<&'a str>,
     metadata: Vec<&'a str>,
+    stream_command: Vec<i32>,
+    stream_type: Vec<&'a str>,
+    stream_id: Vec<&'a str>,
+    stream_length: Vec<i64>,
     key_command: Vec<i32>,
     key_name: Vec<&'a str>,
     key_id: Vec<&'a [u8]>,
@@ -309,6 +324,10 @@ fn gather(batch: &[Waiting]) -> Arguments<'_> {
         all.event_version.extend(columns.event_version.iter().map(String::as_str));
         all.payload.extend(columns.payload.iter().map(String::as_str));
         all.metadata.extend(columns.metadata.iter().map(AsRef::as_ref));
+        all.stream_command.extend(std::iter::repeat_n(number, columns.stream_length.len()));
+        all.stream_type.extend(columns.stream_type.iter().map(String::as_str));
+        all.stream_id.extend(columns.stream_id.iter().map(String::as_str));
+        all.stream_length.extend(&columns.stream_length);
         all.key_command.extend(std::iter::repeat_n(number, columns.key_name.len()));
         all.key_name.extend(columns.key_name.iter().map(String::as_str));
         all.key_id.extend(columns.key_id.iter().map(Vec::as_slice));
@@ -322,7 +341,8 @@ async fn append_events(
     arguments: Arguments<'_>,
 ) -> Result<Stored, sqlx::Error> {
     let query = sqlx::query_as(
-        "select refused, base, recorded_at from append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        "select refused, base, recorded_at \
+         from append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     );
     let query = query
         .bind(arguments.command)
@@ -333,6 +353,10 @@ async fn append_events(
         .bind(arguments.event_version)
         .bind(arguments.payload)
         .bind(arguments.metadata)
+        .bind(arguments.stream_command)
+        .bind(arguments.stream_type)
+        .bind(arguments.stream_id)
+        .bind(arguments.stream_length)
         .bind(arguments.key_command)
         .bind(arguments.key_name)
         .bind(arguments.key_id)

@@ -70,6 +70,17 @@ impl Fact {
         })
     }
 
+    /// The team whose event it is: of a team's own events that team, whoever caused them.
+    #[must_use]
+    pub fn team(&self) -> Option<TeamId> {
+        match &self.event {
+            Event::Team(_) => self.aggregate_id.parse().ok().or(self.team_id),
+            Event::User(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => {
+                self.team_id
+            }
+        }
+    }
+
     /// The event's own fields, by name, as it would be stored.
     pub(crate) fn fields(&self) -> Vec<(String, Value)> {
         let written = match &self.event {

@@ -1,3 +1,14 @@
 //! Daybook over HTTP.
 
+mod audit;
+mod auth;
+mod edge;
+mod idempotency;
+mod nodes;
+mod openapi;
+mod outage;
+mod permissions;
+mod secret_lists;
+mod secrets;
 mod smoke;
+mod support;

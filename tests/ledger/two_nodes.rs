@@ -87,7 +87,7 @@ async fn a_database_with_another_default_isolation_orders_nodes_as_well() {
     let mut ours = Box::pin(ledger.append(append(&[("a", 1)])));
     lane_waits(&database, &mut ours).await;
     let theirs = "select append_events('{0}', '{story}', '{b}', '{1}', '{Happened}', '{1}', array['{}'], array['{}'], \
-                  '{}', '{}', '{}', '{}')";
+                  '{0}', '{story}', '{b}', '{0}', '{}', '{}', '{}', '{}')";
     other.execute(sqlx::raw_sql(theirs)).await.unwrap();
     other.execute("commit").await.unwrap();
     assert_eq!(within("our append", ours).await.unwrap().position, 2);

@@ -119,6 +119,12 @@ impl TestApp {
         Self::on(database, folder, setup, None).await
     }
 
+    /// The usual one, on a database of the test's own.
+    pub async fn on_database(database: Database) -> Self {
+        let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+        Self::on(std::sync::Arc::new(database), folder, Setup::default(), None).await
+    }
+
     /// One more node on the same database and data folder.
     pub async fn another_node(&self, setup: Setup) -> Self {
         Self::on(self.database.clone(), self.folder.clone(), setup, Some(self.people)).await

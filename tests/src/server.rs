@@ -1,5 +1,7 @@
 //! PostgreSQL servers: one that all tests of a run share, and ones of a test's own.
 
+use std::path::{Path, PathBuf};
+
 use ledger::private::PrivateServer;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
@@ -14,6 +16,7 @@ pub(crate) const TEMPLATE: &str = "daybook_template";
 #[derive(Debug)]
 pub struct Server {
     private: PrivateServer,
+    folder: PathBuf,
 }
 
 impl Server {
@@ -29,8 +32,7 @@ impl Server {
     /// # Panics
     /// When there is no PostgreSQL on this machine, or it does not start.
     pub async fn start(name: &str) -> Self {
-        let started = PrivateServer::start_or_join(&folder::fresh(name)).await;
-        let server = Self { private: started.unwrap_or_else(|error| panic!("{error}")) };
+        let server = Self::start_again(folder::fresh(name)).await;
         let template = Database::named(&server, TEMPLATE);
         server.command(&format!("create database {TEMPLATE}")).await;
         let ledger = template.ledger();
@@ -38,6 +40,15 @@ impl Server {
         // A database that somebody is connected to cannot be copied.
         ledger.pool().close().await;
         server
+    }
+
+    /// The server whose data lies in this folder.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_again(folder: PathBuf) -> Self {
+        let private = PrivateServer::start_or_join(&folder).await.unwrap_or_else(|error| panic!("{error}"));
+        Self { private, folder }
     }
 
     /// A migrated database of its own on this server.
@@ -51,9 +62,16 @@ impl Server {
         self.private.pid()
     }
 
-    /// Stops the server.
-    pub async fn stop(self) {
+    /// Stops the server, and says where its data lies: see [`Server::start_again`].
+    pub async fn stop(self) -> PathBuf {
         self.private.stop().await;
+        self.folder
+    }
+
+    /// The folder of the running server's cluster, which the account that runs it may enter.
+    #[must_use]
+    pub fn cluster(&self) -> &Path {
+        self.private.directory()
     }
 
     /// Connects to the server's own database, which is no test's.

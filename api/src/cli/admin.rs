@@ -49,9 +49,9 @@ impl Admin {
                 }
                 Err(error) => return Err(Failure::unreachable(error)),
             }
-            println!("admin    {email}");
+            say!("admin    {email}");
             if generated {
-                println!("password {text}   (shown this once)");
+                say!("password {text}   (shown this once)");
             }
             Ok(())
         })

@@ -9,25 +9,19 @@ use crate::node::{Node, StartError, read_kinds};
 
 /// Prints every problem at once: settings, job kinds, the first admin's fields, and whether the database can be used.
 pub(super) async fn run() -> Result<(), Failure> {
-    let mut problems = vec![];
-    match Settings::load(&Sources::process()) {
-        Err(found) => {
-            problems.extend(found.into_iter().map(|problem| (problem.name, problem.message)));
-        }
-        Ok(settings) => {
-            problems.extend(fields(&settings));
-            problems.extend(kinds(&settings));
-            if problems.is_empty() {
-                problems.extend(database(settings).await);
-            }
-        }
+    let (settings, found) = Settings::examine(&Sources::process());
+    let mut problems: Vec<_> = found.into_iter().map(|problem| (problem.name, problem.message)).collect();
+    problems.extend(fields(&settings));
+    problems.extend(kinds(&settings));
+    if problems.is_empty() {
+        problems.extend(database(settings).await);
     }
     if problems.is_empty() {
-        println!("the configuration is good");
+        say!("the configuration is good");
         return Ok(());
     }
     for (name, message) in &problems {
-        println!("{name}: {message}");
+        say!("{name}: {message}");
     }
     let count = problems.len();
     Err(Failure::No(format!("{count} problem{}", if count == 1 { "" } else { "s" })))

@@ -1,6 +1,7 @@
 //! `daybook events`.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::ops::ControlFlow;
 
 use clap::Args;
 use ledger::StreamId;
@@ -48,7 +49,7 @@ impl Events {
             let Some(last) = entries.last() else { break };
             after = last.fact.sequence;
             let wanted = entries.into_iter().filter(|entry| entry.fact.position >= self.from);
-            if print(wanted.map(EventBody::from), self.format).is_err() {
+            if print(wanted.map(EventBody::from), self.format)?.is_break() {
                 return Ok(());
             }
         }
@@ -64,7 +65,7 @@ impl Events {
             let count = events.len() as i64;
             let facts =
                 node.projections.facts(first.position - 1, count).await.map_err(Failure::unreachable)?;
-            if print(facts.into_iter().map(EventBody::from), self.format).is_err() {
+            if print(facts.into_iter().map(EventBody::from), self.format)?.is_break() {
                 return Ok(());
             }
         }
@@ -72,8 +73,19 @@ impl Events {
     }
 }
 
-/// Fails when nobody reads any more (`daybook events | head`): that is no failure of ours.
-fn print(events: impl IntoIterator<Item = EventBody>, format: Format) -> std::io::Result<()> {
+/// Breaks when nobody reads any more (`daybook events | head`): that is no failure. A full disk is one.
+fn print(
+    events: impl IntoIterator<Item = EventBody>,
+    format: Format,
+) -> Result<ControlFlow<()>, std::io::Error> {
+    match write(events, format) {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(error),
+    }
+}
+
+fn write(events: impl IntoIterator<Item = EventBody>, format: Format) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for event in events {
         match format {

@@ -1,6 +1,9 @@
 //! The command line. Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 could not reach what it needs.
 
-#![expect(clippy::print_stdout, reason = "a command's answer goes to standard output")]
+/// Prints a line of a command's answer, or leaves the function with why that could not be.
+macro_rules! say {
+    ($($line:tt)*) => { crate::cli::out(format_args!($($line)*))? };
+}
 
 mod admin;
 mod check;
@@ -9,6 +12,7 @@ mod projections;
 mod serve;
 mod state;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -134,6 +138,14 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+/// Writes a line to standard output. A reader that has enough (`daybook events | head`) is no failure; a full disk is one.
+fn out(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -160,7 +172,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Check => check::run().await,
         Command::Migrate => migrate().await,
         Command::Keys(Keys::Generate) => {
-            print!("{}", crate::keys::generate().map_err(Failure::unreachable)?);
+            say!("{}", crate::keys::generate().map_err(Failure::unreachable)?.trim_end());
             Ok(())
         }
         Command::Admin(admin) => admin.run().await,
@@ -172,7 +184,7 @@ async fn run(command: Command) -> Result<(), Failure> {
 
 async fn migrate() -> Result<(), Failure> {
     with_node(async |_| {
-        println!("the tables are up to date");
+        say!("the tables are up to date");
         Ok(())
     })
     .await

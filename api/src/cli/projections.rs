@@ -10,7 +10,7 @@ use projections::{Progress, RebuildError, ViewStatus};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Failure, Json, with_node};
+use super::{Failure, Json, out, with_node};
 use crate::node::Node;
 
 #[derive(Debug, Subcommand)]
@@ -51,9 +51,14 @@ async fn views(node: &Node) -> Result<Vec<ViewStatus>, Failure> {
 async fn status(node: &Node, json: bool) -> Result<(), Failure> {
     let views = views(node).await?;
     if !json {
-        println!(
+        say!(
             "{:<14} {:>10} {:>8} {:>9} {:<10} {:>8}  error",
-            "view", "position", "behind", "seconds", "state", "rows"
+            "view",
+            "position",
+            "behind",
+            "seconds",
+            "state",
+            "rows"
         );
     }
     for view in views {
@@ -63,9 +68,9 @@ async fn status(node: &Node, json: bool) -> Result<(), Failure> {
                 "behind_seconds": view.behind_seconds, "state": view.state, "rows": view.rows,
                 "events_per_second": view.events_per_second, "last_error": view.last_error,
             });
-            println!("{line}");
+            say!("{line}");
         } else {
-            println!(
+            say!(
                 "{:<14} {:>10} {:>8} {:>9.1} {:<10} {:>8}  {}",
                 view.name,
                 view.position,
@@ -104,9 +109,9 @@ async fn rebuild(node: &Node, name: &str, json: bool) -> Result<(), Failure> {
     let view = views(node).await?.into_iter().find(|view| view.name == name);
     let (rows, position) = view.map_or((0, 0), |view| (view.rows, view.position));
     if json {
-        println!("{}", json!({"view": name, "done": true, "rows": rows, "position": position}));
+        say!("{}", json!({"view": name, "done": true, "rows": rows, "position": position}));
     } else {
-        println!("{name}: {rows} rows at position {position}");
+        say!("{name}: {rows} rows at position {position}");
     }
     Ok(())
 }
@@ -133,7 +138,11 @@ impl Shown {
             bar.set_position(progress.folded.unsigned_abs());
         }
         if self.json {
-            println!("{}", json!({"view": name, "folded": progress.folded, "head": progress.head}));
+            // Progress nobody can see is no reason to stop; the outcome that follows tells of a full disk.
+            let _ = out(format_args!(
+                "{}",
+                json!({"view": name, "folded": progress.folded, "head": progress.head})
+            ));
         }
     }
 
@@ -165,20 +174,22 @@ async fn verify(node: &Node, name: Option<&str>, json: bool) -> Result<(), Failu
                 .iter()
                 .map(|difference| json!({"key": difference.key, "live": difference.live, "folded": difference.folded}))
                 .collect();
-            println!(
+            say!(
                 "{}",
                 json!({"view": name, "position": verified.position, "rows": verified.rows, "different": verified.different, "differences": differences})
             );
             continue;
         }
-        println!(
+        say!(
             "{name}: {} rows at position {}, {} differ",
-            verified.rows, verified.position, verified.different
+            verified.rows,
+            verified.position,
+            verified.different
         );
         let text =
             |value: &Option<serde_json::Value>| value.as_ref().map_or("-".to_owned(), ToString::to_string);
         for difference in &verified.differences {
-            println!(
+            say!(
                 "  {}\n    live   {}\n    folded {}",
                 difference.key,
                 text(&difference.live),

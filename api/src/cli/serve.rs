@@ -50,7 +50,10 @@ impl Serve {
             }
         };
         not_yet(&node.settings);
-        banner(&node, address, admin.as_ref());
+        if let Err(failure) = banner(&node, address, admin.as_ref()) {
+            node.close().await;
+            return Err(failure);
+        }
         tracing::info!(%address, "listening");
         let roles = Roles {
             api: self.roles.contains(&Role::Api),
@@ -112,14 +115,15 @@ fn not_yet(settings: &Settings) {
     }
 }
 
-fn banner(node: &Node, address: std::net::SocketAddr, admin: Option<&FirstAdmin>) {
-    println!("Daybook {} at http://{address}", env!("CARGO_PKG_VERSION"));
-    println!("  API      http://{address}/docs");
-    println!("  data     {}", node.settings.data_dir.display());
+fn banner(node: &Node, address: std::net::SocketAddr, admin: Option<&FirstAdmin>) -> Result<(), Failure> {
+    say!("Daybook {} at http://{address}", env!("CARGO_PKG_VERSION"));
+    say!("  API      http://{address}/docs");
+    say!("  data     {}", node.settings.data_dir.display());
     if let Some(admin) = admin {
-        println!("  admin    {}", admin.email);
+        say!("  admin    {}", admin.email);
         if let Some(password) = &admin.password {
-            println!("  password {password}   (shown this once)");
+            say!("  password {password}   (shown this once)");
         }
     }
+    Ok(())
 }

@@ -62,7 +62,7 @@ impl State {
                 "aggregate_type": stream.aggregate_type, "aggregate_id": stream.aggregate_id, "as_of": as_of,
                 "position": found.position, "sequence": found.sequence, "state": found.row,
             });
-            println!("{}", serde_json::to_string_pretty(&shown).map_err(Failure::unreachable)?);
+            say!("{}", serde_json::to_string_pretty(&shown).map_err(Failure::unreachable)?);
             Ok(())
         })
         .await

@@ -132,14 +132,20 @@ impl Settings {
     /// # Errors
     /// All problems, each with the name of the setting.
     pub fn load(sources: &Sources) -> Result<Self, Vec<Problem>> {
+        let (settings, problems) = Self::examine(sources);
+        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    }
+
+    /// Reads everything and tells all problems. A setting that has one has no useful value here; the others can be looked at
+    /// further.
+    pub fn examine(sources: &Sources) -> (Self, Vec<Problem>) {
         let mut reader = Reader::new(sources);
         let settings = Self::read(&mut reader);
         settings.check_together(&mut reader);
         if settings.production() {
             settings.check_production(&mut reader);
         }
-        let problems = reader.into_problems();
-        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+        (settings, reader.into_problems())
     }
 
     /// Whether this is production.

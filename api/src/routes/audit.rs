@@ -14,6 +14,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::authenticate::{CanAudit, Identity};
 use crate::extract::{Json, Path, Query};
+use crate::input::{NOT_SHOWABLE, showable};
 use crate::list::{Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::auth::time;
@@ -69,6 +70,7 @@ impl From<Change> for ChangeBody {
 
 impl EventBody {
     fn new(fact: Fact, changes: Vec<Change>) -> Self {
+        let team_id = fact.team().map(|team| team.to_string());
         Self {
             position: fact.position,
             at: time(fact.at),
@@ -78,7 +80,7 @@ impl EventBody {
             aggregate_id: fact.aggregate_id,
             sequence: fact.sequence,
             actor: fact.actor,
-            team_id: fact.team_id.map(|team| team.to_string()),
+            team_id,
             request_id: fact.request_id,
             ip: fact.ip,
             changes: changes.into_iter().map(ChangeBody::from).collect(),
@@ -121,8 +123,10 @@ pub struct EventsQuery {
     #[param(rename = "type")]
     event_type: Option<String>,
     /// Recorded at or after this moment.
+    #[serde(default, deserialize_with = "crate::input::moment")]
     from: Option<DateTime<Utc>>,
     /// Recorded before this moment.
+    #[serde(default, deserialize_with = "crate::input::moment")]
     to: Option<DateTime<Utc>>,
     /// The request that led to it.
     request_id: Option<String>,
@@ -283,6 +287,7 @@ async fn as_of(app: &App, text: Option<&str>) -> Result<i64, Problem> {
     }
     match text.parse::<DateTime<Utc>>() {
         Err(_) => refuse("must be a position, or a time such as 2026-11-21T14:03:00Z"),
+        Ok(moment) if !showable(moment) => refuse(NOT_SHOWABLE),
         Ok(moment) if moment > Utc::now() => refuse("lies in the future"),
         Ok(moment) => Ok(app.ledger.position_at(moment).await?),
     }
@@ -314,7 +319,13 @@ async fn audited(app: &App, caller: &Identity, aggregate_type: &str, id: &str) -
         ..AuditFilter::default()
     };
     let seen = app.projections.audit().list(&filter, None, 1).await?;
-    if seen.is_empty() { Err(Problem::not_found()) } else { Ok(stream) }
+    if !seen.is_empty() {
+        return Ok(stream);
+    }
+    // The trail may trail behind what has just happened; the log itself does not.
+    let begun = app.projections.facts_of(&stream, 0, None, 1).await?;
+    let may_see = |fact: &Fact| team.is_none() || fact.team() == team;
+    if begun.first().is_some_and(may_see) { Ok(stream) } else { Err(Problem::not_found()) }
 }
 
 /// No record, no answer.

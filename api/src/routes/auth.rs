@@ -88,6 +88,9 @@ pub async fn register(
 ) -> Result<Answer<UserBody>, Problem> {
     app.limits.check_sign_in(anonymous.ip)?;
     let (body, mut context) = creation.within(&anonymous.context);
+    if app.settings.registration == Registration::Closed {
+        return Err(Problem::forbidden("Nobody can register here.").with_code("registration_closed"));
+    }
     if body.invitation_token.is_some() {
         return Err(Problem::invalid("invitation_token", "is not one that is open"));
     }
@@ -109,7 +112,10 @@ pub async fn register(
     let done = app.commands.register(&context, account).await?;
     app.settle(done.position).await;
     let row = app.as_written(app.projections.users(), &done, |row| row.sequence).await?;
-    Ok(Answer::created(user_body(&app, &row).await?).tagged(row.sequence).at(done.position))
+    let mut teams = teams_of(&app, &row.id).await?;
+    // A repeated request gets the first answer: the team that came with the account is the one they joined first.
+    teams.truncate(1);
+    Ok(Answer::created(body_of(&row, teams, None)).tagged(row.sequence).at(done.position))
 }
 
 /// Who wants to sign in.
@@ -235,7 +241,13 @@ pub async fn jwks(State(app): State<App>) -> axum::Json<serde_json::Value> {
 }
 
 async fn user_body(app: &App, row: &UserRow) -> Result<UserBody, Problem> {
-    let memberships = app.projections.memberships().get(&row.id).await?;
+    let teams = teams_of(app, &row.id).await?;
+    let last = app.projections.last_access().get(format!("user/{}", row.id)).await?;
+    Ok(body_of(row, teams, last.map(|last| last.at)))
+}
+
+async fn teams_of(app: &App, user: &str) -> Result<Vec<TeamOfUser>, Problem> {
+    let memberships = app.projections.memberships().get(user).await?;
     let mut teams = vec![];
     for membership in memberships.as_deref().map(|row| row.teams.as_slice()).unwrap_or_default() {
         if let Some(team) = app.projections.teams().get(membership.team_id).await? {
@@ -247,8 +259,11 @@ async fn user_body(app: &App, row: &UserRow) -> Result<UserBody, Problem> {
             });
         }
     }
-    let last = app.projections.last_access().get(format!("user/{}", row.id)).await?;
-    Ok(UserBody {
+    Ok(teams)
+}
+
+fn body_of(row: &UserRow, teams: Vec<TeamOfUser>, last_sign_in: Option<DateTime<Utc>>) -> UserBody {
+    UserBody {
         id: row.id.clone(),
         email: row.email.clone(),
         name: row.name.clone(),
@@ -258,8 +273,8 @@ async fn user_body(app: &App, row: &UserRow) -> Result<UserBody, Problem> {
         two_factor: row.two_factor,
         teams,
         created_at: time(row.created_at),
-        last_sign_in_at: last.map(|last| time(last.at)),
-    })
+        last_sign_in_at: last_sign_in.map(time),
+    }
 }
 
 /// A time as the contract shows times: RFC 3339, UTC, milliseconds.

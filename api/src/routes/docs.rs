@@ -1,6 +1,9 @@
 //! The OpenAPI document and a page that shows it and loads nothing from elsewhere.
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
@@ -8,7 +11,9 @@ use utoipa::openapi::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use super::errors;
 use crate::app::App;
+use crate::problem::Problem;
 
 /// Name of the security scheme in the document.
 const BEARER: &str = "bearer";
@@ -28,14 +33,22 @@ pub fn describe(openapi: &mut OpenApi) {
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
     let components = openapi.components.get_or_insert_with(Components::new);
     components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
+    errors::document(openapi);
     openapi.security = Some(vec![SecurityRequirement::new(BEARER, Vec::<String>::new())]);
 }
 
 /// `/openapi.json` and `/docs`.
 pub fn page(openapi: &OpenApi) -> Router<App> {
     let document = serde_json::to_value(openapi).unwrap_or_default();
-    let ui = SwaggerUi::new("/docs").config(Config::from("/openapi.json"));
+    // Without a word about it the page has the document checked by a server of its makers.
+    let ui = SwaggerUi::new("/docs").config(Config::from("/openapi.json").validator_url("none"));
+    let ui = Router::from(ui).layer(map_response(not_found_as_a_problem));
     Router::new()
         .route("/openapi.json", get(move || std::future::ready(axum::Json(document.clone()))))
         .merge(ui)
+}
+
+/// The page's own 404 is empty.
+async fn not_found_as_a_problem(response: Response) -> Response {
+    if response.status() == StatusCode::NOT_FOUND { Problem::not_found().into_response() } else { response }
 }

@@ -134,7 +134,7 @@ pub struct QueueBody {
     args: Map<String, Value>,
     #[serde(default)]
     priority: Option<u8>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::input::moment")]
     run_at: Option<DateTime<Utc>>,
     #[serde(default)]
     max_attempts: Option<u32>,
@@ -309,6 +309,7 @@ pub struct LogQuery {
     /// Only lines that contain this, in any letter case.
     q: Option<String>,
     /// Only lines of stdout, stderr or system.
+    #[param(inline)]
     stream: Option<LogStream>,
 }
 

@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod auth;
 pub mod docs;
+mod errors;
 pub mod health;
 pub mod jobs;
 pub mod projections;

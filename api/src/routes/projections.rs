@@ -54,7 +54,7 @@ impl From<ViewStatus> for ViewBody {
 
 /// Each view: how far it has got and how it does.
 #[utoipa::path(
-    get, path = "/projections", tag = "operation",
+    get, path = "/projections", tag = "operation", operation_id = "list_views",
     responses((status = 200, description = "All views", body = Page<ViewBody>)),
 )]
 pub async fn list(
@@ -67,7 +67,7 @@ pub async fn list(
 
 /// Makes a view anew from the log while it goes on serving reads. Recorded.
 #[utoipa::path(
-    post, path = "/projections/{name}/rebuild", tag = "operation", params(("name" = String, Path)),
+    post, path = "/projections/{name}/rebuild", tag = "operation", operation_id = "rebuild_view", params(("name" = String, Path)),
     responses(
         (status = 202, description = "It has begun", body = ViewBody),
         (status = 404, description = "No such view", body = ProblemBody),

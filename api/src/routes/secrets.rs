@@ -67,7 +67,7 @@ pub struct StoreBody {
     description: Option<String>,
     #[serde(default)]
     tags: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::input::moment")]
     expires_at: Option<DateTime<Utc>>,
 }
 

@@ -88,16 +88,15 @@ impl View for Audit {
 
     fn fold(_: &str, row: Option<AuditRow>, fact: &Fact) -> Option<AuditRow> {
         match &fact.event {
-            Event::User(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) => {
-                Some(listed(fact, fact.team_id))
+            Event::User(_) | Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) => {
+                Some(listed(fact))
             }
-            Event::Team(_) => Some(listed(fact, fact.aggregate_id.parse().ok().or(fact.team_id))),
             Event::Claim(_) => row,
         }
     }
 }
 
-fn listed(fact: &Fact, team_id: Option<TeamId>) -> AuditRow {
+fn listed(fact: &Fact) -> AuditRow {
     AuditRow {
         position: fact.position,
         at: fact.at,
@@ -107,7 +106,7 @@ fn listed(fact: &Fact, team_id: Option<TeamId>) -> AuditRow {
         aggregate_id: fact.aggregate_id.clone(),
         sequence: fact.sequence,
         actor: fact.actor.clone(),
-        team_id,
+        team_id: fact.team(),
         request_id: fact.request_id.clone(),
         ip: fact.ip.clone(),
         user_agent: fact.user_agent.clone(),
@@ -129,7 +128,7 @@ pub struct AuditFilter {
     pub event_type: Option<String>,
     /// Recorded at or after this moment.
     pub from: Option<DateTime<Utc>>,
-    /// Recorded at or before this moment.
+    /// Recorded before this moment.
     pub to: Option<DateTime<Utc>>,
     /// Led to by this request.
     pub request_id: Option<String>,
@@ -159,7 +158,9 @@ impl Reader<'_, Audit> {
             query.push(" and position < ").push_bind(before);
         }
         if let Some(to) = filter.to {
-            query.push(" and position <= ").push_bind(self.ledger.position_at(to).await?);
+            query
+                .push(" and position <= ")
+                .push_bind(self.ledger.position_at(to - TimeDelta::microseconds(1)).await?);
         }
         let team = filter.team.map(|team| team.to_string());
         let equal = [

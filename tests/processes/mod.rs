@@ -1,0 +1,14 @@
+//! Real `daybook` processes in folders of their own, as people and service managers run them.
+
+mod answers;
+mod auditing;
+mod configuration;
+mod home;
+mod killed;
+mod nodes;
+mod operating;
+mod process;
+mod start;
+mod users;
+
+use process::Process;
