@@ -6,5 +6,6 @@ mod http;
 mod jobs;
 mod ledger;
 mod processes;
+mod projections;
 mod stored_events;
 mod tidy;

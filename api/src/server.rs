@@ -19,7 +19,7 @@ use crate::app::{App, Parts};
 use crate::config::Settings;
 use crate::middleware::headers::{SecurityHeaders, security_headers};
 use crate::middleware::rate_limit::RateLimits;
-use crate::middleware::{cors, metrics as request_metrics, request_id};
+use crate::middleware::{cors, metrics as request_metrics, request_id, time_limit};
 use crate::node::Node;
 use crate::problem::{catch_panic, no_such_method, no_such_path};
 use crate::queue::ViewQueue;
@@ -180,6 +180,7 @@ fn router(app: &App, roles: Roles) -> Router {
     routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn(time_limit::time_limit))
         .layer(catch_panic())
         .layer(CompressionLayer::new())
         .layer(cors::cors(&app.settings.cors_origins))

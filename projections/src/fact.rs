@@ -116,6 +116,15 @@ pub(crate) struct Page {
     pub(crate) looked_at: i64,
 }
 
+impl Page {
+    /// Leaves what comes before `position`.
+    pub(crate) fn end_before(&mut self, position: i64) {
+        self.entries.retain(|entry| entry.position < position);
+        self.looked_at -= self.last - (position - 1);
+        self.last = position - 1;
+    }
+}
+
 /// The next stretch after position `after`, of the aggregate types `wanted`. `None` at the end of the log.
 pub(crate) async fn read_page(
     ledger: &Ledger,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{self, Outcome, Standing};
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::error::{Fault, ReadError, RebuildError, is_lock_timeout};
-use crate::fact::{Page, read_page};
+use crate::fact::{Entry, Page, read_page};
 use crate::{Inner, Projections};
 
 /// The first and the longest pause after the database was lost.
@@ -146,9 +146,26 @@ impl Follower {
         let Some(from) = active.map(|standing| standing.applied).min() else { return Ok(Step::Idle) };
         let inner = &self.projections.inner;
         let page = read_page(&inner.ledger, from, inner.options.page, &self.wanted).await?;
-        let Some(page) = page else { return Ok(Step::Idle) };
+        let Some(mut page) = page else { return Ok(Step::Idle) };
+        if let Some(position) = self.unreadable(&page).filter(|position| *position > from + 1) {
+            page.end_before(position);
+        }
         self.fold(&page).await?;
         Ok(Step::Busy)
+    }
+
+    /// The first event that stops a view. What comes before it is folded in a batch of its own, so that the view stops there
+    /// and not where the page began.
+    fn unreadable(&self, page: &Page) -> Option<i64> {
+        let views = self.projections.inner.registry.all.iter().zip(&self.standings);
+        let active: Vec<_> = views.filter(|(_, standing)| standing.active).collect();
+        let stops = |entry: &&Entry| {
+            entry.fact.is_err()
+                && active.iter().any(|(view, standing)| {
+                    standing.applied < entry.position && view.spec().needs(&entry.aggregate_type)
+                })
+        };
+        page.entries.iter().find(stops).map(|entry| entry.position)
     }
 
     /// Lets events gather, so that many are folded at once, where nobody waits for each.

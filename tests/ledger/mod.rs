@@ -1,6 +1,6 @@
 //! The ledger's stories, each in its file, and what they share.
 
-mod support;
+pub(crate) mod support;
 
 mod append_only;
 mod basics;

@@ -9,3 +9,4 @@ pub mod headers;
 pub mod metrics;
 pub mod rate_limit;
 pub mod request_id;
+pub mod time_limit;

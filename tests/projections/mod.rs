@@ -1,0 +1,13 @@
+//! The read side's stories (D5, D6, D7), each in its file, and what they share.
+
+mod support;
+
+mod cache;
+mod cli;
+mod faults;
+mod follower;
+mod property;
+mod reading;
+mod rebuild;
+mod states;
+mod verify;

@@ -1,0 +1,71 @@
+//! After any history, what is made anew is what was there.
+
+use sqlx::PgConnection;
+use tests::Database;
+
+use super::support::{History, Node, Rows, rows};
+use crate::ledger::support::Seed;
+
+const HISTORIES: usize = 3;
+const STEPS: usize = 140;
+
+async fn tables(node: &Node, database: &mut PgConnection) -> Vec<(&'static str, Rows)> {
+    let mut tables = vec![];
+    for view in node.views.names() {
+        tables.push((view, rows(database, view).await));
+    }
+    tables
+}
+
+/// Two nodes follow while the history is made, so that who folds how much at once is as random as the history.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_any_history_every_view_is_what_the_log_says_and_rebuilt_rows_are_the_live_ones() {
+    let seed = Seed::new();
+    for _ in 0..HISTORIES {
+        let database = Database::new().await;
+        let nodes = [Node::following(&database).await, Node::following(&database).await];
+        History::begin(&nodes[0].commands, seed.rng()).await.steps(STEPS).await;
+        let head = nodes[0].caught_up().await;
+        let mut behind = database.connect().await;
+        let live = tables(&nodes[0], &mut behind).await;
+        for (view, rows) in &live {
+            assert!(!rows.is_empty(), "{view}");
+            let verified = nodes[1].views.verify(view, |_| {}).await.unwrap();
+            assert_eq!((verified.different, verified.position), (0, head), "{view}: {verified:#?}");
+            assert_eq!(verified.rows, rows.len() as u64, "{view}");
+        }
+        for (view, _) in &live {
+            nodes[1].views.rebuild(view, |_| {}).await.unwrap();
+        }
+        let rebuilt = tables(&nodes[0], &mut behind).await;
+        for ((view, live), (_, rebuilt)) in live.iter().zip(&rebuilt) {
+            assert_eq!(live, rebuilt, "{view}");
+        }
+        nodes[0].assert_right().await;
+    }
+}
+
+/// The rows are made by the one who comes late in a few large batches, and by the others in many small ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_follows_a_history_afterwards_comes_to_the_same_rows() {
+    let seed = Seed::new();
+    let database = Database::new().await;
+    let early = Node::following(&database).await;
+    History::begin(&early.commands, seed.rng()).await.steps(STEPS).await;
+    early.caught_up().await;
+    early.stop().await;
+    let mut behind = database.connect().await;
+    let late = Node::idle(&database, ::projections::Options::default()).await;
+    let live = tables(&late, &mut behind).await;
+    for view in late.views.names() {
+        let empty = format!("delete from {view}");
+        sqlx::query(&empty).execute(&mut behind).await.unwrap();
+    }
+    sqlx::query("update checkpoints set position = 0").execute(&mut behind).await.unwrap();
+    let small = ::projections::Options { page: 7, ..::projections::Options::default() };
+    let late = Node::following_with(&database, small).await;
+    late.caught_up().await;
+    for ((view, before), (_, after)) in live.iter().zip(&tables(&late, &mut behind).await) {
+        assert_eq!(before, after, "{view}");
+    }
+}
