@@ -8,6 +8,7 @@ use domain::{
 use ledger::{NewEvent, Sha256, StreamId, random_token};
 use uuid::Uuid;
 
+use crate::context::now;
 use crate::door::{Executed, Prepare, Prepared, first_events};
 use crate::error::SignInError;
 use crate::{CommandError, Commands, Context, Password};
@@ -177,7 +178,7 @@ fn registering(context: &Context, id: UserId) -> Context {
 }
 
 fn expiry(days: u16) -> DateTime<Utc> {
-    Utc::now() + TimeDelta::days(i64::from(days))
+    now() + TimeDelta::days(i64::from(days))
 }
 
 /// The team of somebody who registers openly. It bears no name of theirs: team names are not personal data and stay.

@@ -1,5 +1,6 @@
 //! Who asks, from where, and as part of what.
 
+use chrono::{DateTime, SubsecRound as _, Utc};
 use domain::{Actor, Caller, TeamId};
 use ledger::Metadata;
 
@@ -31,6 +32,11 @@ pub struct Context {
     pub user_agent: Option<String>,
     /// Makes a creating command happen once.
     pub idempotency: Option<IdempotencyKey>,
+}
+
+/// The time as events state times: to the millisecond.
+pub(crate) fn now() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(3)
 }
 
 impl Context {

@@ -94,7 +94,8 @@ impl Fact {
             let after = shown(&hidden, &field, without_marks(value));
             Change { field, before: Value::Null, after }
         };
-        self.fields().into_iter().map(change).collect()
+        // What it states to be nothing, it does not change from nothing.
+        self.fields().into_iter().filter(|(_, value)| !value.is_null()).map(change).collect()
     }
 }
 

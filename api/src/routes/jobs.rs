@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::extract::State;
-use chrono::{DateTime, Datelike as _, Utc};
+use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
 use commands::jobs::{JobLine, Kind, KindInfo};
 use domain::{ConcurrencyKey, Job, JobCommand, JobId, JobStatus, KindName, Queue};
 use projections::{JobFilter, JobRow};
@@ -211,7 +211,8 @@ fn checked(app: &App, team_id: domain::TeamId, body: QueueBody) -> Result<Queue,
         kind: name.ok_or_else(|| Problem::internal("checked fields are missing"))?,
         args: body.args,
         priority,
-        run_at: body.run_at.unwrap_or_else(Utc::now),
+        // To the millisecond, as times are shown.
+        run_at: body.run_at.unwrap_or_else(Utc::now).trunc_subsecs(3),
         max_attempts: attempts,
         timeout_seconds: timeout,
         retry_delay_seconds: app.settings.job_retry_delay_seconds,

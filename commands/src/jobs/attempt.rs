@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
 use domain::{Actor, Ending as Recorded, Job, JobCommand, LogDigest};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
@@ -13,6 +12,7 @@ use super::process::{self, Attempt, Ending, Finished, StopReason};
 use super::queue::{ReadyJob, WorkQueue};
 use super::watchdog::Watchdog;
 use super::worker::Worker;
+use crate::context::now;
 use crate::{CommandError, Context};
 
 /// Lines that wait between a process and the log store.
@@ -33,7 +33,7 @@ impl<Q: WorkQueue> Worker<Q> {
     ) {
         let attempt = job.attempt + 1;
         let context = Context::system(Some(job.team_id));
-        let start = JobCommand::Start { worker: self.name.clone(), at: Utc::now() };
+        let start = JobCommand::Start { worker: self.name.clone(), at: now() };
         // The view the job was found in may be late: only a stream of just this length makes our attempt number the right one.
         match self.commands.execute::<Job>(&context, job.id, Some(job.sequence), start).await {
             Ok(_) => {
@@ -162,5 +162,5 @@ fn report(finished: &Finished, attempt: u32, timeout_seconds: u32, log: LogDiges
         Ending::Cancelled => Recorded::Cancelled,
         Ending::HandedBack => return JobCommand::HandBack { attempt, log },
     };
-    JobCommand::Finish { attempt, ending, log, at: Utc::now() }
+    JobCommand::Finish { attempt, ending, log, at: now() }
 }
