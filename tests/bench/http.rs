@@ -83,14 +83,15 @@ pub(crate) async fn run(table: &mut Table, peer: Option<Peer>) {
     )
     .unwrap();
     let began = Instant::now();
-    let (mut server, address, password) = serve(folder.path());
+    let (server, address, password) = serve(folder.path());
+    let server = Server(server);
     let body = format!(r#"{{"email":"admin@localhost","password":"{password}"}}"#);
     let mut login = Connection::all(&address, &request("POST", "/api/auth/login", "", &body), "HTTP/1.1 200")
         .await
         .remove(0);
     let answer: Value = serde_json::from_slice(&login.ask().await).unwrap();
     println!("from an empty folder to the first signed-in answer: {:.2} s", began.elapsed().as_secs_f64());
-    println!("resident memory at rest: {} MiB", resident(server.id()));
+    println!("resident memory at rest: {} MiB", resident(server.0.id()));
     let bearer = format!("authorization: Bearer {}\r\n", answer["access_token"].as_str().unwrap());
 
     let queue = request("POST", "/api/jobs", &bearer, r#"{"kind":"noop"}"#);
@@ -111,8 +112,17 @@ pub(crate) async fn run(table: &mut Table, peer: Option<Peer>) {
         read,
         floor(|peer| peer.read).map(|peer| (peer, "12x")),
     );
-    println!("resident memory after the load: {} MiB", resident(server.id()));
-    stop(&mut server);
+    println!("resident memory after the load: {} MiB", resident(server.0.id()));
+    drop(server);
+}
+
+/// The server; it stops with this value, also when the benchmark fails.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        stop(&mut self.0);
+    }
 }
 
 /// The release binary beside this one, on a private PostgreSQL of its own.

@@ -10,5 +10,6 @@ mod operating;
 mod process;
 mod start;
 mod users;
+mod walk;
 
 use process::Process;

@@ -1,13 +1,17 @@
 //! Documents that speak of files which are not there mislead.
 
+use api::config::SETTINGS;
 use regex::Regex;
 
-use super::{SourceFile, assert_none, files, root};
+use super::{SourceFile, assert_none, files, read, root};
 
 /// `[text](target)`, the target without its anchor.
 const LINK: &str = r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)";
 /// A path in backticks that starts in one of our folders and names a file.
 const NAMED: &str = r"`((?:domain|ledger|commands|projections|api|tests|migrations|docs|scripts|jobs|\.ci)/[\w./-]*\w\.(?:rs|sql|md|toml|sh|py))`";
+
+/// A test in backticks: its file, and its name behind two colons.
+const TEST: &str = r"`((?:[\w-]+/)+[\w-]+\.rs)::(\w+)`";
 
 const ADR_PARTS: [&str; 4] =
     ["## Context", "## Decision", "## Consequences", "## How we would notice that it is wrong"];
@@ -44,6 +48,35 @@ fn files_that_are_named_exist() {
         );
     }
     assert_none("named but not there", &missing);
+}
+
+#[test]
+fn tests_that_are_named_exist() {
+    let test = Regex::new(TEST).unwrap();
+    let (mut missing, mut count) = (vec![], 0);
+    for document in documents() {
+        for (_, [file, name]) in test.captures_iter(&document.text).map(|found| found.extract()) {
+            count += 1;
+            let text = std::fs::read_to_string(root().join(file)).unwrap_or_default();
+            if !text.contains(&format!("fn {name}(")) {
+                missing.push(format!("{}: {file}::{name}", document.path));
+            }
+        }
+    }
+    assert_none("tests that are promised and not there", &missing);
+    assert!(count > 20, "ARCHITECTURE.md names the test that holds each of its invariants: {count}");
+}
+
+#[test]
+fn the_readme_has_the_table_of_settings() {
+    let readme = read("README.md");
+    let (_, table) = readme.split_once("| name | default | meaning |\n|---|---|---|\n").unwrap();
+    let shown: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    let settings = SETTINGS.iter().map(|setting| {
+        let quote = if setting.literal { "`" } else { "" };
+        format!("| `{}` | {quote}{}{quote} | {} |", setting.name, setting.default, setting.meaning)
+    });
+    assert_eq!(shown, settings.collect::<Vec<_>>(), "README.md against api/src/config/table.rs");
 }
 
 #[test]
