@@ -165,25 +165,32 @@ async fn the_trail_has_everything_but_claims_with_what_stands_beside_it() {
         let rows = node.views.audit().list(&filter, None, 100).await.unwrap();
         rows.into_iter().map(|row| row.position).collect::<Vec<_>>()
     };
+    let millisecond = TimeDelta::milliseconds(1);
     let by = AuditFilter {
         team: Some(team),
         actor: Some(format!("user:{ada}")),
         request_id: Some("r1".to_owned()),
         from: Some(appended.at),
-        to: Some(appended.at),
+        to: Some(appended.at + millisecond),
         ..AuditFilter::default()
     };
     assert_eq!(trail(by.clone()).await, [4, 2, 1]);
     assert_eq!(trail(AuditFilter { event_type: Some("SecretStored".to_owned()), ..by.clone() }).await, [2]);
-    let millisecond = TimeDelta::milliseconds(1);
     let others = [
         AuditFilter { from: Some(appended.at + millisecond), ..by.clone() },
-        AuditFilter { to: Some(appended.at - millisecond), ..by.clone() },
+        AuditFilter { to: Some(appended.at), ..by.clone() },
         AuditFilter { team: Some(team_id()), ..by.clone() },
     ];
     for filter in others {
         assert!(trail(filter.clone()).await.is_empty(), "{filter:?}");
     }
+    let always = AuditFilter {
+        from: Some("0000-01-01T00:00:00Z".parse().unwrap()),
+        to: Some("9999-12-31T23:59:59.999999Z".parse().unwrap()),
+        ..AuditFilter::default()
+    };
+    assert_eq!(trail(always.clone()).await, [4, 2, 1]);
+    assert!(trail(AuditFilter { to: always.from, ..always }).await.is_empty());
     let newest = node.views.audit().list(&by, None, 1).await.unwrap().remove(0);
     assert_eq!((newest.event_type.as_str(), newest.ip.as_deref()), ("SecretRevealed", Some("192.0.2.77")));
     let before = node.views.audit().list(&by, Some(4), 1).await.unwrap().remove(0);
