@@ -72,7 +72,11 @@ pub const SETTINGS: &[Setting] = &[
     value("RATE_LIMIT_ENABLED", "true", "`true` or `false`; also the strict limit on sign-in"),
     value("RATE_LIMIT_PER_MINUTE", "60", "requests per minute and IP without a credential"),
     value("RATE_LIMIT_AUTHENTICATED_PER_MINUTE", "600", "requests per minute and user or API key"),
-    value("MAX_JOB_RETRIES", "3", "failures that end a job whose kind and request do not say, 0 to 100; 0 counts as 1"),
+    value(
+        "MAX_JOB_RETRIES",
+        "3",
+        "failures that end a job whose kind and request do not say, 0 to 100; 0 counts as 1",
+    ),
     value("JOB_RETRY_DELAY_SECONDS", "60", "wait before the first retry, 0 to 86400"),
     value("MAX_LOG_LINES", "2000", "lines kept of one job, 1 to 1000000"),
     value("WORKER_CONCURRENCY", "8", "jobs that one worker runs at the same time, 1 to 1024"),
