@@ -162,7 +162,10 @@ pub async fn events(
         to: query.to,
         request_id: query.request_id,
     };
-    record(&app, &caller, &uri).await?;
+    // What the answer shows is everything before the reading itself, so the trail is waited for up to there.
+    let reading = record(&app, &caller, &uri).await?;
+    app.wait(reading, true).await?;
+    let before = Some(before.map_or(reading, |before| before.min(reading)));
     let rows = app.projections.audit().list(&filter, before, limit as i64 + 1).await?;
     let positions: Vec<i64> = rows.iter().take(limit).map(|row| row.position).collect();
     let next = positions.last().filter(|_| rows.len() > limit).map(ToString::to_string);
@@ -329,9 +332,8 @@ async fn audited(app: &App, caller: &Identity, aggregate_type: &str, id: &str) -
 }
 
 /// No record, no answer.
-async fn record(app: &App, caller: &Identity, uri: &Uri) -> Result<(), Problem> {
+async fn record(app: &App, caller: &Identity, uri: &Uri) -> Result<i64, Problem> {
     let query = uri.path_and_query().map_or_else(|| uri.path(), |whole| whole.as_str());
     let query: String = query.chars().take(1_000).collect();
-    app.commands.record(&caller.context, &AccessEvent::AuditRead { query }).await?;
-    Ok(())
+    Ok(app.commands.record(&caller.context, &AccessEvent::AuditRead { query }).await?)
 }
