@@ -89,7 +89,8 @@ impl Fact {
     /// The fields the event itself states, as changes from nothing: for where folding its stream would be too much.
     #[must_use]
     pub fn stated(&self) -> Vec<Change> {
-        let hidden = ["sealed", "password_hash", "refresh_token_hash"];
+        let hidden =
+            ["sealed", "password_hash", "refresh_token_hash", "token_hash", "hash", "recovery_code_hashes"];
         let change = |(field, value): (String, Value)| {
             let after = shown(&hidden, &field, without_marks(value));
             Change { field, before: Value::Null, after }

@@ -51,12 +51,13 @@ pub use verify::{Difference, Verified};
 pub use view::{SEALED, StreamView, View};
 pub use views::access_records::{AccessRecord, AccessRecords};
 pub use views::audit::{Audit, AuditFilter, AuditRow};
+pub use views::credentials::{ApiKeyRow, Credentials, CredentialsRow, SessionRow};
 pub use views::jobs::{JobFilter, JobRow, Jobs, ReadyJob, RunningJob};
 pub use views::last_access::{LastAccess, LastAccessRow};
 pub use views::memberships::{Membership, MembershipRow, Memberships};
 pub use views::secrets::{SealedValue, SecretFilter, SecretRow, Secrets};
-pub use views::teams::{TeamRow, Teams};
-pub use views::users::{UserRow, Users};
+pub use views::teams::{InvitationRow, TeamRow, Teams};
+pub use views::users::{UserFilter, UserRow, Users};
 
 /// How [`Projections`] work.
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@ use crate::history::{AnyReplay, Replay};
 use crate::machine::{AnyView, Machine, Reader};
 use crate::views::access_records::AccessRecords;
 use crate::views::audit::Audit;
+use crate::views::credentials::Credentials;
 use crate::views::jobs::Jobs;
 use crate::views::last_access::LastAccess;
 use crate::views::memberships::Memberships;
@@ -49,6 +50,8 @@ views! {
     teams: Teams;
     /// The teams of a person, by user id.
     memberships: Memberships;
+    /// What people prove who they are with, by user id.
+    credentials: Credentials;
     /// Secrets' metadata and sealed values, by secret id.
     secrets: Secrets;
     /// Jobs, by job id; also the queue.
