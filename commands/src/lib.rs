@@ -2,6 +2,8 @@
 //! appends, and answers with the position.
 
 mod accounts;
+mod admins;
+mod api_keys;
 mod context;
 mod door;
 mod error;
@@ -9,19 +11,33 @@ mod idempotency;
 pub mod jobs;
 mod passwords;
 mod records;
+mod recovery;
 mod secrets;
+mod sessions;
+mod sign_in;
+mod teams;
+mod tokens;
+mod totp;
+mod two_factor;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use ledger::Ledger;
 
-pub use accounts::{NewAccount, SignIn, SignedIn};
+pub use accounts::{FirstTeam, NewAccount, NewPassword};
+pub use admins::Standing;
+pub use api_keys::{API_KEY, BroughtKey, KeyRequest, MadeKey};
 pub use context::{Context, IdempotencyKey};
 pub use door::Executed;
-pub use error::{CommandError, RevealError, SignInError};
+pub use error::{CommandError, RefreshError, RevealError, SignInError};
 pub use passwords::{Password, PasswordError, Passwords};
+pub use recovery::BroughtToken;
 pub use secrets::{NewSecret, SealedSecret};
+pub use sessions::SignedIn;
+pub use sign_in::{Account, SignIn};
+pub use totp::{Enrolment, TotpError};
+pub use two_factor::SecondFactor;
 
 /// The write side of one process. Cheap to clone.
 #[derive(Clone)]

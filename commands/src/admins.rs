@@ -1,0 +1,228 @@
+//! What instance admins do to accounts. An instance always has an admin who can sign in: who they are is kept in a stream of its own, so
+//! that of two admins who unmake each other at the same moment one meets a conflict.
+
+use std::collections::BTreeSet;
+
+use domain::{
+    Caller, ClaimEvent, ClaimKind, Event, Permission, Team, TeamCommand, TeamId, User, UserCommand,
+    UserEvent, UserId,
+};
+use ledger::{NewEvent, StreamId};
+
+use crate::door::{Executed, Prepare, Prepared};
+use crate::idempotency::claim_event;
+use crate::{CommandError, Commands, Context};
+
+/// Positions read at a time where the admins must be gathered from the log.
+const STRETCH: i64 = 5_000;
+
+/// Who administers the instance, as the log has it.
+struct Register {
+    stream: StreamId,
+    length: i64,
+    admins: BTreeSet<UserId>,
+}
+
+/// A change to somebody's standing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// They may not sign in any more. `operator`: who, if it is done at the command line.
+    Deactivated {
+        /// Their name at the machine.
+        operator: Option<String>,
+    },
+    /// They may again.
+    Reactivated,
+    /// They administer the instance.
+    Admin,
+    /// Not any more.
+    NotAdmin,
+}
+
+struct ChangingStanding<'a> {
+    user_id: UserId,
+    change: &'a Standing,
+}
+
+impl Prepare<User> for ChangingStanding<'_> {
+    async fn prepare(&self, commands: &Commands, user: &User) -> Result<Prepared<UserCommand>, CommandError> {
+        let register = commands.admins().await?;
+        let other_admins = register.besides(self.user_id);
+        let command = match self.change.clone() {
+            Standing::Deactivated { operator } => UserCommand::Deactivate { other_admins, operator },
+            Standing::Reactivated => UserCommand::Reactivate,
+            Standing::Admin => UserCommand::GrantAdmin,
+            Standing::NotAdmin => UserCommand::RevokeAdmin { other_admins },
+        };
+        let entry = register.entry(self.user_id, user, &command)?;
+        Ok(Prepared { command, alongside: entry.into_iter().collect(), data_keys: vec![] })
+    }
+}
+
+/// Forgets a person and frees their address.
+struct Erasing<'a> {
+    user_id: UserId,
+    /// As the view has it; `None` when it is forgotten already.
+    canonical_email: Option<&'a str>,
+}
+
+impl Prepare<User> for Erasing<'_> {
+    async fn prepare(&self, commands: &Commands, user: &User) -> Result<Prepared<UserCommand>, CommandError> {
+        let register = commands.admins().await?;
+        let command = UserCommand::Erase { other_admins: register.besides(self.user_id) };
+        let mut prepared = Prepared::alone(command);
+        if !user.is_erased() {
+            prepared.alongside.extend(register.entry(self.user_id, user, &prepared.command)?);
+            if let Some(email) = self.canonical_email {
+                prepared.alongside.push(commands.release(ClaimKind::Email, &[email]).await?);
+            }
+        }
+        Ok(prepared)
+    }
+}
+
+impl Register {
+    fn besides(&self, user_id: UserId) -> usize {
+        self.admins.iter().filter(|admin| **admin != user_id).count()
+    }
+
+    /// What the register becomes with `command`, if it changes.
+    fn entry(
+        self,
+        user_id: UserId,
+        user: &User,
+        command: &UserCommand,
+    ) -> Result<Option<NewEvent>, CommandError> {
+        let mut user_ids = self.admins.clone();
+        if user.after(command).is_active_admin() {
+            user_ids.insert(user_id);
+        } else {
+            user_ids.remove(&user_id);
+        }
+        if user_ids == self.admins {
+            return Ok(None);
+        }
+        claim_event(self.stream, self.length + 1, &ClaimEvent::AdminsAre { user_ids }).map(Some)
+    }
+}
+
+impl Commands {
+    /// Changes whether somebody may sign in, or administers the instance.
+    ///
+    /// # Errors
+    /// [`domain::UserError::LastAdmin`] among others; see [`CommandError`].
+    pub async fn change_standing(
+        &self,
+        context: &Context,
+        user_id: UserId,
+        expected: Option<i64>,
+        change: &Standing,
+    ) -> Result<Executed, CommandError> {
+        let changing = ChangingStanding { user_id, change };
+        self.execute_with::<User>(context, &user_id.to_string(), expected, &changing).await
+    }
+
+    /// Forgets a person: they leave their teams (but one they are the last owner of), their address is free again, and what was sealed
+    /// under their key opens no more, here and on every other node. Views that hold opened personal data of others' doing (the audit
+    /// trail) are made anew by whoever reacts to the event.
+    ///
+    /// If we crash before the key is destroyed, that reaction destroys it.
+    ///
+    /// # Errors
+    /// [`domain::UserError::LastAdmin`] among others; see [`CommandError`].
+    pub async fn erase(
+        &self,
+        context: &Context,
+        user_id: UserId,
+        canonical_email: Option<&str>,
+        teams: &[TeamId],
+    ) -> Result<Executed, CommandError> {
+        context.caller.require(Permission::UsersManage)?;
+        let erasing = Erasing { user_id, canonical_email };
+        let done = self.execute_with::<User>(context, &user_id.to_string(), None, &erasing).await?;
+        for team in teams {
+            self.take_out(context, *team, user_id).await?;
+        }
+        let subjects = self.subjects_of(user_id, canonical_email).await?;
+        self.ledger.destroy_subjects(&subjects).await?;
+        Ok(done)
+    }
+
+    /// Everything under whose keys something of this person is sealed.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn subjects_of(
+        &self,
+        user_id: UserId,
+        canonical_email: Option<&str>,
+    ) -> Result<Vec<String>, CommandError> {
+        let mut subjects = vec![user_id.to_string()];
+        if let Some(email) = canonical_email {
+            subjects.push(format!("invitee-{}", self.claim_id(ClaimKind::Email, &[email]).await?));
+        }
+        Ok(subjects)
+    }
+
+    async fn take_out(&self, context: &Context, team: TeamId, user_id: UserId) -> Result<(), CommandError> {
+        let mut context = context.clone();
+        context.idempotency = None;
+        context.caller = Caller {
+            actor: context.caller.actor,
+            team: Some(team),
+            permissions: [Permission::TeamWrite].into_iter().collect(),
+        };
+        let removed = self.execute::<Team>(&context, team, None, TeamCommand::RemoveMember { user_id }).await;
+        match removed {
+            Ok(_) => Ok(()),
+            Err(CommandError::Refused(refusal)) => {
+                tracing::info!(%team, code = refusal.code(), "an erased person stays in a team");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The event that enters a new admin, where there is nobody yet or others are already.
+    pub(crate) async fn admin_entered(
+        &self,
+        user_id: UserId,
+        command: &UserCommand,
+    ) -> Result<Option<NewEvent>, CommandError> {
+        self.admins().await?.entry(user_id, &User::default(), command)
+    }
+
+    async fn admins(&self) -> Result<Register, CommandError> {
+        let stream = self.claim_stream(ClaimKind::Admins, &[]).await?;
+        let length = self.ledger.stream_length(&stream).await?;
+        if length == 0 {
+            let admins = self.admins_before_the_register().await?;
+            return Ok(Register { stream, length, admins });
+        }
+        let last = self.ledger.read_stream(&stream, length - 1, None, 1).await?;
+        match last.into_iter().next().map(|last| serde_json::from_value(last.payload)) {
+            Some(Ok(ClaimEvent::AdminsAre { user_ids: admins })) => Ok(Register { stream, length, admins }),
+            Some(_) | None => Err(CommandError::Event(format!("{stream} is not the register of admins"))),
+        }
+    }
+
+    /// Logs begun before there was a register: admins were made then by registering, and nothing unmade them.
+    async fn admins_before_the_register(&self) -> Result<BTreeSet<UserId>, CommandError> {
+        let (mut admins, mut after, head) = (BTreeSet::new(), 0, self.ledger.head().await?);
+        while after < head {
+            let up_to = head.min(after + STRETCH);
+            for event in self.ledger.read_types(after, up_to, &["user"]).await? {
+                let id = event.stream.aggregate_id.parse().ok().map(UserId);
+                let decoded =
+                    Event::decode("user", &event.event_type, &event.event_version, event.payload).ok();
+                if let (Some(id), Some(Event::User(UserEvent::UserRegistered { admin: true, .. }))) =
+                    (id, decoded)
+                {
+                    admins.insert(id);
+                }
+            }
+            after = up_to;
+        }
+        Ok(admins)
+    }
+}
