@@ -85,6 +85,7 @@ pub async fn run(
     // The follower goes last: requests and jobs that end still wait for their views.
     let follower_stop = CancellationToken::new();
     let follower = follow(&node, roles, follower_stop.clone());
+    let keys = hear_destroyed_keys(&node, follower_stop.clone());
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
 
@@ -98,6 +99,7 @@ pub async fn run(
     wind_down("worker", worker).await;
     follower_stop.cancel();
     wind_down("follower", Some(follower)).await;
+    wind_down("keys", Some(keys)).await;
     wind_down("metrics", Some(upkeep)).await;
     drop(app);
     node.close().await;
@@ -112,6 +114,12 @@ fn follow(node: &Node, roles: Roles, stop: CancellationToken) -> JoinHandle<()> 
     } else {
         tokio::spawn(async move { projections.listen(stop).await })
     }
+}
+
+/// Whatever a node does, it opens what keys have sealed: it forgets those that others destroy.
+fn hear_destroyed_keys(node: &Node, stop: CancellationToken) -> JoinHandle<()> {
+    let ledger = node.ledger.clone();
+    tokio::spawn(async move { ledger.hear_destroyed_keys(stop).await })
 }
 
 /// The first answer waits until the views have what is in the log already: whoever was just told of the first admin's password

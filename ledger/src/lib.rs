@@ -4,11 +4,14 @@
 //! knows nothing of users, secrets or jobs: events are names, versions and JSON to it.
 
 mod append;
+mod destroy;
 mod digest;
 mod error;
 mod event;
 mod follow;
+mod hearing;
 mod lane;
+mod memory;
 mod migrations;
 mod personal;
 pub mod private;

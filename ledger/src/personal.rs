@@ -24,7 +24,7 @@ const ERASED: &str = "erased";
 
 type Keys = HashMap<String, Arc<DataKey>>;
 
-fn key_name(subject: &str) -> String {
+pub(crate) fn key_name(subject: &str) -> String {
     format!("subject/{subject}")
 }
 
@@ -109,7 +109,7 @@ impl Ledger {
             match open_event(event, &keys) {
                 // Either it was sealed with a key that was destroyed, or what we remember is that one: look once more.
                 Err(SealError::UnknownKey { .. }) if !keys.anew => {
-                    keys = Opening { keys: self.vault.fetch_anew(key_names(&subjects)).await?, anew: true };
+                    keys = Opening { keys: self.vault.read(key_names(&subjects)).await?, anew: true };
                     open_event(event, &keys)?;
                 }
                 outcome => outcome?,

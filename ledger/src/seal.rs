@@ -46,6 +46,12 @@ pub enum SealError {
         /// What was to be opened.
         what: String,
     },
+    /// Without this data key nothing here works any more.
+    #[error("{what}: this data key is never destroyed")]
+    Indispensable {
+        /// The key's name.
+        what: String,
+    },
 }
 
 type KeyId = [u8; KEY_ID_LEN];

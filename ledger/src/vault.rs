@@ -1,33 +1,29 @@
 //! The data keys: made, fetched and remembered.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
-use moka::sync::Cache;
 use sqlx::PgPool;
 
 use crate::error::LedgerError;
+use crate::memory::KeyMemory;
 use crate::seal::{DataKey, Keyring, NewDataKey, SealError};
 use crate::{AppendError, Ledger};
 
-/// Unwrapped keys kept in memory at most.
-const REMEMBERED_KEYS: u64 = 100_000;
-/// How long a key is used without looking whether it still exists: a destroyed key may open things this much longer.
-const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 /// The key behind every keyed hash. It never changes: claims must be found again after `ENCRYPTION_KEY` was rotated.
-const HASHING_KEY: &str = "instance/claims";
+pub(crate) const HASHING_KEY: &str = "instance/claims";
 
 pub(crate) struct Vault {
     pool: PgPool,
     keyring: Keyring,
-    keys: Cache<String, Arc<DataKey>>,
+    pub(crate) memory: KeyMemory,
+    /// Never destroyed, so never forgotten.
+    hashing_key: OnceLock<Arc<DataKey>>,
 }
 
 impl Vault {
     pub(crate) fn new(pool: PgPool, keyring: Keyring) -> Self {
-        let keys = Cache::builder().max_capacity(REMEMBERED_KEYS).time_to_live(REMEMBERED_FOR).build();
-        Self { pool, keyring, keys }
+        Self { pool, keyring, memory: KeyMemory::new(), hashing_key: OnceLock::new() }
     }
 
     pub(crate) fn make(&self, name: &str) -> Result<(Arc<DataKey>, NewDataKey), SealError> {
@@ -43,49 +39,61 @@ impl Vault {
         let mut found = HashMap::new();
         let mut missing = HashSet::new();
         for name in names {
-            match self.keys.get(&name) {
+            match self.memory.get(&name) {
                 Some(key) => drop(found.insert(name, key)),
                 None => drop(missing.insert(name)),
             }
         }
-        if missing.is_empty() {
-            return Ok(found);
-        }
-        let missing: Vec<String> = missing.into_iter().collect();
-        let rows: Vec<(String, Vec<u8>)> =
-            sqlx::query_as("select id, wrapped from data_keys where id = any($1)")
-                .bind(&missing)
-                .fetch_all(&self.pool)
-                .await?;
-        for (name, wrapped) in rows {
-            let key = Arc::new(self.keyring.unwrap(&name, &wrapped)?);
-            self.keys.insert(name.clone(), Arc::clone(&key));
-            found.insert(name, key);
+        if !missing.is_empty() {
+            found.extend(self.read(missing.into_iter().collect()).await?);
         }
         Ok(found)
     }
 
     /// As [`Vault::fetch`], from the database and not from memory.
-    pub(crate) async fn fetch_anew(
+    pub(crate) async fn read(
         &self,
         names: Vec<String>,
     ) -> Result<HashMap<String, Arc<DataKey>>, LedgerError> {
-        names.iter().for_each(|name| self.keys.invalidate(name));
-        self.fetch(names).await
+        // Before the rows: a key destroyed from here on is not remembered.
+        let epoch = self.memory.epoch();
+        let rows: Vec<(String, Vec<u8>)> =
+            sqlx::query_as("select id, wrapped from data_keys where id = any($1)")
+                .bind(&names)
+                .fetch_all(&self.pool)
+                .await?;
+        let mut found = HashMap::new();
+        for (name, wrapped) in rows {
+            let key = Arc::new(self.keyring.unwrap(&name, &wrapped)?);
+            self.memory.put(&name, &key, epoch);
+            found.insert(name, key);
+        }
+        let gone = names.iter().filter(|name| !found.contains_key(*name));
+        gone.for_each(|name| self.memory.forget_missing(name));
+        Ok(found)
     }
 
     async fn fetch_one(&self, name: &str) -> Result<Option<Arc<DataKey>>, LedgerError> {
-        match self.keys.get(name) {
+        match self.memory.get(name) {
             Some(key) => Ok(Some(key)),
-            None => Ok(self.fetch(vec![name.to_owned()]).await?.remove(name)),
+            None => Ok(self.read(vec![name.to_owned()]).await?.remove(name)),
         }
     }
 
     /// The key behind keyed hashes, made by whoever needs it first.
     async fn hashing_key(&self) -> Result<Arc<DataKey>, LedgerError> {
-        if let Some(key) = self.fetch_one(HASHING_KEY).await? {
-            return Ok(key);
+        if let Some(key) = self.hashing_key.get() {
+            return Ok(Arc::clone(key));
         }
+        let key = match self.fetch_one(HASHING_KEY).await? {
+            Some(key) => key,
+            None => self.make_hashing_key().await?,
+        };
+        Ok(Arc::clone(self.hashing_key.get_or_init(|| key)))
+    }
+
+    /// Of several processes that make it at once, all get the one that was stored.
+    async fn make_hashing_key(&self) -> Result<Arc<DataKey>, LedgerError> {
         let (_, new) = self.make(HASHING_KEY)?;
         sqlx::query("insert into data_keys (id, key_id, wrapped) values ($1, $2, $3) on conflict do nothing")
             .bind(&new.name)

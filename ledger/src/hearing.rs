@@ -1,0 +1,107 @@
+//! Hearing of keys that other processes destroyed, so that they are forgotten here as well.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use sqlx::PgPool;
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use tokio::time::{timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::Ledger;
+use crate::destroy::{CHANNEL, Notice};
+
+/// How long keys are used after the last moment at which the server was known to tell us of everything. This and no more is
+/// how long a destroyed key may still open something here.
+const TRUST: Duration = Duration::from_millis(900);
+/// How often the server is asked whether it is still there. Three times within [`TRUST`], so that one slow answer costs nothing.
+const PROBE: Duration = Duration::from_millis(300);
+/// How long its answer, and that to the first words, may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long closing the connection may take.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+/// The first and the longest pause between two attempts to listen.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Why nothing is heard any more.
+#[derive(Debug, thiserror::Error)]
+enum Interrupted {
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error("the connection was closed")]
+    Closed,
+    #[error("the server has fallen silent")]
+    Silent,
+}
+
+impl Ledger {
+    /// Hears which keys any process destroys, and forgets them, until `stop`. Without it, and whenever it is interrupted, this process
+    /// remembers no keys and reads them from the database each time, which is slower and just as right. One per process is
+    /// enough.
+    pub async fn hear_destroyed_keys(&self, stop: CancellationToken) {
+        let mut pause = PAUSES.0;
+        while !stop.is_cancelled() {
+            // A connection of its own, so that nobody who uses up the pool makes us deaf.
+            let options = self.pool().connect_options().as_ref().clone().application_name("daybook keys");
+            let single = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+            let single = single.connect_lazy_with(options);
+            let outcome = stop.run_until_cancelled(self.hear(&single, &mut pause)).await;
+            // At once: what is remembered would be used for the rest of the time it was trusted.
+            self.vault.memory.deaf();
+            // Best effort: a connection that has died without a word does not close either.
+            let _ = timeout(CLOSE_PATIENCE, single.close()).await;
+            if let Some(Err(error)) = outcome {
+                tracing::warn!(%error, "destroyed keys are not heard of; keys are read each time they are needed");
+                metrics::counter!("data_keys_deaf_total").increment(1);
+                let _ = timeout(pause, stop.cancelled()).await;
+                pause = (pause * 2).min(PAUSES.1);
+            }
+        }
+    }
+
+    /// Listens until the connection is lost.
+    async fn hear(&self, single: &PgPool, pause: &mut Duration) -> Result<Infallible, Interrupted> {
+        let mut asked = Instant::now();
+        let mut listener = timeout(PATIENCE, listen(single)).await.map_err(|_| Interrupted::Silent)??;
+        // Only what is read from here on may be remembered: all that is destroyed after it will be heard of.
+        self.vault.memory.forget_all();
+        *pause = PAUSES.0;
+        loop {
+            // Everything destroyed before it was asked has been heard of by now.
+            self.vault.memory.use_until(asked + TRUST);
+            self.heed_until(&mut listener, asked + PROBE).await?;
+            asked = Instant::now();
+            let answer = sqlx::query("select 1").execute(&mut listener);
+            timeout(PATIENCE, answer).await.map_err(|_| Interrupted::Silent)??;
+            while let Some(notice) = listener.next_buffered() {
+                self.heed(notice.payload());
+            }
+        }
+    }
+
+    async fn heed_until(&self, listener: &mut PgListener, moment: Instant) -> Result<(), Interrupted> {
+        while let Ok(notice) = timeout_at(moment.into(), listener.try_recv()).await {
+            self.heed(notice?.ok_or(Interrupted::Closed)?.payload());
+            // Whoever is told without a pause must look up all the same.
+            if Instant::now() >= moment {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn heed(&self, payload: &str) {
+        match Notice::read(payload) {
+            Notice::Destroyed(names) => self.vault.memory.forget(names.iter().map(String::as_str)),
+            Notice::ForgetAll => self.vault.memory.forget_all(),
+        }
+    }
+}
+
+async fn listen(single: &PgPool) -> Result<PgListener, sqlx::Error> {
+    let mut listener = PgListener::connect_with(single).await?;
+    listener.ignore_pool_close_event(true);
+    listener.eager_reconnect(false);
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}
