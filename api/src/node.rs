@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use commands::jobs::{KindProblem, Kinds};
-use commands::{CommandError, Commands, Context, NewAccount, Password};
+use commands::{CommandError, Commands, Context, FirstTeam, NewAccount, NewPassword, Password};
 use domain::{Caller, Email, Invalid, PersonName, TeamName, TeamSlug};
 use ledger::private::{PrivateError, PrivateServer};
 use ledger::{Keyring, Ledger, LedgerError};
@@ -268,8 +268,22 @@ async fn has_user(ledger: &Ledger) -> Result<bool, LedgerError> {
 fn admin_account(email: Email, password: Password) -> Result<NewAccount, StartError> {
     let field = |invalid| StartError::AdminField { name: "ADMIN_EMAIL", invalid };
     let name = PersonName::parse("Admin").map_err(field)?;
-    let team = (TeamName::parse("Main").map_err(field)?, TeamSlug::parse("main").map_err(field)?);
-    Ok(NewAccount { email, name, password, admin: true, team: Some(team) })
+    let team =
+        FirstTeam::Named(TeamName::parse("Main").map_err(field)?, TeamSlug::parse("main").map_err(field)?);
+    Ok(known_account(email, name, password, true, team))
+}
+
+/// An account for somebody whose address is not in doubt, since an operator gives it.
+#[must_use]
+pub fn known_account(
+    email: Email,
+    name: PersonName,
+    password: Password,
+    admin: bool,
+    team: FirstTeam,
+) -> NewAccount {
+    let password = NewPassword::Chosen(password);
+    NewAccount { email, name, password, admin, email_verified: true, active: true, team }
 }
 
 /// The system, making an account.

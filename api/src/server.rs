@@ -10,6 +10,7 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use commands::jobs::Worker;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::app::{App, Parts};
 use crate::config::Settings;
+use crate::key_uses::KeyUses;
 use crate::middleware::headers::{SecurityHeaders, security_headers};
 use crate::middleware::rate_limit::RateLimits;
 use crate::middleware::{cors, metrics as request_metrics, request_id, time_limit};
@@ -30,6 +32,9 @@ use crate::tokens::{TokenError, TokenKeys};
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long the worker and the follower may take to end after that.
 const WIND_DOWN: Duration = Duration::from_secs(20);
+
+/// What a node does at a time that nobody waits for.
+const MOST_IN_BACKGROUND: usize = 256;
 
 /// What a node does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +80,8 @@ pub async fn run(
     )?;
     let app = App::new(Parts {
         limits: RateLimits::new(&node.settings),
+        key_uses: KeyUses::new(node.ledger.pool().clone()),
+        background: Arc::new(Semaphore::new(MOST_IN_BACKGROUND)),
         settings: node.settings.clone(),
         ledger: node.ledger.clone(),
         commands: node.commands.clone(),

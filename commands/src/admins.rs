@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use domain::{
-    Caller, ClaimEvent, ClaimKind, Event, Permission, Team, TeamCommand, TeamId, User, UserCommand,
-    UserEvent, UserId,
+    Amendment, Caller, ClaimEvent, ClaimKind, Event, Permission, Team, TeamCommand, TeamId, User,
+    UserCommand, UserEvent, UserId,
 };
 use ledger::{NewEvent, StreamId};
 
@@ -23,37 +23,16 @@ struct Register {
     admins: BTreeSet<UserId>,
 }
 
-/// A change to somebody's standing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// They may not sign in any more. `operator`: who, if it is done at the command line.
-    Deactivated {
-        /// Their name at the machine.
-        operator: Option<String>,
-    },
-    /// They may again.
-    Reactivated,
-    /// They administer the instance.
-    Admin,
-    /// Not any more.
-    NotAdmin,
-}
-
-struct ChangingStanding<'a> {
+struct Amending<'a> {
     user_id: UserId,
-    change: &'a Standing,
+    amendment: &'a Amendment,
 }
 
-impl Prepare<User> for ChangingStanding<'_> {
+impl Prepare<User> for Amending<'_> {
     async fn prepare(&self, commands: &Commands, user: &User) -> Result<Prepared<UserCommand>, CommandError> {
         let register = commands.admins().await?;
         let other_admins = register.besides(self.user_id);
-        let command = match self.change.clone() {
-            Standing::Deactivated { operator } => UserCommand::Deactivate { other_admins, operator },
-            Standing::Reactivated => UserCommand::Reactivate,
-            Standing::Admin => UserCommand::GrantAdmin,
-            Standing::NotAdmin => UserCommand::RevokeAdmin { other_admins },
-        };
+        let command = UserCommand::Amend { amendment: self.amendment.clone(), other_admins };
         let entry = register.entry(self.user_id, user, &command)?;
         Ok(Prepared { command, alongside: entry.into_iter().collect(), data_keys: vec![] })
     }
@@ -107,19 +86,19 @@ impl Register {
 }
 
 impl Commands {
-    /// Changes whether somebody may sign in, or administers the instance.
+    /// Changes what an instance admin changes of somebody's account.
     ///
     /// # Errors
     /// [`domain::UserError::LastAdmin`] among others; see [`CommandError`].
-    pub async fn change_standing(
+    pub async fn amend_user(
         &self,
         context: &Context,
         user_id: UserId,
         expected: Option<i64>,
-        change: &Standing,
+        amendment: &Amendment,
     ) -> Result<Executed, CommandError> {
-        let changing = ChangingStanding { user_id, change };
-        self.execute_with::<User>(context, &user_id.to_string(), expected, &changing).await
+        let amending = Amending { user_id, amendment };
+        self.execute_with::<User>(context, &user_id.to_string(), expected, &amending).await
     }
 
     /// Forgets a person: they leave their teams (but one they are the last owner of), their address is free again, and what was sealed

@@ -40,6 +40,9 @@ pub enum CommandError {
     /// The code of a second factor is not right, or was used before.
     #[error("the code is not right, or was used before")]
     WrongCode,
+    /// The present password is not the one that was given.
+    #[error("the password is not right")]
+    WrongPassword,
     /// A second factor cannot be set up.
     #[error(transparent)]
     Totp(#[from] TotpError),

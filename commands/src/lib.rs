@@ -26,7 +26,6 @@ use std::sync::{Arc, Mutex};
 use ledger::Ledger;
 
 pub use accounts::{FirstTeam, NewAccount, NewPassword};
-pub use admins::Standing;
 pub use api_keys::{API_KEY, BroughtKey, KeyRequest, MadeKey};
 pub use context::{Context, IdempotencyKey};
 pub use door::Executed;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    AccessEvent, Actor, LONGEST_SESSION, Refresh, Session, SessionCommand, SessionError, SessionId, UserId,
+    AccessEvent, Actor, LONGEST_SESSION, Refresh, Refusal, Session, SessionCommand, SessionError, SessionId,
+    UserId,
 };
 use ledger::{NewEvent, Sha256, StreamId};
 use uuid::Uuid;
@@ -66,6 +67,24 @@ impl Prepare<Session> for Refreshing {
 }
 
 impl Commands {
+    /// Begins a session of somebody who has proved who they are, in one append with what the proof has cost.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn start_session(
+        &self,
+        context: &Context,
+        user_id: UserId,
+        mut proof: Vec<NewEvent>,
+        refresh_days: u16,
+    ) -> Result<SignedIn, CommandError> {
+        let Beginning { session_id, refresh_token, event } =
+            self.begin_session(user_id, refresh_days).await?;
+        proof.push(event);
+        let position = Some(self.append_records(context, proof).await?);
+        Ok(SignedIn { user_id, session_id, refresh_token, position })
+    }
+
     /// The first event of a new session of `user_id`, and what its bearer gets.
     pub(crate) async fn begin_session(
         &self,
@@ -105,9 +124,9 @@ impl Commands {
         let done = self.execute_with::<Session>(context, &token.session.to_string(), None, &refreshing).await;
         match done {
             Ok(done) => self.refreshed(user_id, token, &done).await,
-            Err(CommandError::Refused(refusal)) => match (refusal as Box<dyn Error>).downcast_ref() {
+            Err(CommandError::Refused(refusal)) => match of_session(refusal) {
                 Some(SessionError::Repeated { refreshed_at, .. }) => {
-                    self.repeated(user_id, token, *refreshed_at).await
+                    self.repeated(user_id, token, refreshed_at).await
                 }
                 Some(SessionError::Expired) => Err(RefreshError::Expired),
                 Some(SessionError::Ended | SessionError::NotFound) | None => Err(RefreshError::Invalid),
@@ -163,6 +182,14 @@ impl Commands {
         self.execute::<Session>(context, id, None, SessionCommand::End).await
     }
 
+    /// The session that a refresh token is of, if it is one of this instance's.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn session_of(&self, text: &str) -> Result<Option<SessionId>, CommandError> {
+        Ok(RefreshToken::read(&self.ledger, text).await?.map(|token| token.session))
+    }
+
     async fn owner_of_session(&self, id: SessionId) -> Result<Option<UserId>, CommandError> {
         let first = self.ledger.read_stream(&StreamId::new("access", id), 0, None, 1).await?;
         let Some(first) = first.into_iter().next() else { return Ok(None) };
@@ -171,6 +198,11 @@ impl Commands {
             Ok(_) | Err(_) => None,
         })
     }
+}
+
+fn of_session(refusal: Box<dyn Refusal>) -> Option<SessionError> {
+    let error: Box<dyn Error> = refusal;
+    error.downcast().ok().map(|error| *error)
 }
 
 /// The same circumstances, for somebody who has just proved who they are.

@@ -3,6 +3,7 @@
 use domain::{AccessEvent, ClaimKind, Email, SessionId, User, UserCommand, UserEvent, UserId};
 use ledger::{AppendError, NewEvent, StreamId};
 
+use crate::door::Executed;
 use crate::error::SignInError;
 use crate::sessions::{Beginning, SignedIn, acting_as};
 use crate::totp::recovery_code_hash;
@@ -109,15 +110,10 @@ impl Commands {
         &self,
         context: &Context,
         account: &Account,
-        mut events: Vec<NewEvent>,
+        events: Vec<NewEvent>,
         refresh_days: u16,
     ) -> Result<SignedIn, CommandError> {
-        let Beginning { session_id, refresh_token, event } =
-            self.begin_session(account.user_id, refresh_days).await?;
-        events.push(event);
-        let context = acting_as(context, account.user_id);
-        let position = Some(self.append_records(&context, events).await?);
-        Ok(SignedIn { user_id: account.user_id, session_id, refresh_token, position })
+        self.start_session(&acting_as(context, account.user_id), account.user_id, events, refresh_days).await
     }
 
     /// The code is spent and the session begun in one append.
@@ -170,6 +166,27 @@ impl Commands {
             return Err(SignInError::Wrong);
         }
         Ok(())
+    }
+
+    /// Changes the password of somebody who is signed in and knows the present one, whose hash is `present_hash`. Ends all sessions.
+    ///
+    /// # Errors
+    /// [`CommandError::WrongPassword`], on record; see [`CommandError`].
+    pub async fn change_password(
+        &self,
+        context: &Context,
+        user_id: UserId,
+        present_hash: String,
+        present: Password,
+        new: Password,
+    ) -> Result<Executed, CommandError> {
+        if !self.passwords().verify(present, Some(present_hash)).await? {
+            let failed = AccessEvent::ProofFailed { user_id, proof: "password".to_owned() };
+            self.record(context, &failed).await?;
+            return Err(CommandError::WrongPassword);
+        }
+        let password_hash = self.passwords().hash(new).await?;
+        self.execute::<User>(context, user_id, None, UserCommand::ChangePassword { password_hash }).await
     }
 
     /// Keeps a password's hash under present parameters. What stands in its way is for the next sign-in: it is logged and nobody is

@@ -2,8 +2,8 @@
 
 use chrono::TimeDelta;
 use domain::{
-    Accept, ClaimKind, Email, InvitationId, Invite, Role, Team, TeamCommand, TeamError, TeamId, TeamName,
-    TeamSlug, UserId,
+    Accept, ClaimKind, Email, InvitationId, Invite, Role, Team, TeamCommand, TeamError, TeamEvent, TeamId,
+    TeamName, TeamSlug, UserId,
 };
 use ledger::{NewEvent, Sha256, StreamId};
 use uuid::Uuid;
@@ -113,7 +113,19 @@ impl Commands {
             expires_at: now + INVITATION,
         };
         let done = self.execute::<Team>(context, team, None, TeamCommand::Invite(invite)).await?;
-        Ok((id, done))
+        match done.position.filter(|_| done.replayed) {
+            Some(position) => Ok((self.invited_before(position).await?, done)),
+            None => Ok((id, done)),
+        }
+    }
+
+    /// Which invitation was made by the append that used an idempotency key at `position`: that is its last event.
+    async fn invited_before(&self, position: i64) -> Result<InvitationId, CommandError> {
+        let made = self.ledger.read_at(&[position - 1]).await?.into_iter().next();
+        match made.map(|made| serde_json::from_value(made.payload)) {
+            Some(Ok(TeamEvent::MemberInvited { invitation_id, .. })) => Ok(invitation_id),
+            Some(_) | None => Err(CommandError::Event("an idempotency key stands alone".to_owned())),
+        }
     }
 
     /// Joins a team by invitation, for somebody who has an account.

@@ -44,4 +44,4 @@ pub use text::{
     ApiKeyName, ConcurrencyKey, Description, Email, Invalid, KindName, PersonName, Reason, SecretName, Tag,
     TeamName, TeamSlug,
 };
-pub use user::{NewApiKey, Register, User, UserCommand, UserError, UserEvent};
+pub use user::{Amendment, NewApiKey, Register, User, UserCommand, UserError, UserEvent};

@@ -14,6 +14,9 @@ use crate::{
 /// Invitations that a team may have open at a time.
 pub(crate) const MOST_INVITATIONS: usize = 100;
 
+/// Members that a team may have.
+pub(crate) const MOST_MEMBERS: usize = 1_000;
+
 /// Asks somebody to join.
 #[derive(Clone, Debug)]
 pub struct Invite {
@@ -62,15 +65,12 @@ pub enum TeamCommand {
         /// Whoever makes a team owns it.
         owner: UserId,
     },
-    /// Give it another name; the slug stays.
-    Rename {
+    /// Change what is said of it; what is `None` stays, and so does the slug.
+    Amend {
         /// What it is called from now on.
-        name: TeamName,
-    },
-    /// Say whether its members must sign in with a second factor to speak for it.
-    RequireTwoFactor {
-        /// Whether they must.
-        required: bool,
+        name: Option<TeamName>,
+        /// Whether its members must have a second factor to speak for it.
+        two_factor_required: Option<bool>,
     },
     /// Ask somebody to join.
     Invite(Invite),
@@ -158,6 +158,9 @@ pub enum TeamError {
     /// They are in it already.
     #[error("this user is a member already")]
     AlreadyMember,
+    /// More than one list shows.
+    #[error("a team has at most {MOST_MEMBERS} members")]
+    TooManyMembers,
     /// They are not in it.
     #[error("this user is not a member")]
     NotMember,
@@ -187,6 +190,7 @@ impl Refusal for TeamError {
             Self::NotFound | Self::NotMember | Self::NoSuchInvitation => RefusalKind::NotFound,
             Self::AlreadyExists
             | Self::AlreadyMember
+            | Self::TooManyMembers
             | Self::LastOwner
             | Self::InvitationNotOpen
             | Self::InvitationForAnother
@@ -200,6 +204,7 @@ impl Refusal for TeamError {
             Self::NotFound => "team_not_found",
             Self::AlreadyExists => "team_exists",
             Self::AlreadyMember => "already_member",
+            Self::TooManyMembers => "too_many_members",
             Self::NotMember => "not_a_member",
             Self::LastOwner => "last_owner",
             Self::NoSuchInvitation => "invitation_not_found",
@@ -243,15 +248,8 @@ impl Team {
             }]),
             (Some(_), TeamCommand::Create { .. }) => Err(TeamError::AlreadyExists),
             (None, _) => Err(TeamError::NotFound),
-            (Some(_), TeamCommand::Rename { name }) if name.as_str() == self.name => Ok(vec![]),
-            (Some(_), TeamCommand::Rename { name }) => {
-                Ok(vec![TeamEvent::TeamRenamed { name: name.to_string() }])
-            }
-            (Some(_), TeamCommand::RequireTwoFactor { required }) if required == self.two_factor_required => {
-                Ok(vec![])
-            }
-            (Some(_), TeamCommand::RequireTwoFactor { required }) => {
-                Ok(vec![TeamEvent::TwoFactorRequirementChanged { required }])
+            (Some(_), TeamCommand::Amend { name, two_factor_required }) => {
+                Ok(self.amend(name, two_factor_required))
             }
             (Some(_), TeamCommand::Invite(invite)) => self.invite(invite),
             (Some(_), TeamCommand::WithdrawInvitation { id }) => self.withdraw(id),
@@ -260,6 +258,14 @@ impl Team {
             (Some(_), TeamCommand::ChangeRole { user_id, role }) => self.change(user_id, role),
             (Some(_), TeamCommand::RemoveMember { user_id }) => self.remove(user_id),
         }
+    }
+
+    fn amend(&self, name: Option<TeamName>, two_factor_required: Option<bool>) -> Vec<TeamEvent> {
+        let name = name.filter(|name| name.as_str() != self.name);
+        let required = two_factor_required.filter(|required| *required != self.two_factor_required);
+        let renamed = name.map(|name| TeamEvent::TeamRenamed { name: name.to_string() });
+        let changed = required.map(|required| TeamEvent::TwoFactorRequirementChanged { required });
+        renamed.into_iter().chain(changed).collect()
     }
 
     /// Invitations that have expired make room for new ones, and are withdrawn on this occasion.
@@ -313,6 +319,9 @@ impl Team {
     fn add(&self, user_id: UserId, role: Role) -> Result<Vec<TeamEvent>, TeamError> {
         if self.members.contains_key(&user_id) {
             return Err(TeamError::AlreadyMember);
+        }
+        if self.members.len() >= MOST_MEMBERS {
+            return Err(TeamError::TooManyMembers);
         }
         Ok(vec![TeamEvent::MemberAdded { user_id, role }])
     }
@@ -386,8 +395,7 @@ impl Guarded for Team {
             {
                 Ok(())
             }
-            TeamCommand::Rename { .. }
-            | TeamCommand::RequireTwoFactor { .. }
+            TeamCommand::Amend { .. }
             | TeamCommand::Invite(_)
             | TeamCommand::WithdrawInvitation { .. }
             | TeamCommand::AddMember { .. }

@@ -52,6 +52,19 @@ pub struct NewApiKey {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// What an instance admin changes of somebody's account. What is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct Amendment {
+    /// What they are called.
+    pub name: Option<PersonName>,
+    /// Whether they may sign in.
+    pub active: Option<bool>,
+    /// Whether they administer the instance.
+    pub admin: Option<bool>,
+    /// Who does it, if it is done at the command line.
+    pub operator: Option<String>,
+}
+
 /// What can be asked of an account.
 ///
 /// Where it says `other_admins`: how many active instance admins there are besides this account. The command layer makes sure that
@@ -87,14 +100,8 @@ pub enum UserCommand {
     MakeApiKey(NewApiKey),
     /// Make such a key worthless.
     RevokeApiKey { key_id: ApiKeyId },
-    /// Nobody signs in with it any more.
-    Deactivate { other_admins: usize, operator: Option<String> },
-    /// They may again.
-    Reactivate,
-    /// Let the person administer the instance.
-    GrantAdmin,
-    /// Not any more.
-    RevokeAdmin { other_admins: usize },
+    /// Change what an instance admin changes; all of it or nothing.
+    Amend { amendment: Amendment, other_admins: usize },
     /// Forget who it was.
     Erase { other_admins: usize },
 }
@@ -347,11 +354,9 @@ impl User {
                 return Err(UserError::NoSuchApiKey);
             }
             Asked::RevokeApiKey { key_id } => UserEvent::ApiKeyRevoked { key_id },
-            Asked::Deactivate { .. }
-            | Asked::Reactivate
-            | Asked::GrantAdmin
-            | Asked::RevokeAdmin { .. }
-            | Asked::Erase { .. } => return self.standing(command),
+            Asked::Amend { amendment, other_admins } => return self.amend(id, amendment, other_admins),
+            Asked::Erase { other_admins: 0 } if self.is_active_admin() => return Err(UserError::LastAdmin),
+            Asked::Erase { .. } => UserEvent::UserErased {},
         };
         Ok(vec![event])
     }
@@ -385,27 +390,32 @@ impl User {
         }
     }
 
-    /// Whether they may sign in, and whether they administer the instance.
-    fn standing(&self, command: UserCommand) -> Result<Vec<UserEvent>, UserError> {
-        use UserCommand as Asked;
-        if let Asked::Deactivate { other_admins: 0, .. }
-        | Asked::RevokeAdmin { other_admins: 0 }
-        | Asked::Erase { other_admins: 0 } = command
-            && self.is_active_admin()
-        {
+    fn amend(
+        &self,
+        id: &str,
+        amendment: Amendment,
+        other_admins: usize,
+    ) -> Result<Vec<UserEvent>, UserError> {
+        let Amendment { name, active, admin, operator } = amendment;
+        let (active, admin) = (active.unwrap_or(self.active), admin.unwrap_or(self.admin));
+        if self.is_active_admin() && !(active && admin) && other_admins == 0 {
             return Err(UserError::LastAdmin);
         }
-        Ok(match (self.active, self.admin, command) {
-            (true, _, Asked::Deactivate { operator, .. }) => {
-                vec![UserEvent::UserDeactivated { operator: operator.as_deref().map(operator_name) }]
+        let mut events = vec![];
+        events.extend(name.map(|name| UserEvent::UserRenamed { name: Personal::new(id, name) }));
+        match (self.active, active) {
+            (true, false) => {
+                events.push(UserEvent::UserDeactivated { operator: operator.as_deref().map(operator_name) })
             }
-            (false, _, Asked::Reactivate) => vec![UserEvent::UserReactivated {}],
-            (_, false, Asked::GrantAdmin) => vec![UserEvent::AdminGranted {}],
-            (_, true, Asked::RevokeAdmin { .. }) => vec![UserEvent::AdminRevoked {}],
-            (_, _, Asked::Erase { .. }) => vec![UserEvent::UserErased {}],
-            // Things are as asked already.
-            (_, _, _) => vec![],
-        })
+            (false, true) => events.push(UserEvent::UserReactivated {}),
+            (true, true) | (false, false) => {}
+        }
+        match (self.admin, admin) {
+            (true, false) => events.push(UserEvent::AdminRevoked {}),
+            (false, true) => events.push(UserEvent::AdminGranted {}),
+            (true, true) | (false, false) => {}
+        }
+        Ok(events)
     }
 
     pub(crate) fn evolve(&mut self, event: UserEvent) {
@@ -495,10 +505,7 @@ impl Guarded for User {
             UserCommand::Rename { .. }
             | UserCommand::RevokeApiKey { .. }
             | UserCommand::ResetTwoFactor { .. }
-            | UserCommand::Deactivate { .. }
-            | UserCommand::Reactivate
-            | UserCommand::GrantAdmin
-            | UserCommand::RevokeAdmin { .. }
+            | UserCommand::Amend { .. }
             | UserCommand::Erase { .. } => caller.require(Permission::UsersManage),
             // Nobody does these for another, whatever they may do.
             UserCommand::ChangePassword { .. }

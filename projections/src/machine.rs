@@ -98,6 +98,16 @@ impl<'a, V: View> Reader<'a, V> {
             return Ok(Some(row));
         }
         metrics::counter!("cache_misses_total", "view" => V::NAME).increment(1);
+        self.get_anew(key).await
+    }
+
+    /// The row `key` as it is in the table, whatever the cache says; it is cached. For what a client knows to be there since another
+    /// node has told them, while that node's word may still be under way to this one.
+    ///
+    /// # Errors
+    /// The database is out of reach, or the row is not what this version expects.
+    pub async fn get_anew(&self, key: impl ToString) -> Result<Option<Arc<V::Row>>, ReadError> {
+        let key = key.to_string();
         let epoch = self.machine.cache.epoch();
         let Some((row, as_of, bytes)) = self.fetch(&key).await? else { return Ok(None) };
         self.machine.cache.put(&key, Arc::clone(&row), as_of, epoch, bytes);

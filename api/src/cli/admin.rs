@@ -1,11 +1,11 @@
 //! `daybook admin`.
 
 use clap::Subcommand;
-use commands::{CommandError, NewAccount, Password};
+use commands::{CommandError, FirstTeam, Password};
 use domain::{ClaimKind, Email, PersonName};
 
 use super::{Failure, with_node};
-use crate::node::{one_time_password, registrar};
+use crate::node::{known_account, one_time_password, registrar};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Admin {
@@ -41,7 +41,7 @@ impl Admin {
         };
         let password = Password::choose(text.clone()).map_err(usage("password-stdin"))?;
         with_node(async move |node| {
-            let account = NewAccount { email: address, name, password, admin: true, team: None };
+            let account = known_account(address, name, password, true, FirstTeam::Own);
             match node.commands.register(&registrar(), account).await {
                 Ok(_) => {}
                 Err(CommandError::Taken(ClaimKind::Email)) => {

@@ -17,7 +17,7 @@ use crate::extract::{Json, Path, Query};
 use crate::input::{NOT_SHOWABLE, showable};
 use crate::list::{Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
-use crate::routes::auth::time;
+use projections::time::text as time;
 
 /// An event as an auditor sees it.
 #[derive(Debug, Serialize, ToSchema)]

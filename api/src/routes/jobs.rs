@@ -22,7 +22,7 @@ use crate::extract::{Json, Path, Query};
 use crate::input::{Creation, Fields};
 use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
-use crate::routes::auth::time;
+use projections::time::text as time;
 
 /// The priority of a job that does not say.
 const USUAL_PRIORITY: u8 = 5;

@@ -20,7 +20,7 @@ use crate::extract::{Json, Path, Query};
 use crate::input::{Creation, Fields};
 use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
-use crate::routes::auth::time;
+use projections::time::text as time;
 
 /// Bytes of a value.
 const LARGEST_VALUE: usize = 64 * 1024;
