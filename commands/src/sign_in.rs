@@ -54,9 +54,13 @@ impl Commands {
         // Somebody who is not active is checked like nobody: neither the time nor the answer tells.
         let hash = account.as_ref().filter(|account| account.active).map(|it| it.password_hash.clone());
         let verdict = self.passwords().verify(password.clone(), hash).await?;
-        let known = account.filter(|account| account.active);
-        let Some(account) = known.filter(|_| verdict) else {
-            self.failed(context, &email, "wrong_address_or_password").await?;
+        let reason = match &account {
+            None => "unknown_account",
+            Some(account) if !account.active => "inactive_account",
+            Some(_) => "wrong_password",
+        };
+        let Some(account) = account.filter(|account| account.active && verdict) else {
+            self.failed(context, &email, reason).await?;
             return Err(SignInError::Wrong);
         };
         let signed_in = match &account.second_factor {

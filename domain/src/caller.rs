@@ -121,9 +121,13 @@ mod tests {
     #[test]
     fn actors_are_written_and_read_alike() {
         let id = Uuid::from_u128(7);
-        for actor in
-            [Actor::User(UserId(id)), Actor::Key(id), Actor::Job(JobId(id)), Actor::System, Actor::Anonymous]
-        {
+        for actor in [
+            Actor::User(UserId(id)),
+            Actor::Key(ApiKeyId(id)),
+            Actor::Job(JobId(id)),
+            Actor::System,
+            Actor::Anonymous,
+        ] {
             assert_eq!(actor.to_string().parse(), Ok(actor));
         }
         assert_eq!("user:x".parse::<Actor>(), Err(UnknownActor));
