@@ -6,8 +6,9 @@ use ::ledger::{Append, Metadata, NewEvent};
 use ::projections::{AuditFilter, JobFilter, Options, Projections, SecretFilter, Whose};
 use chrono::Utc;
 use domain::{JobEvent, JobId, SecretId, TeamId};
+use futures::future::join_all;
 use sqlx::{Executor as _, PgConnection};
-use tests::{Database, within};
+use tests::{Database, Server, within};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -282,6 +283,33 @@ async fn connections_that_were_lost_while_nobody_used_them_are_not_noticed() {
         assert_confined(&node.views, &parties).await;
         assert_read(&node.views, &parties).await;
     }
+}
+
+/// On a server of its own: on the others' the role is there already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_who_make_the_role_at_once_all_may_use_it() {
+    let server = Server::start("role").await;
+    let mut admin = server.connect().await;
+    for user in ["daybook", "maker"] {
+        admin
+            .execute(sqlx::raw_sql("drop role if exists maker; create role maker login createrole"))
+            .await
+            .unwrap();
+        let mut databases = vec![];
+        for _ in 0..4 {
+            databases.push(server.empty_database(user).await);
+        }
+        let ledgers: Vec<_> = databases.iter().chain(&databases).map(Database::ledger).collect();
+        let nodes = ledgers.iter().map(|ledger| Projections::new(ledger.clone(), Options::default()));
+        let nodes: Vec<_> = nodes.collect();
+        for round in 0..10 {
+            admin.execute("drop role if exists daybook_api").await.unwrap();
+            let outcomes = within("the role", join_all(nodes.iter().map(Projections::make_role))).await;
+            assert!(outcomes.iter().all(Result::is_ok), "{user}, round {round}: {outcomes:?}");
+        }
+        admin.execute("drop role daybook_api").await.unwrap();
+    }
+    server.stop().await;
 }
 
 /// The next view whose rows are teams' cannot be forgotten.
