@@ -6,7 +6,7 @@ use std::time::Duration;
 use commands::jobs::Kinds;
 use commands::{Commands, Executed};
 use ledger::Ledger;
-use projections::{Projections, Reader, StreamView};
+use projections::{ById, Projections, StreamView};
 use tokio::sync::Semaphore;
 
 use crate::config::Settings;
@@ -83,15 +83,15 @@ impl App {
     /// The database is out of reach.
     pub async fn as_written<V: StreamView>(
         &self,
-        view: Reader<'_, V>,
+        view: impl ById<V>,
         done: &Executed,
         sequence: fn(&V::Row) -> i64,
     ) -> Result<Arc<V::Row>, Problem> {
-        let shown = view.get(&done.id).await?.filter(|row| sequence(row) == done.sequence);
+        let shown = view.present(&done.id).await?.filter(|row| sequence(row) == done.sequence);
         if let Some(row) = shown {
             return Ok(row);
         }
-        let folded = self.projections.state_as_of::<V>(&done.id, done.position).await?;
+        let folded = view.as_of(&done.id, done.position).await?;
         let row = folded.map(|folded| Arc::new(folded.row));
         row.ok_or_else(|| Problem::internal("what was written is not in the log"))
     }

@@ -18,7 +18,6 @@ use tower_http::compression::CompressionLayer;
 
 use crate::app::{App, Parts};
 use crate::config::Settings;
-use crate::key_uses::KeyUses;
 use crate::middleware::headers::{SecurityHeaders, security_headers};
 use crate::middleware::rate_limit::RateLimits;
 use crate::middleware::{cors, metrics as request_metrics, request_id, time_limit};
@@ -80,7 +79,7 @@ pub async fn run(
     )?;
     let app = App::new(Parts {
         limits: RateLimits::new(&node.settings),
-        key_uses: KeyUses::new(node.ledger.pool().clone()),
+        key_uses: node.key_uses(),
         background: Arc::new(Semaphore::new(MOST_IN_BACKGROUND)),
         settings: node.settings.clone(),
         ledger: node.ledger.clone(),

@@ -15,6 +15,7 @@ mod state;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use ::projections::RoleError;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Settings, Sources};
@@ -126,7 +127,10 @@ impl From<StartError> for Failure {
             | StartError::Kinds { .. }
             | StartError::AdminField { .. }
             | StartError::WrongKey(_)
-            | StartError::TooOld(_) => Self::No(error.to_string()),
+            | StartError::TooOld(_)
+            | StartError::Role(
+                RoleError::Missing { .. } | RoleError::NotGranted { .. } | RoleError::Unbound { .. },
+            ) => Self::No(error.to_string()),
             _ => Self::unreachable(error),
         }
     }
