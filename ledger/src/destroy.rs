@@ -1,7 +1,7 @@
 //! Destroying data keys: what they sealed is forgotten, and the log stays as it is.
 
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
+use sqlx::{Executor as _, PgConnection};
 
 use crate::Ledger;
 use crate::error::LedgerError;
@@ -102,7 +102,7 @@ impl Ledger {
     /// If we crash here, the rows are there and nobody was told, or they are gone and everybody is told.
     async fn destroy(&self, names: &[String]) -> Result<u64, LedgerError> {
         let mut transaction = self.pool().begin().await?;
-        sqlx::raw_sql(SETTINGS).execute(&mut *transaction).await?;
+        transaction.execute(SETTINGS).await?;
         let destroyed = delete(&mut transaction, names).await?;
         let payloads: Vec<String> = Notice::of(names).iter().map(Notice::payload).collect();
         // Also of keys that were not there: somebody may remember what was removed by hand.
