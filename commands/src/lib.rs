@@ -8,6 +8,7 @@ mod error;
 mod idempotency;
 pub mod jobs;
 mod passwords;
+pub mod reactor;
 mod records;
 mod secrets;
 
