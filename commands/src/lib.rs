@@ -10,6 +10,7 @@ mod error;
 mod idempotency;
 pub mod jobs;
 mod passwords;
+pub mod reactor;
 mod records;
 mod recovery;
 mod secrets;
