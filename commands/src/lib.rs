@@ -9,6 +9,7 @@ mod door;
 mod error;
 mod idempotency;
 pub mod jobs;
+pub mod mail;
 mod passwords;
 pub mod reactor;
 mod records;
