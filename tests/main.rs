@@ -5,6 +5,7 @@
 mod http;
 mod jobs;
 mod ledger;
+mod mail;
 mod processes;
 mod projections;
 mod stored_events;
