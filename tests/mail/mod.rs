@@ -3,6 +3,7 @@
 mod files;
 mod killed;
 mod letters;
+mod limits;
 mod once;
 mod post;
 mod privacy;
