@@ -147,7 +147,7 @@ impl Commands {
     /// See [`SignInError`]; without a record there is no answer.
     pub async fn sign_in(&self, context: &Context, attempt: SignIn) -> Result<SignedIn, SignInError> {
         let (user_id, hash) = attempt.account.unzip();
-        let right = self.passwords().verify(attempt.password, hash).await?;
+        let right = self.passwords().verify(attempt.password, hash).await?.right;
         let Some(user_id) = user_id.filter(|_| right) else {
             let account = self.claim_id(ClaimKind::Email, &[&attempt.email.canonical()]).await?;
             let reason = if user_id.is_some() { "wrong_password" } else { "unknown_account" };

@@ -20,7 +20,7 @@ pub use accounts::{NewAccount, SignIn, SignedIn};
 pub use context::{Context, IdempotencyKey};
 pub use door::Executed;
 pub use error::{CommandError, RevealError, SignInError};
-pub use passwords::{Password, PasswordError, Passwords};
+pub use passwords::{About, Password, PasswordError, Passwords, StoredHash, Verdict};
 pub use secrets::{NewSecret, SealedSecret};
 
 /// The write side of one process. Cheap to clone.

@@ -11,7 +11,7 @@ use api::tokens::{Claims, TokenKeys};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::Utc;
-use commands::{Commands, Context, NewAccount, Password};
+use commands::{About, Commands, Context, NewAccount, Password};
 use domain::{
     Actor, Caller, Email, Permissions, PersonName, Role, Team, TeamCommand, TeamId, TeamName, TeamSlug,
     UserId,
@@ -299,7 +299,7 @@ async fn account(commands: &Commands, name: &str, admin: bool) -> UserId {
     let account = NewAccount {
         email: Email::parse(&format!("{name}@example.org")).unwrap(),
         name: PersonName::parse(name).unwrap(),
-        password: Password::choose(PASSWORD.to_owned()).unwrap(),
+        password: Password::choose(PASSWORD.to_owned(), &About::default()).unwrap(),
         admin,
         team: None,
     };

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use commands::{NewAccount, Password, SignIn};
+use commands::{About, NewAccount, Password, SignIn};
 use domain::{Email, Permissions, PersonName, User, UserCommand};
 use projections::UserRow;
 use serde::{Deserialize, Serialize};
@@ -102,7 +102,8 @@ pub async fn register(
     let mut fields = Fields::default();
     let email = fields.check("email", Email::parse(&body.email));
     let name = fields.check("name", PersonName::parse(&body.name));
-    let password = fields.check("password", Password::choose(body.password));
+    let person = About { email: email.as_ref(), name: name.as_ref() };
+    let password = fields.check("password", Password::choose(body.password, &person));
     fields.done()?;
     let (Some(email), Some(name), Some(password)) = (email, name, password) else {
         return Err(Problem::internal("checked fields are missing"));

@@ -1,6 +1,6 @@
 //! Random histories, made as people make them: by commands.
 
-use ::commands::{CommandError, Commands, Context, Executed, NewAccount, NewSecret, Password};
+use ::commands::{About, CommandError, Commands, Context, Executed, NewAccount, NewSecret, Password};
 use ::ledger::random_token;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
@@ -114,7 +114,7 @@ impl<'a> History<'a> {
         let account = NewAccount {
             email: Email::parse(&format!("Person{}@Example.org", self.users.len())).unwrap(),
             name: PersonName::parse(self.one_of(&NAMES)).unwrap(),
-            password: Password::choose("correct horse battery".to_owned()).unwrap(),
+            password: Password::choose("correct horse battery".to_owned(), &About::default()).unwrap(),
             admin: self.rng.percent(20),
             team: None,
         };
