@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use commands::{CommandError, PasswordError, RevealError, SignInError};
+use commands::{AttemptError, CommandError, PasswordError, RevealError, SignInError};
 use domain::{ClaimKind, Denied, RefusalKind};
 use ledger::{AppendError, LedgerError};
 use projections::ReadError;
@@ -121,6 +121,17 @@ impl From<PasswordError> for Problem {
         match error {
             PasswordError::Busy => Self::unavailable(error, SOON).with_code("overloaded"),
             PasswordError::Hash(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<AttemptError> for Problem {
+    fn from(error: AttemptError) -> Self {
+        match error {
+            AttemptError::TooSoon { wait } => Self::too_many_requests(wait)
+                .with_code("too_many_attempts")
+                .with_detail("Too many attempts have failed; see Retry-After."),
+            AttemptError::Uncounted(error) => error.into(),
         }
     }
 }

@@ -5,6 +5,7 @@ mod accounts;
 mod context;
 mod door;
 mod error;
+mod guessing;
 mod idempotency;
 pub mod jobs;
 mod passwords;
@@ -20,6 +21,7 @@ pub use accounts::{NewAccount, SignIn, SignedIn};
 pub use context::{Context, IdempotencyKey};
 pub use door::Executed;
 pub use error::{CommandError, RevealError, SignInError};
+pub use guessing::{Attempt, AttemptError, Guessing, Purpose};
 pub use passwords::{About, Password, PasswordError, Passwords, StoredHash, Verdict};
 pub use secrets::{NewSecret, SealedSecret};
 
@@ -28,6 +30,7 @@ pub use secrets::{NewSecret, SealedSecret};
 pub struct Commands {
     ledger: Ledger,
     passwords: Passwords,
+    guessing: Guessing,
     /// Idempotency keys whose first request is still being answered by this process.
     in_flight: Arc<Mutex<HashSet<String>>>,
 }
@@ -36,7 +39,18 @@ impl Commands {
     /// The write side on this ledger.
     #[must_use]
     pub fn new(ledger: &Ledger) -> Self {
-        Self { ledger: ledger.clone(), passwords: Passwords::new(), in_flight: Arc::default() }
+        Self {
+            ledger: ledger.clone(),
+            passwords: Passwords::new(),
+            guessing: Guessing::new(ledger),
+            in_flight: Arc::default(),
+        }
+    }
+
+    /// What slows down those who guess at passwords and codes.
+    #[must_use]
+    pub fn guessing(&self) -> &Guessing {
+        &self.guessing
     }
 
     /// The pool that hashes passwords.
