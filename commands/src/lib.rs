@@ -7,6 +7,7 @@ mod door;
 mod error;
 mod guessing;
 mod idempotency;
+mod import;
 pub mod jobs;
 mod passwords;
 mod records;
@@ -22,6 +23,7 @@ pub use context::{Context, IdempotencyKey};
 pub use door::Executed;
 pub use error::{CommandError, RevealError, SignInError};
 pub use guessing::{Attempt, AttemptError, Guessing, Purpose};
+pub use import::{ImportLine, ImportLines, ImportedAccount, LineProblem};
 pub use passwords::{About, Password, PasswordError, Passwords, StoredHash, Verdict};
 pub use secrets::{NewSecret, SealedSecret};
 
