@@ -11,7 +11,7 @@ use api::tokens::{Claims, TokenKeys};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::Utc;
-use commands::{Commands, Context, FirstTeam, Password};
+use commands::{About, Commands, Context, FirstTeam, Password};
 use domain::{
     Actor, Caller, Email, Permissions, PersonName, Role, SessionId, Team, TeamCommand, TeamId, TeamName,
     TeamSlug, UserId,
@@ -329,7 +329,7 @@ async fn account(commands: &Commands, name: &str, admin: bool) -> UserId {
     let account = known_account(
         Email::parse(&format!("{name}@example.org")).unwrap(),
         PersonName::parse(name).unwrap(),
-        Password::choose(PASSWORD.to_owned()).unwrap(),
+        Password::choose(PASSWORD.to_owned(), &About::default()).unwrap(),
         admin,
         FirstTeam::Own,
     );

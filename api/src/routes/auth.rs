@@ -1,15 +1,19 @@
 //! Registering, signing in, staying signed in, and who one is.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use chrono::{TimeDelta, Utc};
 use commands::{
-    Account, CommandError, FirstTeam, NewAccount, NewPassword, Password, SecondFactor, SignIn, SignedIn,
+    About, Account, CommandError, FirstTeam, NewAccount, NewPassword, Password, SecondFactor, SignIn,
+    SignedIn,
 };
 use domain::{Email, Permissions, PersonName, User, UserCommand};
 use projections::UserRow;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -24,6 +28,10 @@ use crate::input::{Creation, Fields};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::users::{UserBody, first_body, user_body};
 use crate::tokens::Claims;
+
+/// A sign-in that fails is not answered sooner: hashes of other systems take longer than ours, and none at all the same as ours, so
+/// without this the time would tell what there is behind an address.
+const FAILURE_TAKES: Duration = Duration::from_millis(500);
 
 /// A new account.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -67,7 +75,8 @@ pub async fn register(
     let mut fields = Fields::default();
     let email = fields.check("email", Email::parse(&body.email));
     let name = fields.check("name", PersonName::parse(&body.name));
-    let password = fields.check("password", Password::choose(body.password));
+    let person = About { email: email.as_ref(), name: name.as_ref() };
+    let password = fields.check("password", Password::choose(body.password, &person));
     fields.done()?;
     let (Some(email), Some(name), Some(password)) = (email, name, password) else {
         return Err(Problem::internal("checked fields are missing"));
@@ -146,6 +155,7 @@ pub async fn login(
     headers: HeaderMap,
     Json(body): Json<LoginBody>,
 ) -> Result<Answer<TokensBody>, Problem> {
+    let begun = Instant::now();
     app.limits.check_sign_in(anonymous.ip)?;
     let second_factor = match body.totp_code.map(Zeroizing::new) {
         None => None,
@@ -160,7 +170,11 @@ pub async fn login(
         account: row.map(account).transpose()?,
         refresh_days: refresh_days(&app),
     };
-    let signed_in = app.commands.sign_in(&anonymous.context, attempt).await?;
+    let signed_in = app.commands.sign_in(&anonymous.context, attempt).await;
+    if let Err(SignInError::Wrong) = &signed_in {
+        tokio::time::sleep_until(begun + FAILURE_TAKES).await;
+    }
+    let signed_in = signed_in?;
     tokens(&app, signed_in, cookies::wanted(&headers)).await
 }
 
