@@ -8,7 +8,7 @@ use axum::response::Response;
 use chrono::{TimeDelta, Utc};
 use commands::{
     About, Account, CommandError, FirstTeam, NewAccount, NewPassword, Password, SecondFactor, SignIn,
-    SignedIn,
+    SignInError, SignedIn,
 };
 use domain::{Email, Permissions, PersonName, User, UserCommand};
 use projections::UserRow;
