@@ -55,6 +55,11 @@ impl Seat {
         Self { pool, name, holder: Uuid::now_v7(), lease }
     }
 
+    /// How long storing an effect may take. Less than a lease, which cannot be renewed meanwhile.
+    pub(super) fn storing(&self) -> Duration {
+        self.lease * 2 / 3
+    }
+
     /// Takes the seat if it is free, or its holder has fallen silent. Says where the cursor is.
     pub(super) async fn take(&self) -> Result<Option<i64>, sqlx::Error> {
         // Locked: its holder is just storing something, and alive.
