@@ -8,5 +8,6 @@ mod jobs;
 mod ledger;
 mod processes;
 mod projections;
+mod reactors;
 mod stored_events;
 mod tidy;

@@ -12,6 +12,7 @@ mod idempotency;
 mod import;
 pub mod jobs;
 mod passwords;
+pub mod reactor;
 mod records;
 mod recovery;
 mod secrets;
