@@ -258,7 +258,7 @@ fn ends_sessions(event: &UserEvent) -> bool {
         | UserEvent::TwoFactorEnabled { .. }
         | UserEvent::TwoFactorReset { .. }
         | UserEvent::UserDeactivated { .. }
-        | UserEvent::UserErased {} => true,
+        | UserEvent::UserErased { .. } => true,
         UserEvent::UserRegistered { .. }
         | UserEvent::UserRenamed { .. }
         | UserEvent::PasswordRehashed { .. }

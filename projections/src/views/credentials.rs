@@ -112,7 +112,7 @@ impl View for Credentials {
                 | UserEvent::SignedOutEverywhere {}
                 | UserEvent::TwoFactorReset { .. }
                 | UserEvent::UserDeactivated { .. }
-                | UserEvent::UserErased {}
+                | UserEvent::UserErased { .. }
                 | UserEvent::ApiKeyMade { .. }
                 | UserEvent::ApiKeyRevoked { .. } => vec![fact.aggregate_id.clone()],
                 UserEvent::UserRegistered { .. }
@@ -170,7 +170,7 @@ fn of_account(row: &mut CredentialsRow, event: &UserEvent, fact: &Fact) {
         | UserEvent::SignedOutEverywhere {}
         | UserEvent::TwoFactorReset { .. }
         | UserEvent::UserDeactivated { .. } => row.sessions.clear(),
-        UserEvent::UserErased {} => *row = CredentialsRow::default(),
+        UserEvent::UserErased { .. } => *row = CredentialsRow::default(),
         UserEvent::ApiKeyMade { key_id, name, team_id, prefix, hash, scopes, expires_at } => {
             row.api_keys.push(ApiKeyRow {
                 id: *key_id,

@@ -151,7 +151,7 @@ fn change(row: &mut UserRow, event: &UserEvent, fact: &Fact) {
         UserEvent::UserReactivated {} => row.active = true,
         UserEvent::AdminGranted {} => row.admin = true,
         UserEvent::AdminRevoked {} => row.admin = false,
-        UserEvent::UserErased {} => erase(row),
+        UserEvent::UserErased { .. } => erase(row),
     }
 }
 
