@@ -8,6 +8,7 @@ mod nodes;
 mod openapi;
 mod outage;
 mod permissions;
+mod refresh;
 mod secret_lists;
 mod secrets;
 mod smoke;
