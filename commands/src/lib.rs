@@ -33,7 +33,7 @@ pub use error::{CommandError, RefreshError, RevealError, SignInError};
 pub use passwords::{Password, PasswordError, Passwords};
 pub use recovery::BroughtToken;
 pub use secrets::{NewSecret, SealedSecret};
-pub use sessions::SignedIn;
+pub use sessions::{BroughtRefresh, SignedIn};
 pub use sign_in::{Account, SignIn};
 pub use totp::{Enrolment, TotpError};
 pub use two_factor::SecondFactor;

@@ -11,5 +11,6 @@ mod permissions;
 mod refresh;
 mod secret_lists;
 mod secrets;
+mod sessions;
 mod smoke;
 mod support;
