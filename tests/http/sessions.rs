@@ -123,6 +123,14 @@ async fn one_ends_a_session_of_ones_own_and_no_other() {
     for nobodys in [of(&anothers), Uuid::now_v7().to_string(), Uuid::nil().to_string(), record] {
         assert_eq!(owner.delete(&path(&nobodys)).await.status, 404, "{nobodys}");
     }
+    // Whether a session is another's or does not exist is not told.
+    let without_id = |mut reply: Reply| {
+        reply.json["request_id"] = Value::Null;
+        reply.json
+    };
+    let (anothers_answer, nobodys_answer) =
+        (owner.delete(&path(&of(&anothers))).await, owner.delete(&path(&Uuid::now_v7().to_string())).await);
+    assert_eq!(without_id(anothers_answer), without_id(nobodys_answer));
     assert!([404, 422].contains(&owner.delete(&path("x")).await.status));
     problem(&app.anon().delete(&path(&of(&lost))).await, 401, "unauthorized");
     goes_on("an attempt", &app, &anothers).await;
