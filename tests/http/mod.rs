@@ -2,6 +2,7 @@
 
 mod audit;
 mod auth;
+mod cookies;
 mod edge;
 mod idempotency;
 mod nodes;
