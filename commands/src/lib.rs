@@ -38,7 +38,7 @@ pub use import::{ImportLine, ImportLines, ImportedAccount, LineProblem};
 pub use passwords::{About, Password, PasswordError, Passwords, StoredHash, Verdict};
 pub use recovery::BroughtToken;
 pub use secrets::{NewSecret, SealedSecret};
-pub use sessions::SignedIn;
+pub use sessions::{BroughtRefresh, SignedIn};
 pub use sign_in::{Account, SignIn};
 pub use totp::{Enrolment, TotpError};
 pub use two_factor::SecondFactor;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod auth;
+mod cookies;
 mod edge;
 mod erasure;
 mod idempotency;
@@ -9,7 +10,9 @@ mod nodes;
 mod openapi;
 mod outage;
 mod permissions;
+mod refresh;
 mod secret_lists;
 mod secrets;
+mod sessions;
 mod smoke;
 mod support;

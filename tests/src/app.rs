@@ -29,7 +29,8 @@ use crate::{Database, within};
 
 /// The password of everybody whom the harness makes.
 pub const PASSWORD: &str = "correct horse battery";
-const JWT_SECRET: &str = "the tests' own secret, of more than 32 characters";
+/// The secret behind the access tokens of everybody whom the harness makes.
+pub const JWT_SECRET: &str = "the tests' own secret, of more than 32 characters";
 
 /// How a [`TestApp`] differs from the usual one.
 #[derive(Clone, Debug, Default)]

@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use chrono::{TimeDelta, Utc};
 use commands::{
-    About, Account, CommandError, FirstTeam, NewAccount, NewPassword, Password, SecondFactor, SignIn,
-    SignInError, SignedIn,
+    About, Account, BroughtRefresh, CommandError, FirstTeam, NewAccount, NewPassword, Password, RefreshError,
+    SecondFactor, SignIn, SignInError, SignedIn,
 };
 use domain::{Email, Permissions, PersonName, User, UserCommand};
 use projections::UserRow;
@@ -280,14 +280,26 @@ pub async fn refresh(
         (None, Some(cookie)) => (cookie, true),
         (None, None) => return Err(Problem::invalid("refresh_token", "is missing")),
     };
-    if by_cookie && let Some(session) = app.commands.session_of(token).await? {
-        check_csrf(&app, &headers, session).await?;
+    let brought = app.commands.read_refresh_token(token).await?;
+    if by_cookie {
+        check_csrf(&app, &headers, brought.session_id).await?;
     }
-    let refreshed = app.commands.refresh_session(&anonymous.context, token, refresh_days(&app)).await;
-    if let Err(commands::RefreshError::Reused { position }) = &refreshed {
+    if !goes_on(&app, &brought).await? {
+        return Err(RefreshError::Invalid.into());
+    }
+    let refreshed = app.commands.refresh_session(&anonymous.context, &brought, refresh_days(&app)).await;
+    if let Err(RefreshError::Reused { position }) = &refreshed {
         app.settle(*position).await;
     }
     tokens(&app, refreshed?, by_cookie).await
+}
+
+/// Whether nothing has ended the session: what does for access tokens does for refresh tokens, a change of the password or too many
+/// sessions included. A view that does not know of it yet is waited for: to be signed out by mistake cannot be made good.
+async fn goes_on(app: &App, brought: &BroughtRefresh) -> Result<bool, Problem> {
+    app.wait(brought.position, false).await?;
+    let row = app.projections.credentials().get(brought.user_id).await?;
+    Ok(row.is_some_and(|row| row.goes_on(brought.session_id)))
 }
 
 /// Ends the session. Its tokens are refused from now on, on every node within a second.

@@ -78,6 +78,12 @@ impl CredentialsRow {
         self.sessions.iter().find(|session| session.id == id && now < session.expires_at)
     }
 
+    /// Whether the session of this id has not been ended. Its time may be over.
+    #[must_use]
+    pub fn goes_on(&self, id: SessionId) -> bool {
+        self.sessions.iter().any(|session| session.id == id)
+    }
+
     /// The key of this id, if it is still good at `now`.
     #[must_use]
     pub fn api_key(&self, id: ApiKeyId, now: DateTime<Utc>) -> Option<&ApiKeyRow> {
