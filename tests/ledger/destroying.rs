@@ -108,6 +108,21 @@ async fn thousands_of_keys_are_destroyed_at_once() {
     assert!(there.ledger.data_key(&kept).await.unwrap().is_some());
 }
 
+/// The planner's statistics are samples of what a table holds, and are kept when that is deleted.
+#[tokio::test]
+async fn a_destroyed_key_is_in_neither_the_table_nor_the_planners_statistics() {
+    let database = Database::new().await;
+    let (ledger, mut behind) = (database.ledger(), database.connect().await);
+    let keys: Vec<String> = (0..500).map(|n| format!("secret/{n}/1")).collect();
+    store_keys(&ledger, &keys).await;
+    behind.execute("analyze data_keys").await.unwrap();
+    let sampled = "select attname::text from pg_stats where tablename = 'data_keys' order by 1";
+    let sampled: Vec<String> = sqlx::query_scalar(sampled).fetch_all(&mut behind).await.unwrap();
+    assert!(sampled.contains(&"id".to_owned()) && !sampled.contains(&"wrapped".to_owned()), "{sampled:?}");
+    assert_eq!(ledger.destroy_keys(&keys).await.unwrap(), 500);
+    assert_eq!(stored_keys(&database).await, Vec::<String>::new());
+}
+
 /// It was sealed with the key that is destroyed before it is stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_under_way_while_its_key_is_destroyed_is_erased_from_the_beginning() {
