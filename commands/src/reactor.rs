@@ -162,8 +162,8 @@ impl Default for ReactorOptions {
     }
 }
 
-/// Makes the reactor's cursor, unless it has one. [`run`] does so too; a process that must not append anything the reactor
-/// misses does it first.
+/// Makes the reactor's cursor, unless there is one. [`run`] does so as well, at some moment after it was begun: whoever starts at
+/// the head and may miss nothing from a certain moment on waits for this first.
 ///
 /// # Errors
 /// The database is out of reach.
