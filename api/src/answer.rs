@@ -43,11 +43,25 @@ impl<T> Answer<T> {
         self
     }
 
+    /// Cookies to be kept or forgotten.
+    #[must_use]
+    pub fn with_cookies(mut self, cookies: Vec<HeaderValue>) -> Self {
+        self.headers.extend(cookies.into_iter().map(|cookie| (header::SET_COOKIE, cookie)));
+        self
+    }
+
     /// One more header.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
         self.headers.insert(name, HeaderValue::from_static(value));
         self
+    }
+}
+
+impl Answer<()> {
+    /// 204 with the headers.
+    pub fn without_content(self) -> Response {
+        (StatusCode::NO_CONTENT, self.headers).into_response()
     }
 }
 
@@ -59,9 +73,7 @@ impl<T: Serialize> IntoResponse for Answer<T> {
 
 /// 204 with the position of the write.
 pub fn no_content(position: Option<i64>) -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    response.headers_mut().extend(Answer::ok(()).at(position).headers);
-    response
+    Answer::ok(()).at(position).without_content()
 }
 
 /// The version that `If-Match` asks for. `None`: any.

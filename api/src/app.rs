@@ -6,9 +6,11 @@ use std::time::Duration;
 use commands::jobs::Kinds;
 use commands::{Commands, Executed};
 use ledger::Ledger;
-use projections::{Projections, Reader, StreamView};
+use projections::{ById, Projections, StreamView};
+use tokio::sync::Semaphore;
 
 use crate::config::Settings;
+use crate::key_uses::KeyUses;
 use crate::middleware::rate_limit::RateLimits;
 use crate::problem::Problem;
 use crate::tokens::TokenKeys;
@@ -36,6 +38,10 @@ pub struct Parts {
     pub tokens: TokenKeys,
     /// How much each client may ask.
     pub limits: RateLimits,
+    /// When API keys were last used.
+    pub key_uses: KeyUses,
+    /// Places for what nobody waits for.
+    pub background: Arc<Semaphore>,
 }
 
 impl std::ops::Deref for App {
@@ -77,17 +83,29 @@ impl App {
     /// The database is out of reach.
     pub async fn as_written<V: StreamView>(
         &self,
-        view: Reader<'_, V>,
+        view: impl ById<V>,
         done: &Executed,
         sequence: fn(&V::Row) -> i64,
     ) -> Result<Arc<V::Row>, Problem> {
-        let shown = view.get(&done.id).await?.filter(|row| sequence(row) == done.sequence);
+        let shown = view.present(&done.id).await?.filter(|row| sequence(row) == done.sequence);
         if let Some(row) = shown {
             return Ok(row);
         }
-        let folded = self.projections.state_as_of::<V>(&done.id, done.position).await?;
+        let folded = view.as_of(&done.id, done.position).await?;
         let row = folded.map(|folded| Arc::new(folded.row));
         row.ok_or_else(|| Problem::internal("what was written is not in the log"))
+    }
+
+    /// Does something that nobody waits for, within bounds: when too much is under way already, it is left undone and logged.
+    pub fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let Ok(place) = Arc::clone(&self.background).try_acquire_owned() else {
+            tracing::warn!("left undone: too much is under way in the background");
+            return;
+        };
+        tokio::spawn(async move {
+            work.await;
+            drop(place);
+        });
     }
 
     /// Waits after a write for the views, so that the writer's next read sees it. The write is durable whatever comes of it:

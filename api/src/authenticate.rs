@@ -9,10 +9,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use chrono::Utc;
 use commands::Context;
-use domain::{AccessEvent, Actor, Caller, Permission, Permissions, TeamId, UserId};
+use domain::{AccessEvent, Actor, Caller, Permission, Permissions, SessionId, TeamId, UserId};
 use projections::UserRow;
 
 use crate::app::App;
+use crate::credential::{Brought, Credential};
 use crate::middleware::client_ip::ClientIp;
 use crate::middleware::request_id::RequestContext;
 use crate::problem::Problem;
@@ -45,7 +46,7 @@ impl FromRequestParts<App> for Anonymous {
     }
 }
 
-/// A signed-in person, speaking for a team (if they are in any).
+/// Somebody who has said who they are, a person or a program of theirs, speaking for a team (if they are in any).
 pub struct Identity {
     /// Their account's id.
     pub user_id: UserId,
@@ -53,6 +54,9 @@ pub struct Identity {
     pub user: Arc<UserRow>,
     /// Who they are and what they may do, for commands.
     pub context: Context,
+    credential: Credential,
+    /// The team asks for a second factor that they have not set up: until then they may do nothing there.
+    second_factor_missing: bool,
     app: App,
 }
 
@@ -61,26 +65,36 @@ impl FromRequestParts<App> for Identity {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let ip = ClientIp::of(&parts.extensions);
-        let user_id = match bearer(&parts.headers).and_then(|token| check_token(app, token)) {
-            Ok(user_id) => user_id,
+        let brought = match Brought::by(parts, app) {
+            Ok(brought) => brought,
             Err(problem) => {
                 app.limits.check_anonymous(ip)?;
                 return Err(problem);
             }
         };
-        app.limits.check_authenticated(user_id.0)?;
+        app.limits.check_authenticated(brought.client())?;
         await_position(app, &parts.headers, false).await?;
+        let user_id = brought.user_id();
+        let credential = match brought.check(parts, app).await {
+            Ok(credential) => credential,
+            Err(problem) => {
+                app.limits.check_anonymous(ip)?;
+                return Err(problem);
+            }
+        };
         let user = app.projections.users().get(user_id).await?;
         let user = user
             .filter(|user| user.active)
             .ok_or_else(|| Problem::unauthorized("The account is not active."))?;
-        let (team, mut permissions) = team(app, &parts.headers, user_id).await?;
-        if user.admin {
-            permissions = permissions.union(Permissions::admin());
-        }
-        let caller = Caller { actor: Actor::User(user_id), team, permissions };
+        let speaking = speaking_for(app, &parts.headers, &user, &credential, user_id).await?;
+        let actor = credential.key_id().map_or(Actor::User(user_id), Actor::Key);
+        let caller = Caller { actor, team: speaking.team, permissions: speaking.permissions };
         let context = circumstances(parts, caller, user_id.to_string());
-        Ok(Self { user_id, user, context, app: app.clone() })
+        if let Some(key) = credential.key_id() {
+            app.key_uses.note(key, user_id, ip).await;
+        }
+        let second_factor_missing = speaking.second_factor_missing;
+        Ok(Self { user_id, user, context, credential, second_factor_missing, app: app.clone() })
     }
 }
 
@@ -100,6 +114,12 @@ impl Identity {
         self.context.caller.permissions.contains(permission)
     }
 
+    /// Whether it is this person who asks, and no program of theirs.
+    #[must_use]
+    pub fn is_person(&self, user_id: UserId) -> bool {
+        self.user_id == user_id && matches!(self.credential, Credential::Session(_))
+    }
+
     /// Asks for `permission`. A refusal is recorded before it is told.
     ///
     /// # Errors
@@ -111,7 +131,51 @@ impl Identity {
         let refused =
             AccessEvent::AccessRefused { permission: permission.to_string(), resource: resource.to_owned() };
         self.app.commands.record(&self.context, &refused).await?;
+        if self.second_factor_missing {
+            let detail =
+                "The team asks its members for a second factor: set one up first (POST /api/auth/2fa).";
+            return Err(Problem::forbidden(detail).with_code("two_factor_required"));
+        }
         Err(Problem::forbidden(format!("The permission {permission} is missing.")))
+    }
+
+    /// Asks for `permission` on behalf of the operation that `parts` are of.
+    ///
+    /// # Errors
+    /// 403 that names the permission.
+    async fn require_for(&self, permission: Permission, parts: &Parts) -> Result<(), Problem> {
+        let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        self.require(permission, &format!("{} {path}", parts.method)).await
+    }
+}
+
+/// A signed-in person, and no program of theirs: for what concerns the account itself.
+pub struct Person {
+    identity: Identity,
+    /// The session they are signed in with.
+    pub session: SessionId,
+}
+
+impl Deref for Person {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+impl FromRequestParts<App> for Person {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let identity = Identity::from_request_parts(parts, app).await?;
+        match identity.credential {
+            Credential::Session(session) => Ok(Self { identity, session }),
+            Credential::Key(_) => {
+                let detail = "An API key cannot do this: a person has to sign in for it.";
+                Err(Problem::forbidden(detail).with_code("session_needed"))
+            }
+        }
     }
 }
 
@@ -136,7 +200,19 @@ macro_rules! needs {
 pub mod needs {
     use super::{Needs, Permission};
 
-    needs!(AuditRead, JobsRead, JobsRun, SecretsRead, SecretsReveal, SecretsWrite, ViewsManage);
+    needs!(
+        AuditRead,
+        JobsRead,
+        JobsRun,
+        SecretsRead,
+        SecretsReveal,
+        SecretsWrite,
+        TeamRead,
+        TeamWrite,
+        TeamsMake,
+        UsersManage,
+        ViewsManage
+    );
 }
 
 /// A signed-in person who has the permission `P`.
@@ -158,8 +234,7 @@ impl<P: Needs> FromRequestParts<App> for Can<P> {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let identity = Identity::from_request_parts(parts, app).await?;
-        let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        identity.require(P::PERMISSION, &format!("{} {path}", parts.method)).await?;
+        identity.require_for(P::PERMISSION, parts).await?;
         Ok(Self { identity, needs: PhantomData })
     }
 }
@@ -182,23 +257,10 @@ impl FromRequestParts<App> for CanAudit {
         let identity = Identity::from_request_parts(parts, app).await?;
         await_position(app, &parts.headers, true).await?;
         if !identity.has(Permission::AuditInstance) {
-            let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-            identity.require(Permission::AuditRead, &format!("{} {path}", parts.method)).await?;
+            identity.require_for(Permission::AuditRead, parts).await?;
         }
         Ok(Self(identity))
     }
-}
-
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
-    let missing = || Problem::unauthorized("An access token is needed: Authorization: Bearer <token>.");
-    let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?.to_str().map_err(|_| missing())?;
-    let (scheme, token) = value.split_once(' ').ok_or_else(missing)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(missing()) }
-}
-
-fn check_token(app: &App, token: &str) -> Result<UserId, Problem> {
-    let claims = app.tokens.verify(token, Utc::now())?;
-    Ok(UserId(claims.sub))
 }
 
 /// A read that names a position waits until the views have passed it (D6).
@@ -211,36 +273,62 @@ async fn await_position(app: &App, headers: &HeaderMap, with_audit: bool) -> Res
     app.wait(position, with_audit).await
 }
 
-/// The team the request speaks for, and what the caller's role there allows.
-async fn team(
+/// The team a request speaks for, and what the caller may do, there and in the instance.
+struct Speaking {
+    team: Option<TeamId>,
+    permissions: Permissions,
+    second_factor_missing: bool,
+}
+
+async fn speaking_for(
     app: &App,
     headers: &HeaderMap,
-    user: UserId,
-) -> Result<(Option<TeamId>, Permissions), Problem> {
-    let memberships = app.projections.memberships().get(user).await?;
-    let memberships = memberships.as_deref().map(|row| row.teams.as_slice()).unwrap_or_default();
-    let membership = match headers.get(DAYBOOK_TEAM) {
-        None => memberships.first(),
-        Some(value) => {
-            let unknown = || {
-                Problem::not_found()
-                    .with_detail("You are in no team of this name.")
-                    .with_code("team_not_found")
-            };
-            let name = value.to_str().map_err(|_| unknown())?;
-            let wanted = match name.parse::<TeamId>() {
-                Ok(id) => id,
-                Err(_) => {
-                    let named = app.projections.teams().by_slug(name).await?.ok_or_else(unknown)?;
-                    named.id.parse().map_err(Problem::internal)?
-                }
-            };
-            Some(memberships.iter().find(|membership| membership.team_id == wanted).ok_or_else(unknown)?)
-        }
+    user: &UserRow,
+    credential: &Credential,
+    user_id: UserId,
+) -> Result<Speaking, Problem> {
+    let row = app.projections.memberships().get(user_id).await?;
+    let memberships = row.as_deref().map(|row| row.teams.as_slice()).unwrap_or_default();
+    let named = named_team(app, headers).await?;
+    let wanted = match credential {
+        Credential::Session(_) => named.or(memberships.first().map(|membership| membership.team_id)),
+        // A key speaks for the team it was made for, and for no other.
+        Credential::Key(key) if named.is_none_or(|named| named == key.team_id) => Some(key.team_id),
+        Credential::Key(_) => return Err(in_no_such_team()),
     };
-    Ok(membership.map_or((None, Permissions::default()), |membership| {
-        (Some(membership.team_id), membership.role.permissions())
-    }))
+    let instance = match credential {
+        Credential::Session(_) if user.admin => Permissions::admin(),
+        Credential::Session(_) | Credential::Key(_) => Permissions::default(),
+    };
+    let Some(team) = wanted else {
+        return Ok(Speaking { team: None, permissions: instance, second_factor_missing: false });
+    };
+    let membership = memberships.iter().find(|membership| membership.team_id == team);
+    let role = membership.ok_or_else(in_no_such_team)?.role.permissions();
+    let asked = app.projections.teams().get(team).await?.is_some_and(|team| team.two_factor_required);
+    let second_factor_missing = asked && !user.two_factor;
+    let there = match credential {
+        _ if second_factor_missing => Permissions::default(),
+        Credential::Session(_) => role,
+        // What its maker may not do (any more), it may not do either.
+        Credential::Key(key) => key.scopes.iter().copied().collect::<Permissions>().intersection(role),
+    };
+    Ok(Speaking { team: Some(team), permissions: there.union(instance), second_factor_missing })
+}
+
+/// The team that the request names, if it names one.
+async fn named_team(app: &App, headers: &HeaderMap) -> Result<Option<TeamId>, Problem> {
+    let Some(value) = headers.get(DAYBOOK_TEAM) else { return Ok(None) };
+    let name = value.to_str().map_err(|_| in_no_such_team())?;
+    if let Ok(id) = name.parse::<TeamId>() {
+        return Ok(Some(id));
+    }
+    let named = app.projections.teams().by_slug(name).await?.ok_or_else(in_no_such_team)?;
+    Ok(Some(named.id.parse().map_err(Problem::internal)?))
+}
+
+fn in_no_such_team() -> Problem {
+    Problem::not_found().with_detail("You are in no team of this name.").with_code("team_not_found")
 }
 
 fn circumstances(parts: &Parts, caller: Caller, subject: String) -> Context {

@@ -2,28 +2,25 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use commands::jobs::{KindProblem, Kinds};
-use commands::{CommandError, Commands, Context, NewAccount, Password};
+use commands::{About, CommandError, Commands, Context, FirstTeam, NewAccount, NewPassword, Password};
 use domain::{Caller, Email, Invalid, PersonName, TeamName, TeamSlug};
 use ledger::private::{PrivateError, PrivateServer};
 use ledger::{Keyring, Ledger, LedgerError};
-use projections::{Projections, ReadError};
-use sqlx::PgPool;
+use projections::{Projections, ReadError, RoleError};
 use sqlx::postgres::PgConnectOptions;
-use tokio::time::{sleep, timeout};
 
 use crate::config::Settings;
+use crate::key_uses::KeyUses;
 use crate::keys::{self, Keys, KeysError};
 
-/// Connections of a node's pool; the append lane has one more.
-const CONNECTIONS: u32 = 24;
+/// Connections of a node's pool; the append lane has one more, the followers and the listener three.
+const CONNECTIONS: u32 = 16;
+/// Connections of its pool for what is read on behalf of teams.
+const TEAM_CONNECTIONS: u32 = 8;
 /// The oldest PostgreSQL that has what the log needs.
 const OLDEST_POSTGRESQL: i32 = 150_000;
-/// How long closing waits for connections that are still in use, and how often it looks.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
-const CLOSE_POLL: Duration = Duration::from_millis(5);
 /// Events read at a time while looking for a user.
 const PAGE: i64 = 100;
 /// The first admin's address when none is configured.
@@ -47,6 +44,9 @@ pub enum StartError {
     /// The server is too old.
     #[error("the database server is PostgreSQL {0}; Daybook needs 15 or newer")]
     TooOld(String),
+    /// The role that keeps teams apart cannot be used.
+    #[error(transparent)]
+    Role(#[from] RoleError),
     /// `ENCRYPTION_KEY` is not the one this database was begun with.
     #[error("ENCRYPTION_KEY (or ENCRYPTION_KEY_PREVIOUS) does not open what this database holds: {0}")]
     WrongKey(LedgerError),
@@ -144,41 +144,37 @@ impl Node {
         let keyring = Keyring::new(keys.encryption_key.expose(), previous);
         let options = ledger::Options { connections: CONNECTIONS, ..ledger::Options::default() };
         let ledger = Ledger::new(connect, keyring, &options);
+        let projections = Projections::new(
+            ledger.clone(),
+            projections::Options { team_connections: TEAM_CONNECTIONS, ..projections::Options::default() },
+        );
+        // What may be refused comes first: a node that cannot start has changed nothing.
         check_version(&ledger).await?;
+        projections.make_role().await?;
         ledger.migrate().await?;
         // Whatever is hashed here does not matter: the key behind it opens, or it does not.
         ledger.keyed_hash(&["start"]).await.map_err(|error| match error {
             LedgerError::Seal(_) => StartError::WrongKey(error),
             other => StartError::Ledger(other),
         })?;
-        let projections = Projections::new(ledger.clone(), projections::Options::default());
         projections.prepare().await?;
         let commands = Commands::new(&ledger);
         Ok(Self { settings, keys, ledger, commands, projections, kinds, private: None })
     }
 
+    /// When API keys were last used.
+    #[must_use]
+    pub fn key_uses(&self) -> KeyUses {
+        KeyUses::new(self.ledger.pool().clone())
+    }
+
     /// Lets go of everything: connections first, then the private server (which stops when nobody else uses it).
     pub async fn close(self) {
-        close(self.ledger.pool()).await;
+        tokio::join!(ledger::close_pool(self.ledger.pool()), self.projections.close());
         drop((self.ledger, self.commands, self.projections));
         if let Some(private) = self.private {
             private.stop().await;
         }
-    }
-}
-
-/// Closes the pool and waits for its last connection. One `close` may leave connections that are just being given back
-/// (sqlx 0.8 counts closed idle ones as returned); a private server that stops under them would be logged as a fault.
-async fn close(pool: &PgPool) {
-    let closed = async {
-        pool.close().await;
-        while pool.size() > 0 {
-            sleep(CLOSE_POLL).await;
-            pool.close().await;
-        }
-    };
-    if timeout(CLOSE_PATIENCE, closed).await.is_err() {
-        tracing::warn!(connections = pool.size(), "database connections were not given back in time");
     }
 }
 
@@ -241,9 +237,11 @@ pub async fn first_admin(node: &Node) -> Result<Option<FirstAdmin>, StartError> 
         Some(_) => None,
         None => Some(one_time_password()?),
     };
-    let chosen = node.settings.admin_password.as_ref().map(|hidden| hidden.expose().to_owned());
-    let text = chosen.or_else(|| generated.clone()).unwrap_or_default();
-    let password = Password::choose(text).map_err(field("ADMIN_PASSWORD"))?;
+    let person = About { email: Some(&email), name: None };
+    let chosen = node.settings.admin_password.as_ref();
+    let chosen = chosen.map(|hidden| Password::choose(hidden.expose().to_owned(), &person));
+    let password = chosen.unwrap_or_else(|| Ok(Password::typed(generated.clone().unwrap_or_default())));
+    let password = password.map_err(field("ADMIN_PASSWORD"))?;
     match node.commands.register(&registrar(), admin_account(email, password)?).await {
         Ok(_) => Ok(Some(FirstAdmin { email: email_text, password: generated })),
         Err(CommandError::Taken(_)) => Ok(None),
@@ -268,8 +266,22 @@ async fn has_user(ledger: &Ledger) -> Result<bool, LedgerError> {
 fn admin_account(email: Email, password: Password) -> Result<NewAccount, StartError> {
     let field = |invalid| StartError::AdminField { name: "ADMIN_EMAIL", invalid };
     let name = PersonName::parse("Admin").map_err(field)?;
-    let team = (TeamName::parse("Main").map_err(field)?, TeamSlug::parse("main").map_err(field)?);
-    Ok(NewAccount { email, name, password, admin: true, team: Some(team) })
+    let team =
+        FirstTeam::Named(TeamName::parse("Main").map_err(field)?, TeamSlug::parse("main").map_err(field)?);
+    Ok(known_account(email, name, password, true, team))
+}
+
+/// An account for somebody whose address is not in doubt, since an operator gives it.
+#[must_use]
+pub fn known_account(
+    email: Email,
+    name: PersonName,
+    password: Password,
+    admin: bool,
+    team: FirstTeam,
+) -> NewAccount {
+    let password = NewPassword::Chosen(password);
+    NewAccount { email, name, password, admin, email_verified: true, active: true, team }
 }
 
 /// The system, making an account.

@@ -211,7 +211,9 @@ impl Problem {
     }
 
     /// Whole seconds, rounded up: a client that obeys is not refused again.
-    fn with_retry_after(self, wait: Duration) -> Self {
+    /// When to come back.
+    #[must_use]
+    pub fn with_retry_after(self, wait: Duration) -> Self {
         let seconds = wait.as_millis().div_ceil(1000).clamp(1, 86_400) as u32;
         self.with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
     }

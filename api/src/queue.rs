@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use commands::SealedSecret;
 use commands::jobs::{QueueError, ReadyJob, RunningJob, WorkQueue};
 use domain::{JobId, TeamId};
-use projections::{Projections, Reached};
+use projections::{Jobs, Projections, Reached, Reader};
 use tokio::sync::watch;
 
 /// The queue as the views show it.
@@ -18,6 +18,11 @@ impl ViewQueue {
     /// The queue of these views.
     pub(crate) fn new(projections: &Projections) -> Self {
         Self { projections: projections.clone() }
+    }
+
+    /// Workers run the jobs of all teams.
+    fn jobs(&self) -> Reader<'_, Jobs> {
+        self.projections.jobs().across_teams()
     }
 }
 
@@ -32,10 +37,12 @@ impl WorkQueue for ViewQueue {
         kinds: &[String],
         limit: usize,
     ) -> Result<Vec<ReadyJob>, QueueError> {
-        let found = self.projections.jobs().ready(now, limit as i64, kinds).await.map_err(failed)?;
+        let found = self.jobs().ready(now, limit as i64, kinds).await.map_err(failed)?;
         let mut ready = Vec::with_capacity(found.len());
         for found in found {
-            let Some(row) = self.projections.jobs().get(found.id).await.map_err(failed)? else { continue };
+            let Some(row) = self.jobs().get(found.id).await.map_err(failed)? else {
+                continue;
+            };
             ready.push(ReadyJob {
                 id: found.id,
                 team_id: row.team_id,
@@ -51,7 +58,7 @@ impl WorkQueue for ViewQueue {
     }
 
     async fn running(&self, limit: usize) -> Result<Vec<RunningJob>, QueueError> {
-        let rows = self.projections.jobs().running(limit as i64).await.map_err(failed)?;
+        let rows = self.jobs().running(limit as i64).await.map_err(failed)?;
         let running = rows.into_iter().map(|row| RunningJob {
             id: row.id,
             team_id: row.team_id,
@@ -64,14 +71,14 @@ impl WorkQueue for ViewQueue {
     async fn cancel_requested(&self, jobs: &[JobId]) -> Result<Vec<JobId>, QueueError> {
         let mut asked = vec![];
         for id in jobs {
-            let row = self.projections.jobs().get(id).await.map_err(failed)?;
+            let row = self.jobs().get(id).await.map_err(failed)?;
             asked.extend(row.filter(|row| row.cancel_requested).map(|_| *id));
         }
         Ok(asked)
     }
 
     async fn secret(&self, team: TeamId, name: &str) -> Result<Option<SealedSecret>, QueueError> {
-        let row = self.projections.secrets().by_name(team, name).await.map_err(failed)?;
+        let row = self.projections.secrets().of(team).by_name(name).await.map_err(failed)?;
         let sealed = row.map(|row| {
             let id = row.id.parse().map_err(failed)?;
             Ok(SealedSecret { id, team_id: row.team_id, version: row.version, sealed: row.sealed })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use commands::{CommandError, PasswordError, RevealError, SignInError};
+use commands::{AttemptError, CommandError, PasswordError, RefreshError, RevealError, SignInError};
 use domain::{ClaimKind, Denied, RefusalKind};
 use ledger::{AppendError, LedgerError};
 use projections::ReadError;
@@ -40,6 +40,14 @@ impl From<CommandError> for Problem {
                     .with_code("idempotency_key_in_use")
             }
             CommandError::Password(error) => error.into(),
+            CommandError::Attempt(error) => error.into(),
+            CommandError::WrongCode => {
+                Self::invalid("totp_code", "is not right, or was used before").with_code("wrong_code")
+            }
+            CommandError::WrongPassword => {
+                Self::invalid("current_password", "is not right").with_code("wrong_password")
+            }
+            CommandError::Totp(error) => Self::internal(error),
             CommandError::Append(error) => error.into(),
             CommandError::Ledger(error) => error.into(),
             CommandError::Seal(error) => Self::internal(error),
@@ -54,6 +62,8 @@ fn taken(kind: ClaimKind) -> Problem {
         ClaimKind::TeamSlug => ("slug_taken", "There is a team with this slug already."),
         ClaimKind::SecretName => ("name_taken", "The team has a secret of this name already."),
         ClaimKind::IdempotencyKey => ("idempotency_key_in_use", "This Idempotency-Key is in use."),
+        // Nobody is asked for these.
+        ClaimKind::TotpStep | ClaimKind::Admins => ("taken", "Somebody else came first."),
     };
     Problem::conflict(detail).with_code(code)
 }
@@ -125,14 +135,57 @@ impl From<PasswordError> for Problem {
     }
 }
 
+impl From<AttemptError> for Problem {
+    fn from(error: AttemptError) -> Self {
+        match error {
+            AttemptError::TooSoon { wait } => Self::too_many_requests(wait)
+                .with_code("too_many_attempts")
+                .with_detail("Too many attempts have failed; see Retry-After."),
+            AttemptError::Uncounted(error) => error.into(),
+        }
+    }
+}
+
 impl From<SignInError> for Problem {
     fn from(error: SignInError) -> Self {
         match error {
             SignInError::Wrong => {
                 Self::unauthorized("The e-mail address or the password is wrong.").with_code("sign_in_failed")
             }
+            SignInError::SecondFactorNeeded => {
+                let detail =
+                    "A second factor is needed: send totp_code, from your device or a recovery code.";
+                Self::unauthorized(detail).with_code("totp_required")
+            }
+            SignInError::WrongSecondFactor => {
+                Self::unauthorized("The second factor is not right, or was used before.")
+                    .with_code("totp_invalid")
+            }
+            SignInError::Attempt(error) => error.into(),
             SignInError::Password(error) => error.into(),
             SignInError::Unrecorded(error) => error.into(),
+        }
+    }
+}
+
+impl From<RefreshError> for Problem {
+    fn from(error: RefreshError) -> Self {
+        match error {
+            RefreshError::Invalid => {
+                Self::unauthorized("The refresh token is not valid.").with_code("refresh_token_invalid")
+            }
+            RefreshError::Expired => Self::unauthorized("The refresh token has expired: sign in again.")
+                .with_code("refresh_token_expired"),
+            RefreshError::Reused { .. } => {
+                let detail = "The refresh token was used before: the session has ended. Sign in again.";
+                Self::unauthorized(detail).with_code("refresh_token_reused")
+            }
+            RefreshError::Together(wait) => {
+                let detail = "Another request with this refresh token came first. Nothing is lost: \
+                              repeat this one in a moment and get what that one got.";
+                Self::conflict(detail).with_code("refresh_under_way").with_retry_after(wait)
+            }
+            RefreshError::Command(error) => error.into(),
         }
     }
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use commands::jobs::Worker;
+use commands::reactor::{self, ReactorOptions};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +19,7 @@ use tower_http::compression::CompressionLayer;
 
 use crate::app::{App, Parts};
 use crate::config::Settings;
+use crate::forgetting::Forgetting;
 use crate::middleware::headers::{SecurityHeaders, security_headers};
 use crate::middleware::rate_limit::RateLimits;
 use crate::middleware::{cors, metrics as request_metrics, request_id, time_limit};
@@ -30,6 +33,9 @@ use crate::tokens::{TokenError, TokenKeys};
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long the worker and the follower may take to end after that.
 const WIND_DOWN: Duration = Duration::from_secs(20);
+
+/// What a node does at a time that nobody waits for.
+const MOST_IN_BACKGROUND: usize = 256;
 
 /// What a node does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +81,8 @@ pub async fn run(
     )?;
     let app = App::new(Parts {
         limits: RateLimits::new(&node.settings),
+        key_uses: node.key_uses(),
+        background: Arc::new(Semaphore::new(MOST_IN_BACKGROUND)),
         settings: node.settings.clone(),
         ledger: node.ledger.clone(),
         commands: node.commands.clone(),
@@ -88,6 +96,7 @@ pub async fn run(
     let keys = hear_destroyed_keys(&node, follower_stop.clone());
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
+    let forgetting = roles.follower.then(|| forgetting(&node, shutdown.clone()));
 
     tokio::select! {
         () = catch_up(&app) => {}
@@ -97,6 +106,7 @@ pub async fn run(
     // Also when the listener failed by itself.
     shutdown.cancel();
     wind_down("worker", worker).await;
+    wind_down("forgetting", forgetting).await;
     follower_stop.cancel();
     wind_down("follower", Some(follower)).await;
     wind_down("keys", Some(keys)).await;
@@ -120,6 +130,19 @@ fn follow(node: &Node, roles: Roles, stop: CancellationToken) -> JoinHandle<()> 
 fn hear_destroyed_keys(node: &Node, stop: CancellationToken) -> JoinHandle<()> {
     let ledger = node.ledger.clone();
     tokio::spawn(async move { ledger.hear_destroyed_keys(stop).await })
+}
+
+/// The views of erased people are made anew by nodes that look after views.
+fn forgetting(node: &Node, stop: CancellationToken) -> JoinHandle<()> {
+    let (commands, projections) = (node.commands.clone(), node.projections.clone());
+    let reactor = Forgetting { commands, projections, key_uses: node.key_uses() };
+    tokio::spawn(reactor::run(
+        node.ledger.clone(),
+        reactor,
+        reactor::Start::Beginning,
+        ReactorOptions::default(),
+        stop,
+    ))
 }
 
 /// The first answer waits until the views have what is in the log already: whoever was just told of the first admin's password

@@ -23,8 +23,8 @@ use zeroize::Zeroize;
 
 /// Issuer and audience of every token.
 const NAME: &str = "daybook";
-/// How long after `exp` a token still passes, for clocks that differ between nodes.
-const LEEWAY_SECONDS: i64 = 30;
+/// How long after `exp`, and how long before `iat`, a token still passes, for clocks that differ between nodes.
+const LEEWAY_SECONDS: i64 = 60;
 /// A token of ours has about 350 bytes; longer ones are refused before any work.
 const MAX_TOKEN_BYTES: usize = 2048;
 const CACHED_TOKENS: u64 = 10_000;
@@ -64,6 +64,9 @@ pub enum TokenError {
     /// The time is over.
     #[error("the token has expired")]
     Expired,
+    /// It says that it was issued later than now.
+    #[error("the token is from the future")]
+    NotYet,
     /// The key could not be derived from the secret.
     #[error("the token key cannot be derived")]
     Key,
@@ -169,6 +172,9 @@ impl TokenKeys {
         };
         if now.timestamp() >= claims.exp.saturating_add(LEEWAY_SECONDS) {
             return Err(TokenError::Expired);
+        }
+        if claims.iat > now.timestamp().saturating_add(LEEWAY_SECONDS) {
+            return Err(TokenError::NotYet);
         }
         Ok(claims)
     }

@@ -20,6 +20,8 @@ pub struct Executed {
     pub position: Option<i64>,
     /// Events in the aggregate's stream; the entity tag. After a replay 0: ask the view as of `position`.
     pub sequence: i64,
+    /// How many events of the aggregate's own were stored; 0 after a replay.
+    pub stored: usize,
     /// Whether this is the answer to an earlier request with the same idempotency key.
     pub replayed: bool,
 }
@@ -160,9 +162,10 @@ impl Commands {
     {
         let id = loaded.id.clone();
         let mut events = decided(context, &mut loaded, prepared.command).await?;
-        let sequence = loaded.sequence + events.len() as i64;
+        let stored = events.len();
+        let sequence = loaded.sequence + stored as i64;
         if events.is_empty() && prepared.alongside.is_empty() {
-            return Ok(Executed { id, position: None, sequence, replayed: false });
+            return Ok(Executed { id, position: None, sequence, stored, replayed: false });
         }
         events.extend(prepared.alongside);
         if let Some(held) = held {
@@ -170,12 +173,30 @@ impl Commands {
         }
         let append = Append { events, metadata: context.metadata(), data_keys: prepared.data_keys };
         let appended = self.ledger.append(append).await?;
-        Ok(Executed { id, position: Some(appended.position), sequence, replayed: false })
+        Ok(Executed { id, position: Some(appended.position), sequence, stored, replayed: false })
     }
 }
 
 fn replay(id: String, position: i64) -> Executed {
-    Executed { id, position: Some(position), sequence: 0, replayed: true }
+    Executed { id, position: Some(position), sequence: 0, stored: 0, replayed: true }
+}
+
+impl Commands {
+    /// The events with which the aggregate `id` in its present state answers `command`, for storing alongside another's. If it
+    /// changes meanwhile, so that they do not fit any more, the append meets a conflict.
+    pub(crate) async fn events_of<A>(
+        &self,
+        context: &Context,
+        id: impl ToString,
+        command: A::Command,
+    ) -> Result<Vec<NewEvent>, CommandError>
+    where
+        A: Guarded<Services = ()>,
+        A::Error: Refusal,
+    {
+        let mut loaded = Store::<A>::new(&self.ledger).load_aggregate(&id.to_string()).await?;
+        decided(context, &mut loaded, command).await
+    }
 }
 
 /// The events with which a new aggregate `id` answers `command`, for storing alongside another's.

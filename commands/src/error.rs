@@ -4,7 +4,9 @@ use cqrs_es::AggregateError;
 use domain::{ClaimKind, Denied, Refusal};
 use ledger::{AppendError, LedgerError, SealError};
 
+use crate::guessing::AttemptError;
 use crate::passwords::PasswordError;
+use crate::totp::TotpError;
 
 /// Why a command changed nothing (or, where an [`AppendError`] says so, why that is not known).
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,18 @@ pub enum CommandError {
     /// No hash could be made in time.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// Too many attempts have failed.
+    #[error(transparent)]
+    Attempt(#[from] AttemptError),
+    /// The code of a second factor is not right, or was used before.
+    #[error("the code is not right, or was used before")]
+    WrongCode,
+    /// The present password is not the one that was given.
+    #[error("the password is not right")]
+    WrongPassword,
+    /// A second factor cannot be set up.
+    #[error(transparent)]
+    Totp(#[from] TotpError),
     /// The log could not take it.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -109,13 +123,45 @@ pub enum RevealError {
 /// Why nobody was signed in.
 #[derive(Debug, thiserror::Error)]
 pub enum SignInError {
-    /// Unknown address or wrong password: which one is not told.
+    /// Unknown address, wrong password, or an account that is not active: which one is not told.
     #[error("the e-mail address or the password is wrong")]
     Wrong,
+    /// The password is right; the second factor is missing.
+    #[error("a second factor is needed")]
+    SecondFactorNeeded,
+    /// The password is right; the second factor is not, or was used before.
+    #[error("the second factor is wrong")]
+    WrongSecondFactor,
+    /// Too many attempts have failed.
+    #[error(transparent)]
+    Attempt(#[from] AttemptError),
     /// No hash could be checked in time.
     #[error(transparent)]
     Password(#[from] PasswordError),
     /// The attempt could not be recorded, so there is no answer.
     #[error("the attempt could not be recorded: {0}")]
     Unrecorded(#[from] CommandError),
+}
+
+/// Why a session does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    /// Not a refresh token of a session that goes on.
+    #[error("the refresh token is not valid")]
+    Invalid,
+    /// It was not used in time.
+    #[error("the refresh token has expired")]
+    Expired,
+    /// It was used before: the session has ended.
+    #[error("the refresh token was used before")]
+    Reused {
+        /// The log's position after the record.
+        position: Option<i64>,
+    },
+    /// Another request with the same token came first, this very moment. Nothing is lost: ask again after this long.
+    #[error("the refresh token is just being used")]
+    Together(std::time::Duration),
+    /// The exchange could not be made.
+    #[error(transparent)]
+    Command(#[from] CommandError),
 }

@@ -44,7 +44,11 @@ impl HeldKey {
     }
 }
 
-fn claim_event(stream: StreamId, sequence: i64, event: &ClaimEvent) -> Result<NewEvent, CommandError> {
+pub(crate) fn claim_event(
+    stream: StreamId,
+    sequence: i64,
+    event: &ClaimEvent,
+) -> Result<NewEvent, CommandError> {
     Ok(NewEvent {
         stream,
         sequence,
@@ -59,7 +63,11 @@ fn read_claim(recorded: &Recorded) -> Result<ClaimEvent, CommandError> {
 }
 
 impl Commands {
-    async fn claim_stream(&self, kind: ClaimKind, value: &[&str]) -> Result<StreamId, CommandError> {
+    pub(crate) async fn claim_stream(
+        &self,
+        kind: ClaimKind,
+        value: &[&str],
+    ) -> Result<StreamId, CommandError> {
         let parts: Vec<&str> = [kind.as_str()].into_iter().chain(value.iter().copied()).collect();
         Ok(StreamId::new(CLAIM, self.ledger.keyed_hash(&parts).await?))
     }
@@ -136,7 +144,10 @@ impl Commands {
             ClaimEvent::KeyUsed { owner_id, .. } => {
                 Ok(Some(Earlier { owner_id, position: recorded.position }))
             }
-            ClaimEvent::Claimed { .. } | ClaimEvent::Released {} => Ok(None),
+            ClaimEvent::Claimed { .. }
+            | ClaimEvent::Released {}
+            | ClaimEvent::StepUsed { .. }
+            | ClaimEvent::AdminsAre { .. } => Ok(None),
         }
     }
 }

@@ -23,14 +23,31 @@ impl Commands {
         context: &Context,
         event: &AccessEvent,
     ) -> Result<i64, CommandError> {
-        let event = NewEvent {
+        self.append_records(context, vec![Self::access_event(id, 1, event)?]).await
+    }
+
+    /// Stores what was made by [`Commands::access_event`] and whatever else belongs to it.
+    pub(crate) async fn append_records(
+        &self,
+        context: &Context,
+        events: Vec<NewEvent>,
+    ) -> Result<i64, CommandError> {
+        let append = Append { events, metadata: context.metadata(), data_keys: vec![] };
+        Ok(self.ledger.append(append).await?.position)
+    }
+
+    /// An access record on its way into the log.
+    pub(crate) fn access_event(
+        id: Uuid,
+        sequence: i64,
+        event: &AccessEvent,
+    ) -> Result<NewEvent, CommandError> {
+        Ok(NewEvent {
             stream: StreamId::new("access", id),
-            sequence: 1,
+            sequence,
             event_type: event.event_type(),
             event_version: event.event_version(),
             payload: serde_json::to_value(event).map_err(|error| CommandError::Event(error.to_string()))?,
-        };
-        let append = Append { events: vec![event], metadata: context.metadata(), data_keys: vec![] };
-        Ok(self.ledger.append(append).await?.position)
+        })
     }
 }

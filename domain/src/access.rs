@@ -1,23 +1,50 @@
-//! Access records: facts without a decision (D4). Each is the only event of its own stream `access/<uuid>`; who did it,
-//! for which team and from where stands in its metadata.
+//! Access records: facts without a decision (D4). Each begins a stream of its own, `access/<uuid>`; who did it, for which
+//! team and from where stands in its metadata. Most streams end there. Two kinds go on: that of a sign-in with what becomes of the
+//! session (see [`crate::Session`]), and that of a token sent by mail with its one use (see [`crate::MailToken`]).
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::event::stored_names;
-use crate::{JobId, SecretId, SessionId, UserId};
+use crate::{JobId, Personal, SecretId, SessionEnd, SessionId, UserId};
 
 /// What somebody saw or tried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are named for what they hold")]
 pub enum AccessEvent {
-    /// A person proved who they are. The stream's id is the session's. The refresh token is kept as SHA-256, in hex.
+    /// A person proved who they are: a session begins. The stream's id is the session's. The refresh token is kept as SHA-256, in hex.
     SignedIn {
         user_id: UserId,
         session_id: SessionId,
         refresh_token_hash: String,
-        refresh_expires_at: chrono::DateTime<chrono::Utc>,
+        refresh_expires_at: DateTime<Utc>,
     },
+    /// The session's refresh token was exchanged for the next one.
+    SessionRefreshed {
+        user_id: UserId,
+        generation: u32,
+        refresh_token_hash: String,
+        refreshed_at: DateTime<Utc>,
+        refresh_expires_at: DateTime<Utc>,
+    },
+    /// A refresh token was presented that had been exchanged before: somebody has a copy.
+    RefreshTokenReused { user_id: UserId, generation: u32 },
+    /// The session was ended: by the person, or because of a reused refresh token.
+    SessionEnded { user_id: UserId, reason: SessionEnd },
+    /// Somebody asked for a way to choose a new password. The stream's id is the token's; the token is kept as SHA-256, in hex.
+    PasswordResetRequested { user_id: UserId, email: Personal, token_hash: String, expires_at: DateTime<Utc> },
+    /// A person is asked to show that an address is theirs. The stream's id is the token's.
+    EmailVerificationRequested {
+        user_id: UserId,
+        email: Personal,
+        token_hash: String,
+        expires_at: DateTime<Utc>,
+    },
+    /// The token was used; it is of no use any more.
+    MailTokenUsed { user_id: UserId },
+    /// Somebody gave a wrong second factor or a wrong password where a signed-in person must prove who they are.
+    ProofFailed { user_id: UserId, proof: String },
     /// Somebody did not. `account` is the keyed hash of the canonical e-mail address that was tried.
     SignInFailed { account: String, reason: String },
     /// A secret's value left Daybook for whom the metadata names.
@@ -34,6 +61,13 @@ pub enum AccessEvent {
 
 stored_names!(AccessEvent {
     SignedIn: "1",
+    SessionRefreshed: "1",
+    RefreshTokenReused: "1",
+    SessionEnded: "1",
+    PasswordResetRequested: "1",
+    EmailVerificationRequested: "1",
+    MailTokenUsed: "1",
+    ProofFailed: "1",
     SignInFailed: "1",
     SecretRevealed: "1",
     SecretUsed: "1",

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use cqrs_es::Aggregate;
 use uuid::Uuid;
 
-use crate::{JobId, Permission, Permissions, TeamId, UserId};
+use crate::{ApiKeyId, JobId, Permission, Permissions, TeamId, UserId};
 
 /// Who acted, as every event's metadata has it: `user:<id>`, `key:<id>`, `job:<id>`, `system` or `anonymous`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,7 +14,7 @@ pub enum Actor {
     /// A signed-in person.
     User(UserId),
     /// An API key.
-    Key(Uuid),
+    Key(ApiKeyId),
     /// A job, while it runs.
     Job(JobId),
     /// Daybook itself: a worker, the command line.
@@ -47,7 +47,7 @@ impl FromStr for Actor {
         let id = |text: &str| text.parse::<Uuid>().map_err(|_| UnknownActor);
         match text.split_once(':') {
             Some(("user", rest)) => Ok(Self::User(UserId(id(rest)?))),
-            Some(("key", rest)) => Ok(Self::Key(id(rest)?)),
+            Some(("key", rest)) => Ok(Self::Key(ApiKeyId(id(rest)?))),
             Some(("job", rest)) => Ok(Self::Job(JobId(id(rest)?))),
             None if text == "system" => Ok(Self::System),
             None if text == "anonymous" => Ok(Self::Anonymous),
@@ -121,9 +121,13 @@ mod tests {
     #[test]
     fn actors_are_written_and_read_alike() {
         let id = Uuid::from_u128(7);
-        for actor in
-            [Actor::User(UserId(id)), Actor::Key(id), Actor::Job(JobId(id)), Actor::System, Actor::Anonymous]
-        {
+        for actor in [
+            Actor::User(UserId(id)),
+            Actor::Key(ApiKeyId(id)),
+            Actor::Job(JobId(id)),
+            Actor::System,
+            Actor::Anonymous,
+        ] {
             assert_eq!(actor.to_string().parse(), Ok(actor));
         }
         assert_eq!("user:x".parse::<Actor>(), Err(UnknownActor));

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::UserId;
 use crate::event::stored_names;
 
 /// What is claimed. It is part of what is hashed, so that a slug and an e-mail address never meet.
@@ -16,6 +17,10 @@ pub enum ClaimKind {
     SecretName,
     /// An idempotency key, within what its caller may do.
     IdempotencyKey,
+    /// The time steps of one person's one-time passwords.
+    TotpStep,
+    /// Who administers the instance.
+    Admins,
 }
 
 impl ClaimKind {
@@ -27,6 +32,8 @@ impl ClaimKind {
             Self::TeamSlug => "team_slug",
             Self::SecretName => "secret_name",
             Self::IdempotencyKey => "idempotency_key",
+            Self::TotpStep => "totp_step",
+            Self::Admins => "admins",
         }
     }
 }
@@ -42,6 +49,10 @@ pub enum ClaimEvent {
     /// An idempotency key was used for a request with this fingerprint (hex SHA-256 of method, path and body); its effect
     /// was the creation of `owner_type/owner_id`.
     KeyUsed { fingerprint: String, owner_type: String, owner_id: String },
+    /// A one-time password of this time step (RFC 6238) was accepted; none of this or an earlier step will be again.
+    StepUsed { step: u64 },
+    /// These people, and no others, administer the instance and are active.
+    AdminsAre { user_ids: std::collections::BTreeSet<UserId> },
 }
 
-stored_names!(ClaimEvent { Claimed: "1", Released: "1", KeyUsed: "1" });
+stored_names!(ClaimEvent { Claimed: "1", Released: "1", KeyUsed: "1", StepUsed: "1", AdminsAre: "1" });

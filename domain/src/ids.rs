@@ -41,4 +41,10 @@ ids! {
     JobId;
     /// One sign-in of one person.
     SessionId;
+    /// A program's key, made by a person.
+    ApiKeyId;
+    /// An invitation to a team.
+    InvitationId;
+    /// Something sent by mail that proves, once, that its reader has the mailbox.
+    TokenId;
 }

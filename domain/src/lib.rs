@@ -15,10 +15,12 @@ mod claim;
 mod event;
 mod ids;
 mod job;
+mod mail_token;
 mod permission;
 mod personal;
 mod refusal;
 mod secret;
+mod session;
 mod team;
 mod text;
 mod user;
@@ -27,15 +29,19 @@ pub use access::AccessEvent;
 pub use caller::{Actor, Caller, Denied, Guarded, UnknownActor};
 pub use claim::{ClaimEvent, ClaimKind};
 pub use event::{AGGREGATE_TYPES, Event, KNOWN_EVENTS, Undecodable};
-pub use ids::{JobId, SecretId, SessionId, TeamId, UserId};
+pub use ids::{ApiKeyId, InvitationId, JobId, SecretId, SessionId, TeamId, TokenId, UserId};
 pub use job::{Ending, FailureReason, Job, JobCommand, JobError, JobEvent, JobStatus, LogDigest, Queue};
+pub use mail_token::{MailToken, MailTokenCommand, MailTokenError, MailTokenUse};
 pub use permission::{Permission, Permissions, ROLE_TABLE, Role, permission_matrix};
 pub use personal::Personal;
 pub use refusal::{Refusal, RefusalKind};
 pub use secret::{Secret, SecretCommand, SecretError, SecretEvent, Store};
-pub use team::{Team, TeamCommand, TeamError, TeamEvent};
-pub use text::{
-    ConcurrencyKey, Description, Email, Invalid, KindName, PersonName, Reason, SecretName, Tag, TeamName,
-    TeamSlug,
+pub use session::{
+    LONGEST_SESSION, REPEAT_GRACE, Refresh, Session, SessionCommand, SessionEnd, SessionError,
 };
-pub use user::{Register, User, UserCommand, UserError, UserEvent};
+pub use team::{Accept, Invite, Team, TeamCommand, TeamError, TeamEvent};
+pub use text::{
+    ApiKeyName, ConcurrencyKey, Description, Email, Invalid, KindName, PersonName, Reason, SecretName, Tag,
+    TeamName, TeamSlug,
+};
+pub use user::{Amendment, NewApiKey, Register, User, UserCommand, UserError, UserEvent};

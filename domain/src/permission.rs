@@ -135,10 +135,11 @@ impl Permissions {
         ADMIN.iter().copied().collect()
     }
 
-    /// What the system itself may do: run jobs, and make the first accounts and teams.
+    /// What the system itself may do: run jobs, make the first accounts and teams, and what an operator at its command line
+    /// asks for.
     #[must_use]
     pub fn system() -> Self {
-        [JobsWork, SecretsReveal, UsersRegister, TeamsMake].into_iter().collect()
+        [JobsWork, SecretsReveal, UsersManage, UsersRegister, TeamsMake].into_iter().collect()
     }
 
     /// What someone who registers may do: make an account and the team that comes with it.
@@ -151,6 +152,18 @@ impl Permissions {
     #[must_use]
     pub fn contains(self, permission: Permission) -> bool {
         self.0 & bit(permission) != 0
+    }
+
+    /// What is in both sets.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether everything in this set is in `other`.
+    #[must_use]
+    pub fn is_within(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
     }
 
     /// Both sets together.

@@ -38,6 +38,16 @@ impl Personal {
         Self::Open { personal: text.to_string(), subject: subject.to_string() }
     }
 
+    /// Whose it is.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        match self {
+            Self::Open { subject, .. } | Self::Sealed { subject, .. } | Self::Erased { subject, .. } => {
+                subject
+            }
+        }
+    }
+
     /// What a reader may see: the text, or a word saying why there is none.
     #[must_use]
     pub fn text(&self) -> &str {

@@ -1,13 +1,55 @@
-//! A team: the owner of secrets and jobs, and the roles of its members.
+//! A team: the owner of secrets and jobs, the roles of its members, and who is invited.
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{aggregate, stored_names};
 use crate::{
-    Caller, Denied, Guarded, Permission, Refusal, RefusalKind, Role, TeamId, TeamName, TeamSlug, UserId,
+    Actor, Caller, Denied, Email, Guarded, InvitationId, Permission, Personal, Refusal, RefusalKind, Role,
+    TeamId, TeamName, TeamSlug, UserId,
 };
+
+/// Invitations that a team may have open at a time.
+pub(crate) const MOST_INVITATIONS: usize = 100;
+
+/// Members that a team may have.
+pub(crate) const MOST_MEMBERS: usize = 1_000;
+
+/// Asks somebody to join.
+#[derive(Clone, Debug)]
+pub struct Invite {
+    /// The invitation's id.
+    pub id: InvitationId,
+    /// Whom.
+    pub email: Email,
+    /// Keyed hash of the canonical address: what is compared when somebody accepts.
+    pub email_hash: String,
+    /// As what.
+    pub role: Role,
+    /// SHA-256 of the token that is sent to them, in hex.
+    pub token_hash: String,
+    /// When.
+    pub now: DateTime<Utc>,
+    /// Until when it is good.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Takes an invitation up.
+#[derive(Clone, Debug)]
+pub struct Accept {
+    /// Which.
+    pub id: InvitationId,
+    /// Who joins.
+    pub user_id: UserId,
+    /// Keyed hash of their canonical address.
+    pub email_hash: String,
+    /// SHA-256 of the token they bring, in hex.
+    pub token_hash: String,
+    /// When.
+    pub now: DateTime<Utc>,
+}
 
 /// What can be asked of a team.
 #[derive(Clone, Debug)]
@@ -23,6 +65,22 @@ pub enum TeamCommand {
         /// Whoever makes a team owns it.
         owner: UserId,
     },
+    /// Change what is said of it; what is `None` stays, and so does the slug.
+    Amend {
+        /// What it is called from now on.
+        name: Option<TeamName>,
+        /// Whether its members must have a second factor to speak for it.
+        two_factor_required: Option<bool>,
+    },
+    /// Ask somebody to join.
+    Invite(Invite),
+    /// Take an invitation back.
+    WithdrawInvitation {
+        /// Which.
+        id: InvitationId,
+    },
+    /// Join by invitation.
+    AcceptInvitation(Accept),
     /// Take somebody in.
     AddMember {
         /// Who.
@@ -50,6 +108,24 @@ pub enum TeamCommand {
 pub enum TeamEvent {
     /// It was made, with its first owner.
     TeamCreated { team_id: TeamId, name: String, slug: String, owner: UserId },
+    /// It has another name.
+    TeamRenamed { name: String },
+    /// Its members must, or need not, sign in with a second factor.
+    TwoFactorRequirementChanged { required: bool },
+    /// Somebody was asked to join. The token they were sent is kept as SHA-256, in hex.
+    MemberInvited {
+        invitation_id: InvitationId,
+        email: Personal,
+        email_hash: String,
+        role: Role,
+        token_hash: String,
+        expires_at: DateTime<Utc>,
+        team_name: String,
+    },
+    /// The invitation was taken back, or has expired and made room.
+    InvitationWithdrawn { invitation_id: InvitationId },
+    /// The invitation was taken up.
+    InvitationAccepted { invitation_id: InvitationId, user_id: UserId },
     /// Somebody joined.
     MemberAdded { user_id: UserId, role: Role },
     /// A member has another role.
@@ -58,7 +134,17 @@ pub enum TeamEvent {
     MemberRemoved { user_id: UserId },
 }
 
-stored_names!(TeamEvent { TeamCreated: "1", MemberAdded: "1", MemberRoleChanged: "1", MemberRemoved: "1" });
+stored_names!(TeamEvent {
+    TeamCreated: "1",
+    TeamRenamed: "1",
+    TwoFactorRequirementChanged: "1",
+    MemberInvited: "1",
+    InvitationWithdrawn: "1",
+    InvitationAccepted: "1",
+    MemberAdded: "1",
+    MemberRoleChanged: "1",
+    MemberRemoved: "1",
+});
 
 /// Why a command was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,19 +158,44 @@ pub enum TeamError {
     /// They are in it already.
     #[error("this user is a member already")]
     AlreadyMember,
+    /// More than one list shows.
+    #[error("a team has at most {MOST_MEMBERS} members")]
+    TooManyMembers,
     /// They are not in it.
     #[error("this user is not a member")]
     NotMember,
     /// A team without an owner could never be changed again.
     #[error("the last owner can neither leave nor be given another role")]
     LastOwner,
+    /// No such invitation is open.
+    #[error("there is no such invitation")]
+    NoSuchInvitation,
+    /// The token belongs to no open invitation: which reason it is, is not told.
+    #[error("the invitation is not one that is open")]
+    InvitationNotOpen,
+    /// The invitation was sent to somebody else.
+    #[error("the invitation was sent to another e-mail address")]
+    InvitationForAnother,
+    /// They are asked already.
+    #[error("this address is invited already; withdraw that invitation first")]
+    AlreadyInvited,
+    /// More than anybody keeps an eye on.
+    #[error("a team has at most {MOST_INVITATIONS} open invitations; withdraw one first")]
+    TooManyInvitations,
 }
 
 impl Refusal for TeamError {
     fn kind(&self) -> RefusalKind {
         match self {
-            Self::NotFound | Self::NotMember => RefusalKind::NotFound,
-            Self::AlreadyExists | Self::AlreadyMember | Self::LastOwner => RefusalKind::Conflict,
+            Self::NotFound | Self::NotMember | Self::NoSuchInvitation => RefusalKind::NotFound,
+            Self::AlreadyExists
+            | Self::AlreadyMember
+            | Self::TooManyMembers
+            | Self::LastOwner
+            | Self::InvitationNotOpen
+            | Self::InvitationForAnother
+            | Self::AlreadyInvited
+            | Self::TooManyInvitations => RefusalKind::Conflict,
         }
     }
 
@@ -93,8 +204,14 @@ impl Refusal for TeamError {
             Self::NotFound => "team_not_found",
             Self::AlreadyExists => "team_exists",
             Self::AlreadyMember => "already_member",
+            Self::TooManyMembers => "too_many_members",
             Self::NotMember => "not_a_member",
             Self::LastOwner => "last_owner",
+            Self::NoSuchInvitation => "invitation_not_found",
+            Self::InvitationNotOpen => "invitation_not_open",
+            Self::InvitationForAnother => "invitation_for_another",
+            Self::AlreadyInvited => "already_invited",
+            Self::TooManyInvitations => "too_many_invitations",
         }
     }
 }
@@ -103,7 +220,19 @@ impl Refusal for TeamError {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Team {
     id: Option<TeamId>,
+    name: String,
+    two_factor_required: bool,
     members: BTreeMap<UserId, Role>,
+    invitations: BTreeMap<InvitationId, Open>,
+}
+
+/// An invitation that nobody has taken up yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Open {
+    email_hash: String,
+    role: Role,
+    token_hash: String,
+    expires_at: DateTime<Utc>,
 }
 
 aggregate!(Team, "team", TeamCommand, TeamEvent, TeamError);
@@ -119,15 +248,80 @@ impl Team {
             }]),
             (Some(_), TeamCommand::Create { .. }) => Err(TeamError::AlreadyExists),
             (None, _) => Err(TeamError::NotFound),
+            (Some(_), TeamCommand::Amend { name, two_factor_required }) => {
+                Ok(self.amend(name, two_factor_required))
+            }
+            (Some(_), TeamCommand::Invite(invite)) => self.invite(invite),
+            (Some(_), TeamCommand::WithdrawInvitation { id }) => self.withdraw(id),
+            (Some(_), TeamCommand::AcceptInvitation(accept)) => self.accept(&accept),
             (Some(_), TeamCommand::AddMember { user_id, role }) => self.add(user_id, role),
             (Some(_), TeamCommand::ChangeRole { user_id, role }) => self.change(user_id, role),
             (Some(_), TeamCommand::RemoveMember { user_id }) => self.remove(user_id),
         }
     }
 
+    fn amend(&self, name: Option<TeamName>, two_factor_required: Option<bool>) -> Vec<TeamEvent> {
+        let name = name.filter(|name| name.as_str() != self.name);
+        let required = two_factor_required.filter(|required| *required != self.two_factor_required);
+        let renamed = name.map(|name| TeamEvent::TeamRenamed { name: name.to_string() });
+        let changed = required.map(|required| TeamEvent::TwoFactorRequirementChanged { required });
+        renamed.into_iter().chain(changed).collect()
+    }
+
+    /// Invitations that have expired make room for new ones, and are withdrawn on this occasion.
+    fn invite(&self, invite: Invite) -> Result<Vec<TeamEvent>, TeamError> {
+        let (open, expired): (Vec<_>, Vec<_>) =
+            self.invitations.iter().partition(|(_, invitation)| invite.now < invitation.expires_at);
+        if open.iter().any(|(_, invitation)| invitation.email_hash == invite.email_hash) {
+            return Err(TeamError::AlreadyInvited);
+        }
+        if open.len() >= MOST_INVITATIONS {
+            return Err(TeamError::TooManyInvitations);
+        }
+        let withdrawn =
+            |(id, _): (&InvitationId, &Open)| TeamEvent::InvitationWithdrawn { invitation_id: *id };
+        let mut events: Vec<TeamEvent> = expired.into_iter().map(withdrawn).collect();
+        // Whoever it is has no account yet: their address belongs to whoever has this address, and is forgotten with them.
+        let email = Personal::new(format!("invitee-{}", invite.email_hash), invite.email);
+        events.push(TeamEvent::MemberInvited {
+            invitation_id: invite.id,
+            email,
+            email_hash: invite.email_hash,
+            role: invite.role,
+            token_hash: invite.token_hash,
+            expires_at: invite.expires_at,
+            team_name: self.name.clone(),
+        });
+        Ok(events)
+    }
+
+    fn withdraw(&self, id: InvitationId) -> Result<Vec<TeamEvent>, TeamError> {
+        if !self.invitations.contains_key(&id) {
+            return Err(TeamError::NoSuchInvitation);
+        }
+        Ok(vec![TeamEvent::InvitationWithdrawn { invitation_id: id }])
+    }
+
+    fn accept(&self, accept: &Accept) -> Result<Vec<TeamEvent>, TeamError> {
+        let open = self.invitations.get(&accept.id).ok_or(TeamError::InvitationNotOpen)?;
+        if open.token_hash != accept.token_hash || accept.now >= open.expires_at {
+            return Err(TeamError::InvitationNotOpen);
+        }
+        if open.email_hash != accept.email_hash {
+            return Err(TeamError::InvitationForAnother);
+        }
+        let user_id = accept.user_id;
+        let mut events = vec![TeamEvent::InvitationAccepted { invitation_id: accept.id, user_id }];
+        events.extend(self.add(user_id, open.role)?);
+        Ok(events)
+    }
+
     fn add(&self, user_id: UserId, role: Role) -> Result<Vec<TeamEvent>, TeamError> {
         if self.members.contains_key(&user_id) {
             return Err(TeamError::AlreadyMember);
+        }
+        if self.members.len() >= MOST_MEMBERS {
+            return Err(TeamError::TooManyMembers);
         }
         Ok(vec![TeamEvent::MemberAdded { user_id, role }])
     }
@@ -151,16 +345,29 @@ impl Team {
         Ok(vec![TeamEvent::MemberRemoved { user_id }])
     }
 
-    fn is_last_owner(&self, user_id: UserId) -> bool {
+    /// Whether nobody else owns the team.
+    #[must_use]
+    pub fn is_last_owner(&self, user_id: UserId) -> bool {
         let mut owners = self.members.iter().filter(|(_, role)| **role == Role::Owner);
         owners.next().is_some_and(|(first, _)| *first == user_id) && owners.next().is_none()
     }
 
     pub(crate) fn evolve(&mut self, event: TeamEvent) {
         match event {
-            TeamEvent::TeamCreated { team_id, owner, .. } => {
+            TeamEvent::TeamCreated { team_id, name, owner, .. } => {
                 self.id = Some(team_id);
+                self.name = name;
                 self.members.insert(owner, Role::Owner);
+            }
+            TeamEvent::TeamRenamed { name } => self.name = name,
+            TeamEvent::TwoFactorRequirementChanged { required } => self.two_factor_required = required,
+            TeamEvent::MemberInvited { invitation_id, email_hash, role, token_hash, expires_at, .. } => {
+                let open = Open { email_hash, role, token_hash, expires_at };
+                self.invitations.insert(invitation_id, open);
+            }
+            TeamEvent::InvitationWithdrawn { invitation_id }
+            | TeamEvent::InvitationAccepted { invitation_id, .. } => {
+                self.invitations.remove(&invitation_id);
             }
             TeamEvent::MemberAdded { user_id, role } | TeamEvent::MemberRoleChanged { user_id, role } => {
                 self.members.insert(user_id, role);
@@ -176,7 +383,22 @@ impl Guarded for Team {
     fn admit(&self, command: &TeamCommand, caller: &Caller) -> Result<(), Denied> {
         match command {
             TeamCommand::Create { .. } => caller.require(Permission::TeamsMake),
-            TeamCommand::AddMember { .. }
+            // Who brings the token was asked; a person joins for themselves, or as they register.
+            TeamCommand::AcceptInvitation(accept) => match caller.actor {
+                Actor::User(id) if id == accept.user_id => Ok(()),
+                Actor::Anonymous => caller.require(Permission::UsersRegister),
+                Actor::User(_) | Actor::Key(_) | Actor::Job(_) | Actor::System => Err(Denied::NotFound),
+            },
+            // Whoever is in it may leave.
+            TeamCommand::RemoveMember { user_id }
+                if caller.actor == Actor::User(*user_id) && self.members.contains_key(user_id) =>
+            {
+                Ok(())
+            }
+            TeamCommand::Amend { .. }
+            | TeamCommand::Invite(_)
+            | TeamCommand::WithdrawInvitation { .. }
+            | TeamCommand::AddMember { .. }
             | TeamCommand::ChangeRole { .. }
             | TeamCommand::RemoveMember { .. } => caller.require_in(self.id, Permission::TeamWrite),
         }
@@ -184,108 +406,4 @@ impl Guarded for Team {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::event::testing::given;
-    use crate::{Actor, Permissions};
-
-    fn user(n: u128) -> UserId {
-        UserId(Uuid::from_u128(n))
-    }
-
-    fn id() -> TeamId {
-        TeamId(Uuid::from_u128(100))
-    }
-
-    fn created() -> TeamEvent {
-        TeamEvent::TeamCreated { team_id: id(), name: "Main".into(), slug: "main".into(), owner: user(1) }
-    }
-
-    fn added(n: u128, role: Role) -> TeamEvent {
-        TeamEvent::MemberAdded { user_id: user(n), role }
-    }
-
-    fn create() -> TeamCommand {
-        TeamCommand::Create {
-            id: id(),
-            name: TeamName::parse("Main").unwrap(),
-            slug: TeamSlug::parse("main").unwrap(),
-            owner: user(1),
-        }
-    }
-
-    #[test]
-    fn whoever_makes_a_team_owns_it() {
-        let team = given::<Team>([]);
-        assert_eq!(team.decide(create()), Ok(vec![created()]));
-        assert_eq!(given::<Team>([created()]).members.get(&user(1)), Some(&Role::Owner));
-    }
-
-    #[test]
-    fn a_team_is_made_once() {
-        assert_eq!(given::<Team>([created()]).decide(create()), Err(TeamError::AlreadyExists));
-    }
-
-    #[test]
-    fn people_join_once() {
-        let join = TeamCommand::AddMember { user_id: user(2), role: Role::Viewer };
-        assert_eq!(given::<Team>([created()]).decide(join.clone()), Ok(vec![added(2, Role::Viewer)]));
-        assert_eq!(
-            given::<Team>([created(), added(2, Role::Auditor)]).decide(join),
-            Err(TeamError::AlreadyMember)
-        );
-    }
-
-    #[test]
-    fn roles_change_and_the_same_role_is_no_event() {
-        let team = given::<Team>([created(), added(2, Role::Viewer)]);
-        let change = |role| TeamCommand::ChangeRole { user_id: user(2), role };
-        let changed = TeamEvent::MemberRoleChanged { user_id: user(2), role: Role::Operator };
-        assert_eq!(team.decide(change(Role::Operator)), Ok(vec![changed]));
-        assert_eq!(team.decide(change(Role::Viewer)), Ok(vec![]));
-    }
-
-    #[test]
-    fn strangers_have_no_role_to_change_or_lose() {
-        let team = given::<Team>([created()]);
-        let change = TeamCommand::ChangeRole { user_id: user(9), role: Role::Owner };
-        assert_eq!(team.decide(change), Err(TeamError::NotMember));
-        assert_eq!(team.decide(TeamCommand::RemoveMember { user_id: user(9) }), Err(TeamError::NotMember));
-    }
-
-    #[test]
-    fn the_last_owner_stays() {
-        let alone = given::<Team>([created(), added(2, Role::Operator)]);
-        let demote = TeamCommand::ChangeRole { user_id: user(1), role: Role::Viewer };
-        let leave = TeamCommand::RemoveMember { user_id: user(1) };
-        assert_eq!(alone.decide(demote.clone()), Err(TeamError::LastOwner));
-        assert_eq!(alone.decide(leave.clone()), Err(TeamError::LastOwner));
-
-        let two = given::<Team>([created(), added(2, Role::Owner)]);
-        assert!(two.decide(demote).is_ok());
-        assert_eq!(two.decide(leave), Ok(vec![TeamEvent::MemberRemoved { user_id: user(1) }]));
-    }
-
-    #[test]
-    fn a_team_that_is_not_there_cannot_change() {
-        let join = TeamCommand::AddMember { user_id: user(2), role: Role::Viewer };
-        assert_eq!(given::<Team>([]).decide(join), Err(TeamError::NotFound));
-    }
-
-    #[test]
-    fn only_its_own_owners_change_members() {
-        let team = given::<Team>([created()]);
-        let join = TeamCommand::AddMember { user_id: user(2), role: Role::Viewer };
-        let caller = |team, permissions| Caller { actor: Actor::User(user(1)), team, permissions };
-        assert_eq!(team.admit(&join, &caller(Some(id()), Role::Owner.permissions())), Ok(()));
-        assert_eq!(
-            team.admit(&join, &caller(Some(id()), Role::Operator.permissions())),
-            Err(Denied::Forbidden(Permission::TeamWrite))
-        );
-        assert_eq!(team.admit(&join, &caller(None, Role::Owner.permissions())), Err(Denied::NotFound));
-        assert_eq!(team.admit(&create(), &caller(None, Permissions::admin())), Ok(()));
-    }
-}
+mod tests;

@@ -66,6 +66,8 @@ texts! {
     KindName by check_slug;
     /// Jobs with the same key take turns: 1 to 200 characters, on one line.
     ConcurrencyKey by check_name;
+    /// What an API key is for: 1 to 200 characters of any script, on one line.
+    ApiKeyName by check_name;
     /// Why a secret was read: 1 to 500 characters, on one line.
     Reason by check_reason;
 }

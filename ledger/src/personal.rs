@@ -82,6 +82,15 @@ impl Vault {
 }
 
 impl Ledger {
+    /// The key under which what belongs to `subject` is sealed, if there is one: for what must stay sealed also where views show
+    /// the rest opened. It is forgotten with everything else of theirs.
+    ///
+    /// # Errors
+    /// The database is out of reach, or the key cannot be unwrapped with the configured keys.
+    pub async fn subject_key(&self, subject: impl ToString) -> Result<Option<Arc<DataKey>>, LedgerError> {
+        self.data_key(&key_name(&subject.to_string())).await
+    }
+
     /// Opens the personal data of `events` in place. What a destroyed key sealed becomes `erased`.
     ///
     /// # Errors

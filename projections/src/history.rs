@@ -1,6 +1,6 @@
 //! What was true when, and what each event changed: folds of single streams.
 
-use ledger::StreamId;
+use ledger::{Ledger, StreamId};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -89,7 +89,8 @@ impl Fact {
     /// The fields the event itself states, as changes from nothing: for where folding its stream would be too much.
     #[must_use]
     pub fn stated(&self) -> Vec<Change> {
-        let hidden = ["sealed", "password_hash", "refresh_token_hash"];
+        let hidden =
+            ["sealed", "password_hash", "refresh_token_hash", "token_hash", "hash", "recovery_code_hashes"];
         let change = |(field, value): (String, Value)| {
             let after = shown(&hidden, &field, without_marks(value));
             Change { field, before: Value::Null, after }
@@ -118,9 +119,7 @@ impl Projections {
         id: impl ToString,
         up_to: Option<i64>,
     ) -> Result<Option<AsOf<V::Row>>, ReadError> {
-        let mut replay = Replay::<V>::default();
-        let (sequence, position) = self.replay(&mut replay, &StreamId::new(V::STREAM, id), up_to).await?;
-        Ok(replay.row.map(|row| AsOf { row, sequence, position }))
+        state_as_of::<V>(&self.inner.ledger, id, up_to).await
     }
 
     /// The same by aggregate type (`user`, `team`, `secret`, `job`, `access`), as an auditor may see it. `None` also for other
@@ -136,26 +135,8 @@ impl Projections {
     ) -> Result<Option<AsOf<Value>>, ReadError> {
         let Some(mut replay) = registry::replay(aggregate_type) else { return Ok(None) };
         let stream = StreamId::new(aggregate_type, id);
-        let (sequence, position) = self.replay(replay.as_mut(), &stream, up_to).await?;
+        let (sequence, position) = replay_stream(&self.inner.ledger, replay.as_mut(), &stream, up_to).await?;
         Ok(replay.public().map(|row| AsOf { row, sequence, position }))
-    }
-
-    async fn replay(
-        &self,
-        replay: &mut dyn AnyReplay,
-        stream: &StreamId,
-        up_to: Option<i64>,
-    ) -> Result<(i64, i64), ReadError> {
-        let (mut sequence, mut position) = (0, 0);
-        if stream.aggregate_id.contains('\0') {
-            return Ok((sequence, position));
-        }
-        loop {
-            let facts = self.facts_of(stream, sequence, up_to, PAGE).await?;
-            let Some(last) = facts.last() else { return Ok((sequence, position)) };
-            (sequence, position) = (last.sequence, last.position);
-            facts.iter().for_each(|fact| replay.step(fact));
-        }
     }
 
     /// The events of one stream after `sequence`, at most `limit` (and 10,000) and none beyond position `up_to`.
@@ -169,8 +150,7 @@ impl Projections {
         up_to: Option<i64>,
         limit: i64,
     ) -> Result<Vec<Fact>, ReadError> {
-        let entries = fact::read_stream(&self.inner.ledger, stream, sequence, up_to, limit).await?;
-        decoded(entries)
+        facts_of(&self.inner.ledger, stream, sequence, up_to, limit).await
     }
 
     /// The events after position `after`, in order, at most `limit` (and 10,000), claims included.
@@ -225,6 +205,47 @@ impl Projections {
             }
         }
     }
+}
+
+/// See [`Projections::state_as_of`].
+pub(crate) async fn state_as_of<V: StreamView>(
+    ledger: &Ledger,
+    id: impl ToString,
+    up_to: Option<i64>,
+) -> Result<Option<AsOf<V::Row>>, ReadError> {
+    let mut replay = Replay::<V>::default();
+    let stream = StreamId::new(V::STREAM, id);
+    let (sequence, position) = replay_stream(ledger, &mut replay, &stream, up_to).await?;
+    Ok(replay.row.map(|row| AsOf { row, sequence, position }))
+}
+
+/// Where it ended: sequence and position.
+async fn replay_stream(
+    ledger: &Ledger,
+    replay: &mut dyn AnyReplay,
+    stream: &StreamId,
+    up_to: Option<i64>,
+) -> Result<(i64, i64), ReadError> {
+    let (mut sequence, mut position) = (0, 0);
+    if stream.aggregate_id.contains('\0') {
+        return Ok((sequence, position));
+    }
+    loop {
+        let facts = facts_of(ledger, stream, sequence, up_to, PAGE).await?;
+        let Some(last) = facts.last() else { return Ok((sequence, position)) };
+        (sequence, position) = (last.sequence, last.position);
+        facts.iter().for_each(|fact| replay.step(fact));
+    }
+}
+
+async fn facts_of(
+    ledger: &Ledger,
+    stream: &StreamId,
+    sequence: i64,
+    up_to: Option<i64>,
+    limit: i64,
+) -> Result<Vec<Fact>, ReadError> {
+    decoded(fact::read_stream(ledger, stream, sequence, up_to, limit).await?)
 }
 
 fn decoded(entries: Vec<Entry>) -> Result<Vec<Fact>, ReadError> {

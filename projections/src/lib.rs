@@ -4,6 +4,9 @@
 //! PostgreSQL, filled by the follower ([`Projections::run`]) of any process: whoever holds the checkpoints' locks folds
 //! the next batch, and rows and checkpoints are one transaction.
 //!
+//! Rows of secrets, jobs and the audit trail are teams'. On behalf of a team they are read through [`TeamReader`], under a role
+//! that PostgreSQL's row-level security confines to the team's rows; everything else uses the ledger's pool.
+//!
 //! # Memory
 //! [`Projections::rebuild`] and [`Projections::verify`] hold all rows of the view they are at (except of views whose rows are made
 //! by one event each, such as `audit`); `verify` also a digest and the key of every row of the table.
@@ -12,6 +15,7 @@
 mod batch;
 mod cache;
 mod checkpoint;
+mod confined;
 mod error;
 mod fact;
 mod folding;
@@ -20,11 +24,14 @@ mod history;
 mod machine;
 mod news;
 mod prepare;
+mod protection;
 mod reached;
 mod rebuild;
 mod registry;
+mod role;
 mod status;
 mod table;
+mod team_reader;
 #[cfg(test)]
 mod testing;
 pub mod time;
@@ -40,23 +47,27 @@ use ledger::Ledger;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+pub use confined::Whose;
 pub use error::{Behind, Fault, ReadError, RebuildError, UnknownView};
 pub use fact::Fact;
 pub use history::{AsOf, Change, HistoryEntry};
 pub use machine::Reader;
 pub use reached::Reached;
 pub use rebuild::Progress;
+pub use role::RoleError;
 pub use status::ViewStatus;
+pub use team_reader::{ById, ByTeam, TeamReader};
 pub use verify::{Difference, Verified};
-pub use view::{SEALED, StreamView, View};
+pub use view::{Owner, SEALED, StreamView, TeamView, View};
 pub use views::access_records::{AccessRecord, AccessRecords};
 pub use views::audit::{Audit, AuditFilter, AuditRow};
+pub use views::credentials::{ApiKeyRow, Credentials, CredentialsRow, SessionRow};
 pub use views::jobs::{JobFilter, JobRow, Jobs, ReadyJob, RunningJob};
 pub use views::last_access::{LastAccess, LastAccessRow};
 pub use views::memberships::{Membership, MembershipRow, Memberships};
 pub use views::secrets::{SealedValue, SecretFilter, SecretRow, Secrets};
-pub use views::teams::{TeamRow, Teams};
-pub use views::users::{UserRow, Users};
+pub use views::teams::{InvitationRow, TeamRow, Teams};
+pub use views::users::{UserFilter, UserRow, Users};
 
 /// How [`Projections`] work.
 #[derive(Clone, Debug)]
@@ -77,6 +88,8 @@ pub struct Options {
     pub retry: Duration,
     /// How long a rebuild that is ready keeps trying to take the live table's place.
     pub swap_patience: Duration,
+    /// Connections for what is read on behalf of teams, at most. They come on top of the ledger's.
+    pub team_connections: u32,
 }
 
 impl Default for Options {
@@ -90,6 +103,7 @@ impl Default for Options {
             longest_lag: 10_000,
             retry: Duration::from_secs(30),
             swap_patience: Duration::from_secs(60),
+            team_connections: 8,
         }
     }
 }
@@ -102,6 +116,8 @@ pub struct Projections {
 
 struct Inner {
     ledger: Ledger,
+    /// For what is read on behalf of teams; the ledger's pool is for everything else.
+    confined: confined::Confined,
     registry: registry::Registry,
     options: Options,
     /// How far the views are, as far as this process's caches know.
@@ -115,12 +131,14 @@ struct Inner {
 }
 
 impl Projections {
-    /// The views on `ledger`. Nothing happens before [`Projections::prepare`] and [`Projections::run`].
+    /// The views on `ledger`. Nothing happens before [`Projections::make_role`], [`Projections::prepare`] and
+    /// [`Projections::run`], in this order. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(ledger: Ledger, options: Options) -> Self {
         let registry = registry::Registry::new(options.cache_bytes);
         let reached = watch::Sender::new(reached::Reached::unknown(registry.all.len()));
         let inner = Inner {
+            confined: confined::Confined::new(&ledger, options.team_connections),
             ledger,
             registry,
             options,
@@ -136,6 +154,13 @@ impl Projections {
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
         self.inner.registry.all.iter().map(|view| view.spec().name).collect()
+    }
+
+    /// The names of the views that hold personal data as it was opened.
+    #[must_use]
+    pub fn personal(&self) -> Vec<&'static str> {
+        let views = self.inner.registry.all.iter().map(|view| view.spec());
+        views.filter(|spec| spec.personal).map(|spec| spec.name).collect()
     }
 
     fn place(&self, name: &str) -> Result<usize, UnknownView> {

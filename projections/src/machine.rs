@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use sqlx::PgPool;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
+use sqlx::{PgExecutor, PgPool};
 
 use crate::cache::RowCache;
 use crate::error::{Fault, ReadError, sqlstate};
@@ -40,6 +40,51 @@ impl<V: View> Machine<V> {
     }
 }
 
+impl<V: View> Machine<V> {
+    /// The row `key` if it is in memory.
+    pub(crate) fn cached(&self, key: &str) -> Option<Arc<V::Row>> {
+        if !V::CACHED {
+            return None;
+        }
+        let row = self.cache.get(key);
+        let counter = if row.is_some() { "cache_hits_total" } else { "cache_misses_total" };
+        metrics::counter!(counter, "view" => V::NAME).increment(1);
+        row
+    }
+
+    /// To be called before the database is asked for what [`Machine::read`] then keeps.
+    pub(crate) fn begin_read(&self) -> u64 {
+        self.cache.epoch()
+    }
+
+    /// The row `key` as the executor sees it, kept in memory where rows of the view are.
+    pub(crate) async fn read(
+        &self,
+        key: &str,
+        epoch: u64,
+        executor: impl PgExecutor<'_>,
+    ) -> Result<Option<Arc<V::Row>>, ReadError> {
+        // `key` cannot hold U+0000, and PostgreSQL would not take it.
+        if key.contains('\0') {
+            return Ok(None);
+        }
+        // The view's position is that of the same snapshot.
+        let sql = format!(
+            "select v.row::text, (select c.position from checkpoints c where c.view = '{0}') from {0} v where v.key = $1",
+            V::NAME
+        );
+        let found: Option<(String, Option<i64>)> =
+            sqlx::query_as(&sql).bind(key).fetch_optional(executor).await?;
+        let Some((json, as_of)) = found else { return Ok(None) };
+        let row = serde_json::from_str(&json).map_err(|cause| Fault::at_row(V::NAME, key, cause))?;
+        let row = Arc::new(row);
+        if V::CACHED {
+            self.cache.put(key, Arc::clone(&row), as_of.unwrap_or(0), epoch, json.len());
+        }
+        Ok(Some(row))
+    }
+}
+
 impl<V: View> AnyView for Machine<V> {
     fn spec(&self) -> &Spec {
         &self.spec
@@ -72,7 +117,7 @@ impl<V: View> AnyView for Machine<V> {
     }
 }
 
-/// Reads one view. Views with more ways of reading than by key say so in their own file.
+/// Reads one view. Those whose rows are teams' are read through [`crate::ByTeam`]. Views with more ways of reading than by key say so in their own file.
 pub struct Reader<'a, V: View> {
     machine: &'a Machine<V>,
     pub(crate) pool: &'a PgPool,
@@ -90,35 +135,19 @@ impl<'a, V: View> Reader<'a, V> {
     /// The database is out of reach, or the row is not what this version expects.
     pub async fn get(&self, key: impl ToString) -> Result<Option<Arc<V::Row>>, ReadError> {
         let key = key.to_string();
-        if !V::CACHED {
-            return Ok(self.fetch(&key).await?.map(|(row, ..)| row));
+        match self.machine.cached(&key) {
+            Some(row) => Ok(Some(row)),
+            None => self.machine.read(&key, self.machine.begin_read(), self.pool).await,
         }
-        if let Some(row) = self.machine.cache.get(&key) {
-            metrics::counter!("cache_hits_total", "view" => V::NAME).increment(1);
-            return Ok(Some(row));
-        }
-        metrics::counter!("cache_misses_total", "view" => V::NAME).increment(1);
-        let epoch = self.machine.cache.epoch();
-        let Some((row, as_of, bytes)) = self.fetch(&key).await? else { return Ok(None) };
-        self.machine.cache.put(&key, Arc::clone(&row), as_of, epoch, bytes);
-        Ok(Some(row))
     }
 
-    /// The row with the view's position, which is that of the same snapshot, and the row's length.
-    async fn fetch(&self, key: &str) -> Result<Option<(Arc<V::Row>, i64, usize)>, ReadError> {
-        // `key` cannot hold U+0000, and PostgreSQL would not take it.
-        if key.contains('\0') {
-            return Ok(None);
-        }
-        let sql = format!(
-            "select v.row::text, (select c.position from checkpoints c where c.view = '{0}') from {0} v where v.key = $1",
-            V::NAME
-        );
-        let found: Option<(String, Option<i64>)> =
-            sqlx::query_as(&sql).bind(key).fetch_optional(self.pool).await?;
-        let Some((json, as_of)) = found else { return Ok(None) };
-        let row = serde_json::from_str(&json).map_err(|cause| Fault::at_row(V::NAME, key, cause))?;
-        Ok(Some((Arc::new(row), as_of.unwrap_or(0), json.len())))
+    /// The row `key` as it is in the table, whatever the cache says; it is cached. For what a client knows to be there since another
+    /// node has told them, while that node's word may still be under way to this one.
+    ///
+    /// # Errors
+    /// The database is out of reach, or the row is not what this version expects.
+    pub async fn get_anew(&self, key: impl ToString) -> Result<Option<Arc<V::Row>>, ReadError> {
+        self.machine.read(&key.to_string(), self.machine.begin_read(), self.pool).await
     }
 
     /// Runs a query that selects `key, row::text`.
@@ -126,15 +155,7 @@ impl<'a, V: View> Reader<'a, V> {
         &self,
         query: QueryAs<'_, sqlx::Postgres, (String, String), PgArguments>,
     ) -> Result<Vec<V::Row>, ReadError> {
-        let read = |(key, json): (String, String)| {
-            serde_json::from_str(&json).map_err(|cause| Fault::at_row(V::NAME, &key, cause).into())
-        };
-        match query.fetch_all(self.pool).await {
-            Ok(found) => found.into_iter().map(read).collect(),
-            // U+0000 was asked for, which PostgreSQL's text cannot hold: nothing is named so.
-            Err(error) if sqlstate(&error).is_some_and(|code| code == "22021") => Ok(vec![]),
-            Err(error) => Err(error.into()),
-        }
+        rows::<V>(query, self.pool).await
     }
 
     /// The same, where at most one row can be meant.
@@ -143,5 +164,21 @@ impl<'a, V: View> Reader<'a, V> {
         query: QueryAs<'_, sqlx::Postgres, (String, String), PgArguments>,
     ) -> Result<Option<V::Row>, ReadError> {
         Ok(self.rows(query).await?.into_iter().next())
+    }
+}
+
+/// Runs a query that selects `key, row::text` of `V`.
+pub(crate) async fn rows<V: View>(
+    query: QueryAs<'_, sqlx::Postgres, (String, String), PgArguments>,
+    executor: impl PgExecutor<'_>,
+) -> Result<Vec<V::Row>, ReadError> {
+    let read = |(key, json): (String, String)| {
+        serde_json::from_str(&json).map_err(|cause| Fault::at_row(V::NAME, &key, cause).into())
+    };
+    match query.fetch_all(executor).await {
+        Ok(found) => found.into_iter().map(read).collect(),
+        // U+0000 was asked for, which PostgreSQL's text cannot hold: nothing is named so.
+        Err(error) if sqlstate(&error).is_some_and(|code| code == "22021") => Ok(vec![]),
+        Err(error) => Err(error.into()),
     }
 }

@@ -1,19 +1,22 @@
 //! Making what the views need in the database.
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::Projections;
 use crate::error::ReadError;
+use crate::protection;
 use crate::table;
 use crate::view::Spec;
 
 /// The advisory lock under which tables are made: any constant that nothing else uses.
 const PREPARING: i64 = 0x6461_7962_6f6f_6b02;
+/// How long it waits for a table that somebody reads: behind it, all other readers wait.
+const PATIENCE: &str = "set local lock_timeout = '5s'";
 
 impl Projections {
-    /// Makes the tables and checkpoints that are missing; drops nothing. Several processes may do so at once. A view whose
+    /// Makes the tables and checkpoints that are missing, and sees to it that teams' rows are their own's only; drops nothing. Several processes may do so at once. A view whose
     /// table is there in another shape, or was lost, is marked `outdated`, and [`Projections::run`] rebuilds it. To be called after
-    /// the migrations have run.
+    /// [`Projections::make_role`] and the migrations.
     ///
     /// # Errors
     /// The database is out of reach.
@@ -22,6 +25,10 @@ impl Projections {
         let mut transaction = connection.begin().await?;
         let lock = sqlx::query("select pg_advisory_xact_lock($1)").bind(PREPARING);
         lock.execute(&mut *transaction).await?;
+        transaction.execute(PATIENCE).await?;
+        protection::admit(&mut transaction).await?;
+        let specs: Vec<&Spec> = self.inner.registry.all.iter().map(|view| view.spec()).collect();
+        protection::mend(&mut transaction, &specs).await?;
         for view in &self.inner.registry.all {
             prepare_view(&mut transaction, view.spec()).await?;
         }

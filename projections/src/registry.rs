@@ -5,8 +5,10 @@ use std::sync::Arc;
 use crate::Projections;
 use crate::history::{AnyReplay, Replay};
 use crate::machine::{AnyView, Machine, Reader};
+use crate::team_reader::{ByTeam, shared};
 use crate::views::access_records::AccessRecords;
 use crate::views::audit::Audit;
+use crate::views::credentials::Credentials;
 use crate::views::jobs::Jobs;
 use crate::views::last_access::LastAccess;
 use crate::views::memberships::Memberships;
@@ -15,7 +17,7 @@ use crate::views::teams::Teams;
 use crate::views::users::Users;
 
 macro_rules! views {
-    ($($(#[$doc:meta])* $name:ident: $view:ty;)*) => {
+    ($($(#[$doc:meta])* $name:ident: $view:ty, $reader:ident by $new:path;)*) => {
         /// Every view, by type and by place.
         pub(crate) struct Registry {
             $($name: Arc<Machine<$view>>,)*
@@ -35,8 +37,8 @@ macro_rules! views {
         impl Projections {
             $($(#[$doc])*
             #[must_use]
-            pub fn $name(&self) -> Reader<'_, $view> {
-                Reader::new(&self.inner.registry.$name, &self.inner.ledger)
+            pub fn $name(&self) -> $reader<'_, $view> {
+                $new(&self.inner.registry.$name, &self.inner)
             })*
         }
     };
@@ -44,19 +46,21 @@ macro_rules! views {
 
 views! {
     /// Accounts, by user id.
-    users: Users;
+    users: Users, Reader by shared;
     /// Teams with their members, by team id.
-    teams: Teams;
+    teams: Teams, Reader by shared;
     /// The teams of a person, by user id.
-    memberships: Memberships;
+    memberships: Memberships, Reader by shared;
+    /// What people prove who they are with, by user id.
+    credentials: Credentials, Reader by shared;
     /// Secrets' metadata and sealed values, by secret id.
-    secrets: Secrets;
+    secrets: Secrets, ByTeam by ByTeam::new;
     /// Jobs, by job id; also the queue.
-    jobs: Jobs;
+    jobs: Jobs, ByTeam by ByTeam::new;
     /// When a secret was last read, by `secret/<id>`, or somebody signed in, by `user/<id>`.
-    last_access: LastAccess;
+    last_access: LastAccess, Reader by shared;
     /// One row for every event but claims, by position.
-    audit: Audit;
+    audit: Audit, ByTeam by ByTeam::new;
 }
 
 impl Registry {

@@ -4,6 +4,7 @@ use sqlx::{Executor as _, PgConnection};
 
 use crate::error::{Fault, is_refusal};
 use crate::folding::{AnyFolding, Changes};
+use crate::protection;
 use crate::view::Spec;
 
 /// Rows of one statement at most.
@@ -32,7 +33,7 @@ pub(crate) async fn exists(connection: &mut PgConnection, table: &str) -> Result
     sqlx::query_scalar("select to_regclass($1) is not null").bind(table).fetch_one(connection).await
 }
 
-/// Makes an empty table without key and indexes.
+/// Makes an empty table without key and indexes, which nobody sees more of than they may.
 pub(crate) async fn create(
     connection: &mut PgConnection,
     table: &str,
@@ -46,7 +47,8 @@ pub(crate) async fn create(
     connection.execute(sql.as_str()).await?;
     // Nobody searches by whole rows: statistics of them would be most of what `analyze` does.
     let sql = format!("alter table {table} alter column row set statistics 0");
-    connection.execute(sql.as_str()).await.map(drop)
+    connection.execute(sql.as_str()).await?;
+    protection::protect(connection, table, spec).await
 }
 
 /// Makes key and indexes; cheaper after loading than before.

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use domain::TeamId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -31,6 +32,8 @@ pub trait View: Send + Sync + 'static {
     const TRAILING: bool = false;
     /// Fields of the row that are never shown: they appear as `sealed`.
     const HIDDEN: &'static [&'static str] = &[];
+    /// Whose its rows are. Where they are teams', the view is a [`TeamView`] and its table has a column `team_id`.
+    const OWNER: Owner = Owner::Instance;
 
     /// A row. Times in it have milliseconds ([`crate::time`]).
     type Row: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send + Sync + 'static;
@@ -64,6 +67,37 @@ pub trait View: Send + Sync + 'static {
     }
 }
 
+/// Whose the rows of a view are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// No team's.
+    Instance,
+    /// Each a team's, which alone sees it.
+    Team,
+    /// Each a team's or none's. A team sees its own; who audits the whole instance sees all.
+    TeamAndInstance,
+}
+
+impl Owner {
+    /// The rows that a connection sees, in SQL; `None` where that is not a question of teams. Where the setting was never made
+    /// it is null or empty, and no row is seen.
+    pub(crate) fn visible(self) -> Option<&'static str> {
+        match self {
+            Self::Instance => None,
+            Self::Team => Some("team_id = current_setting('daybook.team', true)"),
+            Self::TeamAndInstance => Some(
+                "team_id = current_setting('daybook.team', true) or current_setting('daybook.team', true) = '*'",
+            ),
+        }
+    }
+}
+
+/// A view whose rows are teams'. They are read through [`crate::ByTeam`].
+pub trait TeamView: View {
+    /// Whose the row is.
+    fn team(row: &Self::Row) -> Option<TeamId>;
+}
+
 /// A view whose rows are each a pure function of one stream: row `id` of the stream `STREAM/id`. Only these have a state as of a
 /// moment.
 pub trait StreamView: View {
@@ -88,6 +122,7 @@ pub(crate) struct Spec {
     pub(crate) personal: bool,
     pub(crate) trailing: bool,
     pub(crate) hidden: &'static [&'static str],
+    pub(crate) owner: Owner,
     /// Names this shape of table and fold: another shape must be rebuilt.
     pub(crate) shape: String,
 }
@@ -97,6 +132,8 @@ impl Spec {
         let version = V::VERSION.to_string();
         let mut parts = vec![V::NAME, V::columns(), &version];
         parts.extend(V::indexes());
+        // Who sees what of a table is part of it.
+        parts.extend(V::OWNER.visible());
         Self {
             name: V::NAME,
             aggregates: V::AGGREGATES,
@@ -107,6 +144,7 @@ impl Spec {
             personal: V::PERSONAL,
             trailing: V::TRAILING,
             hidden: V::HIDDEN,
+            owner: V::OWNER,
             shape: format!("{:016x}", fnv(&parts.join("\u{1f}"))),
         }
     }
@@ -121,4 +159,25 @@ pub(crate) fn fnv(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::{jobs::Jobs, secrets::Secrets, users::Users};
+
+    /// As it was before there were owners.
+    fn shape_without_owner<V: View>() -> String {
+        let version = V::VERSION.to_string();
+        let mut parts = vec![V::NAME, V::columns(), &version];
+        parts.extend(V::indexes());
+        format!("{:016x}", fnv(&parts.join("\u{1f}")))
+    }
+
+    #[test]
+    fn tables_from_before_rows_had_owners_are_made_anew_and_others_stay() {
+        assert_ne!(Spec::of::<Secrets>().shape, shape_without_owner::<Secrets>());
+        assert_ne!(Spec::of::<Jobs>().shape, shape_without_owner::<Jobs>());
+        assert_eq!(Spec::of::<Users>().shape, shape_without_owner::<Users>());
+    }
 }

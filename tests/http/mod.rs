@@ -3,6 +3,7 @@
 mod audit;
 mod auth;
 mod edge;
+mod erasure;
 mod idempotency;
 mod nodes;
 mod openapi;

@@ -3,6 +3,7 @@
 mod answers;
 mod auditing;
 mod configuration;
+mod database_user;
 mod home;
 mod killed;
 mod nodes;

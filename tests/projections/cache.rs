@@ -47,11 +47,11 @@ async fn a_row_that_was_just_written_is_read_from_memory_and_counted_as_a_hit() 
     // Without its row the table has no answer: this one is from memory.
     database.connect().await.execute("truncate secrets").await.unwrap();
     for _ in 0..5 {
-        assert_eq!(node.views.secrets().get(id).await.unwrap().unwrap().version, 1);
+        assert_eq!(node.views.secrets().across_teams().get(id).await.unwrap().unwrap().version, 1);
     }
     assert_eq!(counts.hits_and_misses("secrets"), (hits + 5, misses));
     // Lists are not.
-    assert!(node.views.secrets().list(team_id(), &<_>::default(), None, 10).await.unwrap().is_empty());
+    assert!(node.views.secrets().of(team_id()).list(&<_>::default(), None, 10).await.unwrap().is_empty());
     assert_eq!(counts.hits_and_misses("secrets"), (hits + 5, misses));
 }
 
@@ -63,8 +63,10 @@ async fn warm(node: &Node) {
         let position = node.append(vec![stored(id, team_id(), &id.to_string())]).await;
         node.passed(position).await;
         behind.push(id);
-        let (first, second) =
-            (node.views.secrets().get(id).await.unwrap(), node.views.secrets().get(id).await.unwrap());
+        let (first, second) = (
+            node.views.secrets().across_teams().get(id).await.unwrap(),
+            node.views.secrets().across_teams().get(id).await.unwrap(),
+        );
         Arc::ptr_eq(&first.unwrap(), &second.unwrap()).then_some(())
     })
     .await;
@@ -84,12 +86,12 @@ async fn a_row_that_is_not_in_memory_is_read_once_and_counted_as_a_miss() {
     warm(&reader).await;
     let (hits, misses) = counts.hits_and_misses("secrets");
     for _ in 0..4 {
-        assert_eq!(reader.views.secrets().get(id).await.unwrap().unwrap().version, 1);
+        assert_eq!(reader.views.secrets().across_teams().get(id).await.unwrap().unwrap().version, 1);
     }
     assert_eq!(counts.hits_and_misses("secrets"), (hits + 3, misses + 1));
     // What does not exist is not remembered: it may come to be.
     for _ in 0..2 {
-        assert!(reader.views.secrets().get(secret_id()).await.unwrap().is_none());
+        assert!(reader.views.secrets().across_teams().get(secret_id()).await.unwrap().is_none());
     }
     assert_eq!(counts.hits_and_misses("secrets"), (hits + 3, misses + 3));
 }
@@ -127,9 +129,9 @@ async fn who_knows_a_position_reads_nothing_older_on_any_node() {
         let (writer, reader) = (&nodes[version as usize % 3], &nodes[(version as usize / 3) % 3]);
         let position = writer.append(vec![changed(id, version)]).await;
         reader.views.wait_view("secrets", position, tests::LIMIT).await.unwrap();
-        assert_eq!(reader.views.secrets().get(id).await.unwrap().unwrap().version, version);
+        assert_eq!(reader.views.secrets().across_teams().get(id).await.unwrap().unwrap().version, version);
         // It is kept now, on this node: the next change is made elsewhere.
-        assert_eq!(reader.views.secrets().get(id).await.unwrap().unwrap().version, version);
+        assert_eq!(reader.views.secrets().across_teams().get(id).await.unwrap().unwrap().version, version);
     }
 }
 
@@ -143,7 +145,7 @@ async fn a_change_made_elsewhere_reaches_who_waits_for_nothing() {
     for version in 2..6 {
         writer.append(vec![changed(id, version)]).await;
         eventually("the change", async || {
-            let row = reader.views.secrets().get(id).await.unwrap()?;
+            let row = reader.views.secrets().across_teams().get(id).await.unwrap()?;
             (row.version == version).then_some(())
         })
         .await;
@@ -163,7 +165,8 @@ async fn what_was_kept_when_nothing_was_heard_any_more_is_not_used() {
     nodes[0].passed(position).await;
     for version in 2..12 {
         for node in &nodes {
-            eventually("a row", async || node.views.secrets().get(id).await.ok().flatten()).await;
+            eventually("a row", async || node.views.secrets().across_teams().get(id).await.ok().flatten())
+                .await;
         }
         terminate_all(&mut behind).await;
         let position = eventually("an append", async || {
@@ -179,7 +182,10 @@ async fn what_was_kept_when_nothing_was_heard_any_more_is_not_used() {
         .await;
         for (number, node) in nodes.iter().enumerate() {
             node.passed(position).await;
-            let row = eventually("a row", async || node.views.secrets().get(id).await.ok().flatten()).await;
+            let row = eventually("a row", async || {
+                node.views.secrets().across_teams().get(id).await.ok().flatten()
+            })
+            .await;
             assert_eq!(row.version, version, "on node {number}");
         }
     }
@@ -226,7 +232,7 @@ async fn who_was_erased_is_forgotten_by_a_rebuild_and_by_every_cache() {
         .await;
         assert_eq!(account(&node.views, bob).await.email, "Bob@Example.org");
         assert!(node.views.users().by_email("ada@example.org").await.unwrap().is_none());
-        let trail = node.views.audit().list(&AuditFilter::default(), None, 10).await.unwrap();
+        let trail = node.views.audit().of_instance().list(&AuditFilter::default(), None, 10).await.unwrap();
         let seen: Vec<_> = trail.iter().map(|row| (row.ip.as_deref(), row.user_agent.as_deref())).collect();
         assert_eq!(seen, [(Some("192.0.2.77"), Some("curl")), (Some("erased"), Some("erased"))]);
     }

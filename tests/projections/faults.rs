@@ -62,7 +62,7 @@ async fn what_cannot_be_read_stops_the_views_that_need_it_and_status_says_so() {
             }
             // What the stopped views have is still read.
             assert_eq!(node.views.users().get(ada).await.unwrap().unwrap().name, "Ada");
-            assert!(node.views.secrets().get(secret).await.unwrap().is_some());
+            assert!(node.views.secrets().across_teams().get(secret).await.unwrap().is_some());
         }
     }
 }
@@ -132,7 +132,7 @@ async fn a_view_goes_on_once_nothing_is_in_its_way() {
     let status = node.becomes("secrets", "live").await;
     assert_eq!((status.position, status.last_error), (head, None));
     eventually("the row", async || {
-        let row = node.views.secrets().get(secret).await.unwrap().unwrap();
+        let row = node.views.secrets().across_teams().get(secret).await.unwrap().unwrap();
         row.deleted.then_some(())
     })
     .await;

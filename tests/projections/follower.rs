@@ -133,7 +133,7 @@ async fn a_batch_that_is_cut_off_in_the_middle_leaves_nothing_behind() {
     assert_eq!(rows(&mut behind, "secrets").await[0].2["version"], 1);
     keeper.execute("rollback").await.unwrap();
     node.passed(position).await;
-    assert_eq!(node.views.secrets().get(id).await.unwrap().unwrap().version, 2);
+    assert_eq!(node.views.secrets().across_teams().get(id).await.unwrap().unwrap().version, 2);
     let access = node.views.last_access().get(format!("secret/{id}")).await.unwrap().unwrap();
     assert_eq!(access.count, 2);
     assert_together(&mut behind).await;

@@ -6,6 +6,7 @@ mod cache;
 mod cli;
 mod faults;
 mod follower;
+mod isolation;
 mod property;
 mod reading;
 mod rebuild;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ::ledger::{Append, Metadata, NewEvent, StreamId};
-use ::projections::{AuditFilter, JobFilter, SecretFilter};
+use ::projections::{Audit, AuditFilter, JobFilter, SecretFilter, TeamReader};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{ClaimEvent, JobEvent, JobId, JobStatus, LogDigest, Role, TeamEvent, TeamId};
 use tests::Database;
@@ -78,11 +78,11 @@ async fn secrets_are_found_by_what_is_known_of_them_in_their_team_only() {
     let (id, team) = (secret_id(), team_id());
     let events = vec![stored(id, team, "db/main"), changed(id, 2), stored(secret_id(), team_id(), "db/main")];
     node.passed(node.append(events).await).await;
-    let secrets = node.views.secrets();
+    let secrets = node.views.secrets().of(team);
     let found = async |q: &str, tag: &str, prefix: &str| {
         let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let filter = SecretFilter { q: given(q), tag: given(tag), prefix: given(prefix) };
-        secrets.list(team, &filter, None, 10).await.unwrap().len()
+        secrets.list(&filter, None, 10).await.unwrap().len()
     };
     for (q, tag, prefix) in
         [("", "", ""), ("DB/M", "", ""), ("BACK\\SLASH\tAND\nL", "prod", "db/"), ("slash", "", "")]
@@ -92,9 +92,9 @@ async fn secrets_are_found_by_what_is_known_of_them_in_their_team_only() {
     for (q, tag, prefix) in [("%", "", ""), ("", "pro", ""), ("", "", "b/"), ("\0", "", ""), ("", "\0", "")] {
         assert_eq!(found(q, tag, prefix).await, 0, "{q:?} {tag:?} {prefix:?}");
     }
-    assert_eq!(secrets.list(team, &SecretFilter::default(), Some("db/main"), 10).await.unwrap(), []);
-    assert_eq!(secrets.by_name(team, "db/main").await.unwrap().unwrap().version, 2);
-    assert_eq!(secrets.by_name(team, "db/mai").await.unwrap(), None);
+    assert_eq!(secrets.list(&SecretFilter::default(), Some("db/main"), 10).await.unwrap(), []);
+    assert_eq!(secrets.by_name("db/main").await.unwrap().unwrap().version, 2);
+    assert_eq!(secrets.by_name("db/mai").await.unwrap(), None);
     let value = async |version| {
         secrets.sealed_value(&id.to_string(), version).await.unwrap().map(|value| value.sealed)
     };
@@ -119,7 +119,7 @@ async fn the_queue_gives_what_is_due_the_most_urgent_first_and_lets_jobs_take_tu
         queued(waits, team, 9, at(-1), Some("one")),
     ];
     node.passed(node.append(events).await).await;
-    let (jobs, kinds) = (node.views.jobs(), ["report".to_owned()]);
+    let (jobs, kinds) = (node.views.jobs().across_teams(), ["report".to_owned()]);
     let ready = async |now, kinds: &[String]| {
         jobs.ready(now, 10, kinds).await.unwrap().into_iter().map(|job| job.id).collect::<Vec<_>>()
     };
@@ -131,7 +131,7 @@ async fn the_queue_gives_what_is_due_the_most_urgent_first_and_lets_jobs_take_tu
     assert_eq!(jobs.running(10).await.unwrap().iter().map(|job| job.id).collect::<Vec<_>>(), [runs]);
     let listed = async |status, kind: &str| {
         let filter = JobFilter { status: Some(status), kind: Some(kind.to_owned()) };
-        jobs.list(team, &filter, None, 10).await.unwrap().len()
+        node.views.jobs().of(team).list(&filter, None, 10).await.unwrap().len()
     };
     assert_eq!(
         (listed(JobStatus::Pending, "report").await, listed(JobStatus::Running, "report").await),
@@ -161,13 +161,18 @@ async fn the_trail_has_everything_but_claims_with_what_stands_beside_it() {
     };
     let appended = node.ledger.append(Append { events, metadata, data_keys: vec![] }).await.unwrap();
     node.passed(appended.position).await;
-    let trail = async |filter: AuditFilter| {
-        let rows = node.views.audit().list(&filter, None, 100).await.unwrap();
+    let positions = async |seen: TeamReader<'_, Audit>, filter: AuditFilter| {
+        let rows = seen.list(&filter, None, 100).await.unwrap();
         rows.into_iter().map(|row| row.position).collect::<Vec<_>>()
+    };
+    let trail = async |filter: AuditFilter| {
+        let of_team = positions(node.views.audit().of(team), filter.clone()).await;
+        assert_eq!(of_team, positions(node.views.audit().of_instance(), filter.clone()).await);
+        assert!(positions(node.views.audit().of(team_id()), filter).await.is_empty(), "another team's");
+        of_team
     };
     let millisecond = TimeDelta::milliseconds(1);
     let by = AuditFilter {
-        team: Some(team),
         actor: Some(format!("user:{ada}")),
         request_id: Some("r1".to_owned()),
         from: Some(appended.at),
@@ -179,7 +184,6 @@ async fn the_trail_has_everything_but_claims_with_what_stands_beside_it() {
     let others = [
         AuditFilter { from: Some(appended.at + millisecond), ..by.clone() },
         AuditFilter { to: Some(appended.at), ..by.clone() },
-        AuditFilter { team: Some(team_id()), ..by.clone() },
     ];
     for filter in others {
         assert!(trail(filter.clone()).await.is_empty(), "{filter:?}");
@@ -191,9 +195,10 @@ async fn the_trail_has_everything_but_claims_with_what_stands_beside_it() {
     };
     assert_eq!(trail(always.clone()).await, [4, 2, 1]);
     assert!(trail(AuditFilter { to: always.from, ..always }).await.is_empty());
-    let newest = node.views.audit().list(&by, None, 1).await.unwrap().remove(0);
+    let of_team = node.views.audit().of(team);
+    let newest = of_team.list(&by, None, 1).await.unwrap().remove(0);
     assert_eq!((newest.event_type.as_str(), newest.ip.as_deref()), ("SecretRevealed", Some("192.0.2.77")));
-    let before = node.views.audit().list(&by, Some(4), 1).await.unwrap().remove(0);
+    let before = of_team.list(&by, Some(4), 1).await.unwrap().remove(0);
     assert_eq!(before.position, 2);
     let access = node.views.last_access().get(format!("secret/{id}")).await.unwrap().unwrap();
     assert_eq!((access.count, access.actor.clone()), (1, format!("user:{ada}")));
@@ -213,11 +218,11 @@ async fn nul_is_neither_found_nor_in_the_way() {
     };
     let events = vec![queued(id, team, 1, Utc::now(), None), started(id), event("job", id, 3, failed)];
     node.passed(node.append(events).await).await;
-    let row = node.views.jobs().get(id).await.unwrap().unwrap();
+    let row = node.views.jobs().of(team).get(id).await.unwrap().unwrap();
     assert_eq!(row.error.as_deref(), Some("a\u{fffd}b"));
     node.assert_right().await;
-    assert!(node.views.secrets().by_name(team, "\0").await.unwrap().is_none());
-    assert!(node.views.secrets().get("\0").await.unwrap().is_none());
+    assert!(node.views.secrets().of(team).by_name("\0").await.unwrap().is_none());
+    assert!(node.views.secrets().of(team).get("\0").await.unwrap().is_none());
     assert!(node.views.users().by_email("\0").await.unwrap().is_none());
     assert!(node.views.state("secret", "\0", None).await.unwrap().is_none());
     assert!(node.views.history(&StreamId::new("secret", "\0"), 0, 1).await.unwrap().is_empty());

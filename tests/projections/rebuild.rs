@@ -45,12 +45,12 @@ impl Crowd {
             let position = self.nodes[version as usize % 2].append(vec![changed(id, version)]).await;
             for (number, node) in self.nodes.iter().enumerate() {
                 node.passed(position).await;
-                let secrets = node.views.secrets();
+                let secrets = node.views.secrets().of(self.team);
                 let by_id = secrets.get(id).await.unwrap().unwrap().version;
-                let by_name = secrets.by_name(self.team, &id.to_string()).await.unwrap().unwrap().version;
+                let by_name = secrets.by_name(&id.to_string()).await.unwrap().unwrap().version;
                 assert_eq!((by_id, by_name), (version, version), "on node {number}");
                 let filter = AuditFilter { aggregate_id: Some(id.to_string()), ..AuditFilter::default() };
-                let trail = node.views.audit().list(&filter, None, 1_000).await.unwrap();
+                let trail = node.views.audit().of_instance().list(&filter, None, 1_000).await.unwrap();
                 assert_eq!(trail[0].position, position, "on node {number}");
             }
         }
@@ -61,7 +61,7 @@ impl Crowd {
     async fn read(&self, views: &Projections) {
         let mut before = vec![1; WRITERS];
         while !self.done.is_cancelled() {
-            let all = views.secrets().list(self.team, &SecretFilter::default(), None, 100).await.unwrap();
+            let all = views.secrets().of(self.team).list(&SecretFilter::default(), None, 100).await.unwrap();
             let versions: Vec<u32> = all.iter().map(|secret| secret.version).collect();
             assert_eq!(versions.len(), WRITERS, "a table that is not whole was seen");
             assert!(
@@ -145,7 +145,10 @@ async fn of_two_rebuilds_of_a_view_one_is_told_that_the_other_is_at_it() {
     let position = two.append(vec![changed(crowd.secrets[0], 2)]).await;
     for node in &crowd.nodes {
         node.passed(position).await;
-        assert_eq!(node.views.secrets().get(crowd.secrets[0]).await.unwrap().unwrap().version, 2);
+        assert_eq!(
+            node.views.secrets().of(crowd.team).get(crowd.secrets[0]).await.unwrap().unwrap().version,
+            2
+        );
     }
     assert!(!first.is_finished());
     reader.leaves().await;

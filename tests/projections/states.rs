@@ -118,11 +118,11 @@ async fn assert_row(views: &Projections, stream: &StreamId) {
         }
         "secret" => {
             let state = views.state_as_of::<Secrets>(id, None).await.unwrap().unwrap();
-            assert_eq!(*views.secrets().get(id).await.unwrap().unwrap(), state.row);
+            assert_eq!(*views.secrets().across_teams().get(id).await.unwrap().unwrap(), state.row);
         }
         "job" => {
             let state = views.state_as_of::<Jobs>(id, None).await.unwrap().unwrap();
-            let row = views.jobs().get(id).await.unwrap().unwrap();
+            let row = views.jobs().across_teams().get(id).await.unwrap().unwrap();
             assert_eq!(as_stored((*row).clone()), as_stored(state.row));
         }
         // Records of access are rows of the audit trail only.

@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use api::config::{Settings, Sources};
-use api::node::Node;
+use api::node::{Node, known_account};
 use api::server::{self, Roles};
 use api::tokens::{Claims, TokenKeys};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::Utc;
-use commands::{Commands, Context, NewAccount, Password};
+use commands::{About, Commands, Context, FirstTeam, Password};
 use domain::{
-    Actor, Caller, Email, Permissions, PersonName, Role, Team, TeamCommand, TeamId, TeamName, TeamSlug,
-    UserId,
+    Actor, Caller, Email, Permissions, PersonName, Role, SessionId, Team, TeamCommand, TeamId, TeamName,
+    TeamSlug, UserId,
 };
 use ledger::Ledger;
 use projections::Projections;
@@ -100,6 +100,7 @@ pub struct TestApp {
     pub projections: Projections,
     /// Everybody.
     pub people: People,
+    sessions: BTreeMap<UserId, SessionId>,
     tokens: TokenKeys,
     shutdown: CancellationToken,
     server: Option<JoinHandle<()>>,
@@ -127,14 +128,15 @@ impl TestApp {
 
     /// One more node on the same database and data folder.
     pub async fn another_node(&self, setup: Setup) -> Self {
-        Self::on(self.database.clone(), self.folder.clone(), setup, Some(self.people)).await
+        let known = (self.people, self.sessions.clone());
+        Self::on(self.database.clone(), self.folder.clone(), setup, Some(known)).await
     }
 
     async fn on(
         database: std::sync::Arc<Database>,
         folder: std::sync::Arc<TempDir>,
         setup: Setup,
-        people: Option<People>,
+        known: Option<(People, BTreeMap<UserId, SessionId>)>,
     ) -> Self {
         let settings = settings(&database, folder.path(), &setup);
         let node = within("a node", Node::open(settings)).await.unwrap();
@@ -145,15 +147,30 @@ impl TestApp {
         let shutdown = CancellationToken::new();
         let (roles, stop) = (setup.roles.unwrap_or(Roles::ALL), shutdown.clone());
         let server = tokio::spawn(async move { server::run(node, roles, listener, stop).await.unwrap() });
-        let people = match people {
-            Some(people) => people,
-            None => populate(&commands).await,
+        let (people, sessions) = match known {
+            Some(known) => known,
+            None => {
+                let people = populate(&commands).await;
+                (people, sign_in(&commands, &people).await)
+            }
         };
         let head = ledger.head().await.unwrap();
         projections.wait(head, crate::LIMIT).await.unwrap();
         let tokens = TokenKeys::new(JWT_SECRET, None).unwrap();
         let server = Some(server);
-        Self { address, database, ledger, commands, projections, people, tokens, shutdown, server, folder }
+        Self {
+            address,
+            database,
+            ledger,
+            commands,
+            projections,
+            people,
+            sessions,
+            tokens,
+            shutdown,
+            server,
+            folder,
+        }
     }
 
     /// Its data folder.
@@ -190,7 +207,7 @@ impl TestApp {
         let now = Utc::now().timestamp();
         let claims = Claims {
             sub: user.0,
-            sid: Uuid::now_v7(),
+            sid: self.sessions.get(&user).map_or_else(Uuid::now_v7, |session| session.0),
             iat: now.min(now + seconds),
             exp: now + seconds,
             jti: None,
@@ -295,14 +312,27 @@ async fn populate(commands: &Commands) -> People {
     People { team, other_team, admin, owner, operator, viewer, auditor, stranger }
 }
 
+/// A session of everybody.
+async fn sign_in(commands: &Commands, people: &People) -> BTreeMap<UserId, SessionId> {
+    let People { admin, owner, operator, viewer, auditor, stranger, .. } = *people;
+    let mut sessions = BTreeMap::new();
+    for user in [admin, owner, operator, viewer, auditor, stranger] {
+        let mut context = api::node::registrar().acting_as(Actor::User(user));
+        context.subject = Some(user.to_string());
+        let signed_in = commands.start_session(&context, user, vec![], 7).await.unwrap();
+        sessions.insert(user, signed_in.session_id);
+    }
+    sessions
+}
+
 async fn account(commands: &Commands, name: &str, admin: bool) -> UserId {
-    let account = NewAccount {
-        email: Email::parse(&format!("{name}@example.org")).unwrap(),
-        name: PersonName::parse(name).unwrap(),
-        password: Password::choose(PASSWORD.to_owned()).unwrap(),
+    let account = known_account(
+        Email::parse(&format!("{name}@example.org")).unwrap(),
+        PersonName::parse(name).unwrap(),
+        Password::choose(PASSWORD.to_owned(), &About::default()).unwrap(),
         admin,
-        team: None,
-    };
+        FirstTeam::Own,
+    );
     let made = commands.register(&api::node::registrar(), account).await.unwrap();
     made.id.parse().unwrap()
 }

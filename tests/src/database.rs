@@ -54,6 +54,13 @@ impl Database {
         }
     }
 
+    /// Whoever connects to it from now on is this user of the server.
+    pub(crate) fn used_by(mut self, user: &str) -> Self {
+        self.url = self.url.replacen("&user=daybook", &format!("&user={user}"), 1);
+        self.connect = self.connect.clone().username(user);
+        self
+    }
+
     /// How to connect to it.
     #[must_use]
     pub fn connect_options(&self) -> PgConnectOptions {

@@ -56,6 +56,11 @@ impl Server {
         Database::create(self, &format!("template {TEMPLATE}")).await
     }
 
+    /// A database without tables on this server, which belongs to this user and is used by them.
+    pub async fn empty_database(&self, user: &str) -> Database {
+        Database::create(self, &format!("owner \"{user}\"")).await.used_by(user)
+    }
+
     /// The process id of the server's first process; `None` while it is down.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

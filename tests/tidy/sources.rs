@@ -49,6 +49,23 @@ fn cryptography_is_in_few_places() {
 }
 
 #[test]
+fn requests_read_teams_rows_on_behalf_of_their_team() {
+    let shipped = &product().shipped;
+    let rule = "rows of teams are read by `of(team)` (docs/adr/0005-two-walls-between-teams.md)";
+    let all = r"\bacross_teams\b";
+    // Which jobs there are to run is asked by the worker, for no request.
+    let allowed = ["projections/src/team_reader", "api/src/queue"];
+    assert_none(rule, &findings(outside(shipped, &allowed), all));
+    assert_eq!(findings(shipped, all).len(), 2, "its definition, and the worker's queue");
+    let tables = r#"(?i)\b(from|into|update|join|only)[\s\\]+(public\.)?"?(secrets|jobs|audit)\b"#;
+    assert_none(rule, &findings(outside(shipped, &["projections/"]), tables));
+    let ours = findings(shipped.iter().filter(|file| file.top() == "projections"), tables);
+    assert!(!ours.is_empty(), "the pattern finds nothing where there is something");
+    let edge = outside(shipped, &["domain/", "ledger/", "commands/", "projections/", "api/src/node"]);
+    assert_none("the edge has no connections of its own", &findings(edge, r"\.pool\(\)"));
+}
+
+#[test]
 fn domain_has_no_clock_no_randomness_no_sql_and_never_waits() {
     let shipped = &product().shipped;
     let domain = shipped.iter().filter(|file| file.top() == "domain");

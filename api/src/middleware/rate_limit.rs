@@ -20,8 +20,10 @@ use super::client_ip::ClientIp;
 use crate::config::Settings;
 use crate::problem::Problem;
 
-/// Attempts to sign in, register or reset a password: per minute and IP, and per minute and e-mail.
+/// Attempts to sign in, register or reset a password, per minute and IP.
 const SIGN_IN_PER_MINUTE: u32 = 10;
+/// Mails that people ask for, per minute and address.
+const MAILS_PER_MINUTE: u32 = 3;
 /// Clients remembered by one limiter, about 100 bytes each.
 const MAX_CLIENTS: usize = 100_000;
 /// Clients beyond that share this many counters.
@@ -43,7 +45,7 @@ impl From<TooMany> for Problem {
 /// The limits of one server. Cheap to clone.
 ///
 /// Authentication decides which one counts: a request with a good credential calls `check_authenticated`, one with none or
-/// a bad one `check_anonymous`, and whatever takes a password calls `check_sign_in` and `check_sign_in_email` as well.
+/// a bad one `check_anonymous`, and whatever takes a password or a token of a mail calls `check_sign_in` as well.
 #[derive(Clone)]
 pub struct RateLimits(Option<Arc<Limiters>>);
 
@@ -51,7 +53,7 @@ struct Limiters {
     anonymous: Limiter<IpAddr>,
     authenticated: Limiter<Uuid>,
     sign_in: Limiter<IpAddr>,
-    sign_in_email: Limiter<u64>,
+    mail_to: Limiter<u64>,
     /// Turns e-mail addresses into numbers nobody outside this process can foresee or turn back.
     emails: RandomState,
 }
@@ -64,7 +66,7 @@ impl RateLimits {
                 anonymous: Limiter::new(settings.rate_limit_per_minute),
                 authenticated: Limiter::new(settings.rate_limit_authenticated_per_minute),
                 sign_in: Limiter::new(SIGN_IN_PER_MINUTE),
-                sign_in_email: Limiter::new(SIGN_IN_PER_MINUTE),
+                mail_to: Limiter::new(MAILS_PER_MINUTE),
                 emails: RandomState::new(),
             })
         };
@@ -95,13 +97,13 @@ impl RateLimits {
         self.0.as_ref().map_or(Ok(()), |limiters| limiters.sign_in.check(network(ip)))
     }
 
-    /// An attempt to sign in as this person, from anywhere. The address itself is not kept.
+    /// A mail that somebody asks to be sent to this address. The address itself is not kept.
     ///
     /// # Errors
     /// When there were too many of late.
-    pub fn check_sign_in_email(&self, email: &str) -> Result<(), TooMany> {
+    pub fn check_mail_to(&self, email: &str) -> Result<(), TooMany> {
         let Some(limiters) = &self.0 else { return Ok(()) };
-        limiters.sign_in_email.check(limiters.emails.hash_one(email.trim().to_lowercase()))
+        limiters.mail_to.check(limiters.emails.hash_one(email.trim().to_lowercase()))
     }
 }
 
@@ -260,9 +262,9 @@ mod tests {
         let limits = limits(&[]);
         (0..10).for_each(|_| limits.check_sign_in(ip("192.0.2.1")).unwrap());
         limits.check_sign_in(ip("192.0.2.1")).unwrap_err();
-        (0..10).for_each(|_| limits.check_sign_in_email("Ada@example.org").unwrap());
-        limits.check_sign_in_email(" ada@EXAMPLE.org").unwrap_err();
-        limits.check_sign_in_email("bob@example.org").unwrap();
+        (0..3).for_each(|_| limits.check_mail_to("Ada@example.org").unwrap());
+        limits.check_mail_to(" ada@EXAMPLE.org").unwrap_err();
+        limits.check_mail_to("bob@example.org").unwrap();
     }
 
     #[test]
@@ -279,7 +281,7 @@ mod tests {
         for _ in 0..50 {
             limits.check_anonymous(ip("192.0.2.1")).unwrap();
             limits.check_sign_in(ip("192.0.2.1")).unwrap();
-            limits.check_sign_in_email("a@b").unwrap();
+            limits.check_mail_to("a@b").unwrap();
         }
     }
 

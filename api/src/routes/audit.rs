@@ -5,7 +5,7 @@ use axum::http::Uri;
 use chrono::{DateTime, Utc};
 use domain::{AGGREGATE_TYPES, AccessEvent, Permission, TeamId};
 use ledger::StreamId;
-use projections::{AuditFilter, Change, Fact, HistoryEntry};
+use projections::{Audit, AuditFilter, Change, Fact, HistoryEntry, TeamReader};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -17,7 +17,7 @@ use crate::extract::{Json, Path, Query};
 use crate::input::{NOT_SHOWABLE, showable};
 use crate::list::{Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
-use crate::routes::auth::time;
+use projections::time::text as time;
 
 /// An event as an auditor sees it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -152,8 +152,8 @@ pub async fn events(
     if let Some(name) = &query.aggregate_type {
         known_type(name).map_err(|message| Problem::invalid("aggregate_type", message))?;
     }
+    let trail = trail(&app, &caller)?;
     let filter = AuditFilter {
-        team: team_seen(&caller)?,
         aggregate_type: query.aggregate_type,
         aggregate_id: query.aggregate_id,
         actor: query.actor,
@@ -166,7 +166,7 @@ pub async fn events(
     let reading = record(&app, &caller, &uri).await?;
     app.wait(reading, true).await?;
     let before = Some(before.map_or(reading, |before| before.min(reading)));
-    let rows = app.projections.audit().list(&filter, before, limit as i64 + 1).await?;
+    let rows = trail.list(&filter, before, limit as i64 + 1).await?;
     let positions: Vec<i64> = rows.iter().take(limit).map(|row| row.position).collect();
     let next = positions.last().filter(|_| rows.len() > limit).map(ToString::to_string);
     let facts = app.projections.facts_at(&positions).await?;
@@ -309,6 +309,15 @@ fn team_seen(caller: &Identity) -> Result<Option<TeamId>, Problem> {
     if caller.has(Permission::AuditInstance) { Ok(None) } else { caller.team().map(Some) }
 }
 
+/// The part of the trail that the caller sees.
+fn trail<'a>(app: &'a App, caller: &Identity) -> Result<TeamReader<'a, Audit>, Problem> {
+    let audit = app.projections.audit();
+    Ok(match team_seen(caller)? {
+        Some(team) => audit.of(team),
+        None => audit.of_instance(),
+    })
+}
+
 /// The stream of a thing that the caller may audit; any other does not exist for them.
 async fn audited(app: &App, caller: &Identity, aggregate_type: &str, id: &str) -> Result<StreamId, Problem> {
     known_type(aggregate_type).map_err(|_| Problem::not_found())?;
@@ -316,12 +325,11 @@ async fn audited(app: &App, caller: &Identity, aggregate_type: &str, id: &str) -
     let stream = StreamId::new(aggregate_type, id);
     let team = team_seen(caller)?;
     let filter = AuditFilter {
-        team,
         aggregate_type: Some(stream.aggregate_type.clone()),
         aggregate_id: Some(stream.aggregate_id.clone()),
         ..AuditFilter::default()
     };
-    let seen = app.projections.audit().list(&filter, None, 1).await?;
+    let seen = trail(app, caller)?.list(&filter, None, 1).await?;
     if !seen.is_empty() {
         return Ok(stream);
     }

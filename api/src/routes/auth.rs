@@ -1,62 +1,37 @@
-//! Registering, signing in, and who one is.
+//! Registering, signing in, staying signed in, and who one is.
+
+use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use commands::{NewAccount, Password, SignIn};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use chrono::{TimeDelta, Utc};
+use commands::{
+    About, Account, CommandError, FirstTeam, NewAccount, NewPassword, Password, SecondFactor, SignIn,
+    SignInError, SignedIn,
+};
 use domain::{Email, Permissions, PersonName, User, UserCommand};
 use projections::UserRow;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use utoipa::ToSchema;
+use zeroize::Zeroizing;
 
 use crate::answer::{Answer, if_match};
 use crate::app::App;
-use crate::authenticate::{Anonymous, Identity};
+use crate::authenticate::{Anonymous, Identity, Person};
 use crate::config::Registration;
+use crate::cookies;
+use crate::credential::{check_csrf, csrf_token, disagreement};
 use crate::extract::Json;
 use crate::input::{Creation, Fields};
 use crate::problem::{Problem, ProblemBody};
+use crate::routes::users::{UserBody, first_body, user_body};
 use crate::tokens::Claims;
 
-/// A person, as everybody who may see them sees them.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct UserBody {
-    /// The account's id.
-    #[schema(format = "uuid")]
-    pub id: String,
-    /// What they sign in with.
-    pub email: String,
-    /// What they are called.
-    pub name: String,
-    /// Whether they administer the instance.
-    pub admin: bool,
-    /// Whether they may sign in.
-    pub active: bool,
-    /// Whether the address was shown to be theirs.
-    pub email_verified: bool,
-    /// Whether a second factor is asked of them.
-    pub two_factor: bool,
-    /// The teams they are in.
-    pub teams: Vec<TeamOfUser>,
-    /// When the account was made.
-    pub created_at: String,
-    /// When they signed in last.
-    pub last_sign_in_at: Option<String>,
-}
-
-/// A team somebody is in.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct TeamOfUser {
-    /// The team's id.
-    #[schema(format = "uuid")]
-    pub id: String,
-    /// Its short name.
-    pub slug: String,
-    /// Its name.
-    pub name: String,
-    /// What they are there: owner, operator, viewer or auditor.
-    pub role: String,
-}
+/// A sign-in that fails is not answered sooner: hashes of other systems take longer than ours, and none at all the same as ours, so
+/// without this the time would tell what there is behind an address.
+const FAILURE_TAKES: Duration = Duration::from_millis(500);
 
 /// A new account.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -71,13 +46,14 @@ pub struct RegisterBody {
     invitation_token: Option<String>,
 }
 
-/// Makes an account, and the team it owns.
+/// Makes an account, and the team it owns; with an invitation's token it joins that team instead. A mail asks to show that the address is
+/// theirs, unless the invitation came to it.
 #[utoipa::path(
     post, path = "/auth/register", tag = "auth", request_body = RegisterBody,
     responses(
         (status = 201, description = "The account", body = UserBody),
         (status = 403, description = "Registration is not open", body = ProblemBody),
-        (status = 409, description = "The address is taken", body = ProblemBody),
+        (status = 409, description = "The address is taken, or the invitation is for another", body = ProblemBody),
         (status = 422, description = "A field is wrong", body = ProblemBody),
     ), security(()),
 )]
@@ -91,10 +67,7 @@ pub async fn register(
     if app.settings.registration == Registration::Closed {
         return Err(Problem::forbidden("Nobody can register here.").with_code("registration_closed"));
     }
-    if body.invitation_token.is_some() {
-        return Err(Problem::invalid("invitation_token", "is not one that is open"));
-    }
-    if app.settings.registration != Registration::Open {
+    if app.settings.registration != Registration::Open && body.invitation_token.is_none() {
         return Err(
             Problem::forbidden("Registration is by invitation only.").with_code("registration_closed")
         );
@@ -102,79 +75,132 @@ pub async fn register(
     let mut fields = Fields::default();
     let email = fields.check("email", Email::parse(&body.email));
     let name = fields.check("name", PersonName::parse(&body.name));
-    let password = fields.check("password", Password::choose(body.password));
+    let person = About { email: email.as_ref(), name: name.as_ref() };
+    let password = fields.check("password", Password::choose(body.password, &person));
     fields.done()?;
     let (Some(email), Some(name), Some(password)) = (email, name, password) else {
         return Err(Problem::internal("checked fields are missing"));
     };
     context.caller.permissions = Permissions::registration();
-    let account = NewAccount { email, name, password, admin: false, team: None };
-    let done = app.commands.register(&context, account).await?;
+    let account = NewAccount {
+        email,
+        name,
+        password: NewPassword::Chosen(password),
+        admin: false,
+        email_verified: false,
+        active: true,
+        team: body.invitation_token.map_or(FirstTeam::Own, FirstTeam::Invited),
+    };
+    let done = app.commands.register(&context, account).await.map_err(of_invitation)?;
     app.settle(done.position).await;
     let row = app.as_written(app.projections.users(), &done, |row| row.sequence).await?;
-    let mut teams = teams_of(&app, &row.id).await?;
-    // A repeated request gets the first answer: the team that came with the account is the one they joined first.
-    teams.truncate(1);
-    Ok(Answer::created(body_of(&row, teams, None)).tagged(row.sequence).at(done.position))
+    Ok(Answer::created(first_body(&app, &row).await?).tagged(row.sequence).at(done.position))
+}
+
+/// An invitation that is not good is a matter of that field.
+pub(super) fn of_invitation(error: CommandError) -> Problem {
+    match error.refusal_code() {
+        Some(code @ "invitation_not_open") => {
+            Problem::invalid("invitation_token", "is not one that is open").with_code(code)
+        }
+        _ => error.into(),
+    }
 }
 
 /// Who wants to sign in.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"email": "ada@example.org", "password": "correct horse battery"}))]
+#[schema(example = json!({"email": "ada@example.org", "password": "correct horse battery", "totp_code": "123456"}))]
 pub struct LoginBody {
     email: String,
     password: String,
-    /// Six digits, for those who have a second factor.
+    /// Six digits from the device, or a recovery code, for those who have a second factor.
     #[serde(default)]
     totp_code: Option<String>,
 }
 
-/// What a signed-in person carries from now on.
+/// What a signed-in person carries from now on: tokens, or what a browser must know that keeps them in cookies.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"access_token": "eyJ0eXAiOiJKV1QiLCJhbGciOiJFZERTQSIs…", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "dbr_0198c5a0…"}))]
 pub struct TokensBody {
     /// For `Authorization: Bearer`.
-    access_token: String,
-    /// Always `Bearer`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_token: Option<String>,
+    /// `Bearer`, or `Cookie` for whoever asked for cookies.
     token_type: &'static str,
     /// Seconds until the access token expires.
     expires_in: i64,
     /// For a new access token.
-    refresh_token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    /// For the header `X-CSRF-Token`, with cookies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    csrf_token: Option<String>,
 }
 
-/// Signs in with e-mail address and password. Every attempt is recorded.
+/// Signs in with e-mail address and password, and a second factor where one is set up. Every attempt is recorded. With the header
+/// `Daybook-Session: cookie` the tokens go into cookies that scripts cannot read.
 #[utoipa::path(
     post, path = "/auth/login", tag = "auth", request_body = LoginBody,
+    params(("Daybook-Session" = Option<String>, Header, description = "`cookie`: keep the tokens in cookies")),
     responses(
         (status = 200, description = "Tokens", body = TokensBody),
-        (status = 401, description = "Wrong address or password: which one is not told", body = ProblemBody),
+        (status = 401, description = "Wrong address or password: which one is not told; or the second factor is missing (`totp_required`) or wrong (`totp_invalid`)", body = ProblemBody),
         (status = 429, description = "Too many attempts", body = ProblemBody),
     ), security(()),
 )]
 pub async fn login(
     State(app): State<App>,
     anonymous: Anonymous,
+    headers: HeaderMap,
     Json(body): Json<LoginBody>,
 ) -> Result<Answer<TokensBody>, Problem> {
+    let begun = Instant::now();
     app.limits.check_sign_in(anonymous.ip)?;
-    app.limits.check_sign_in_email(&body.email.to_lowercase())?;
-    if body.totp_code.is_some_and(|code| code.len() != 6 || !code.bytes().all(|byte| byte.is_ascii_digit())) {
-        return Err(Problem::invalid("totp_code", "must be six digits"));
-    }
+    let second_factor = match body.totp_code.map(Zeroizing::new) {
+        None => None,
+        Some(text) => Some(second_factor(&text)?),
+    };
     let email = Email::parse(&body.email).map_err(|invalid| Problem::invalid("email", invalid.0))?;
     let row = app.projections.users().by_email(&email.canonical()).await?;
-    let account = match row.filter(|row| row.active) {
-        Some(row) => Some((row.id.parse().map_err(Problem::internal)?, row.password_hash)),
-        None => None,
-    };
     let attempt = SignIn {
         email,
         password: Password::typed(body.password),
-        account,
-        refresh_days: u16::try_from(app.settings.refresh_token_days).unwrap_or(u16::MAX),
+        second_factor,
+        account: row.map(account).transpose()?,
+        refresh_days: refresh_days(&app),
     };
-    let signed_in = app.commands.sign_in(&anonymous.context, attempt).await?;
+    let signed_in = app.commands.sign_in(&anonymous.context, attempt).await;
+    if let Err(SignInError::Wrong) = &signed_in {
+        tokio::time::sleep_until(begun + FAILURE_TAKES).await;
+    }
+    let signed_in = signed_in?;
+    tokens(&app, signed_in, cookies::wanted(&headers)).await
+}
+
+fn account(row: UserRow) -> Result<Account, Problem> {
+    Ok(Account {
+        user_id: row.id.parse().map_err(Problem::internal)?,
+        active: row.active,
+        password_hash: row.password_hash,
+        second_factor: row.two_factor_sealed.filter(|_| row.two_factor),
+        sequence: row.sequence,
+    })
+}
+
+/// A second factor as it was typed.
+pub(super) fn second_factor(text: &str) -> Result<SecondFactor, Problem> {
+    SecondFactor::typed(text)
+        .ok_or_else(|| Problem::invalid("totp_code", "must be six digits, or a recovery code"))
+}
+
+fn refresh_days(app: &App) -> u16 {
+    u16::try_from(app.settings.refresh_token_days).unwrap_or(u16::MAX)
+}
+
+/// Waits for the session to be seen, so that its first request is not turned away.
+async fn tokens(app: &App, signed_in: SignedIn, in_cookies: bool) -> Result<Answer<TokensBody>, Problem> {
+    app.settle(signed_in.position).await;
     let now = Utc::now();
     let lifetime = TimeDelta::minutes(i64::from(app.settings.access_token_minutes));
     let claims = Claims {
@@ -184,13 +210,113 @@ pub async fn login(
         exp: (now + lifetime).timestamp(),
         jti: None,
     };
-    let body = TokensBody {
-        access_token: app.tokens.issue(&claims)?,
-        token_type: "Bearer",
-        expires_in: lifetime.num_seconds(),
-        refresh_token: signed_in.refresh_token,
+    let (access_token, expires_in) = (app.tokens.issue(&claims)?, lifetime.num_seconds());
+    let refresh_token = signed_in.refresh_token;
+    if !in_cookies {
+        let body = TokensBody {
+            access_token: Some(access_token),
+            token_type: "Bearer",
+            expires_in,
+            refresh_token: Some(refresh_token),
+            csrf_token: None,
+        };
+        return Ok(unstored(Answer::ok(body).at(signed_in.position)));
+    }
+    let csrf_token = csrf_token(app, signed_in.session_id).await?;
+    let kept = cookies::Kept {
+        access_token: &access_token,
+        access_seconds: expires_in,
+        refresh_token: &refresh_token,
+        refresh_seconds: TimeDelta::days(i64::from(refresh_days(app))).num_seconds(),
+        csrf_token: &csrf_token,
     };
-    Ok(Answer::ok(body).at(Some(signed_in.position)))
+    let cookies = kept.headers(app.settings.production());
+    let body = TokensBody {
+        access_token: None,
+        token_type: "Cookie",
+        expires_in,
+        refresh_token: None,
+        csrf_token: Some(csrf_token),
+    };
+    Ok(unstored(Answer::ok(body).at(signed_in.position).with_cookies(cookies)))
+}
+
+/// No cache keeps it (RFC 6749 section 5.1).
+pub(super) fn unstored<T>(answer: Answer<T>) -> Answer<T> {
+    answer.with_header(header::CACHE_CONTROL, "no-store")
+}
+
+/// How a session goes on.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"refresh_token": "dbr_0198c5a0…"}))]
+pub struct RefreshBody {
+    /// Left out by browsers that have it in a cookie; they send the header `X-CSRF-Token`.
+    #[serde(default)]
+    refresh_token: Option<String>,
+}
+
+/// Exchanges a refresh token for a new access token and the next refresh token. Each is good for one use: of requests that bring the same
+/// one at once exactly one succeeds, and the others are asked to repeat theirs in a second (409, `refresh_under_way`), when they get the same
+/// answer. A use of an old token later than some seconds after its exchange ends the session.
+#[utoipa::path(
+    post, path = "/auth/refresh", tag = "auth", request_body = RefreshBody,
+    responses(
+        (status = 200, description = "Tokens", body = TokensBody),
+        (status = 401, description = "Not a refresh token of a session that goes on", body = ProblemBody),
+        (status = 409, description = "Another request with this token came first; see Retry-After", body = ProblemBody),
+    ), security(()),
+)]
+pub async fn refresh(
+    State(app): State<App>,
+    anonymous: Anonymous,
+    headers: HeaderMap,
+    Json(body): Json<RefreshBody>,
+) -> Result<Answer<TokensBody>, Problem> {
+    let cookie = cookies::refresh_token(&headers);
+    let (token, by_cookie) = match (&body.refresh_token, cookie) {
+        (Some(text), Some(cookie)) if text != cookie => return Err(disagreement()),
+        (Some(text), _) => (text.as_str(), false),
+        (None, Some(cookie)) => (cookie, true),
+        (None, None) => return Err(Problem::invalid("refresh_token", "is missing")),
+    };
+    if by_cookie && let Some(session) = app.commands.session_of(token).await? {
+        check_csrf(&app, &headers, session).await?;
+    }
+    let refreshed = app.commands.refresh_session(&anonymous.context, token, refresh_days(&app)).await;
+    if let Err(commands::RefreshError::Reused { position }) = &refreshed {
+        app.settle(*position).await;
+    }
+    tokens(&app, refreshed?, by_cookie).await
+}
+
+/// Ends the session. Its tokens are refused from now on, on every node within a second.
+#[utoipa::path(
+    post, path = "/auth/logout", tag = "auth",
+    responses((status = 204, description = "Ended"), (status = 403, description = "Not a person's session, or X-CSRF-Token is missing", body = ProblemBody)),
+)]
+pub async fn logout(State(app): State<App>, person: Person) -> Result<Response, Problem> {
+    let done = app.commands.end_session(&person.context, person.session).await?;
+    app.settle(done.position).await;
+    Ok(goodbye(&app, done.position))
+}
+
+/// Ends all the caller's sessions.
+#[utoipa::path(
+    post, path = "/auth/logout-all", tag = "auth",
+    responses((status = 204, description = "Ended"), (status = 403, description = "Not a person's session, or X-CSRF-Token is missing", body = ProblemBody)),
+)]
+pub async fn logout_all(State(app): State<App>, person: Person) -> Result<Response, Problem> {
+    let command = UserCommand::SignOutEverywhere;
+    let done = app.commands.execute::<User>(&person.context, person.user_id, None, command).await?;
+    app.settle(done.position).await;
+    Ok(goodbye(&app, done.position))
+}
+
+/// 204, and the browser forgets its cookies.
+pub(super) fn goodbye(app: &App, position: Option<i64>) -> Response {
+    let cookies = cookies::forgotten(app.settings.production());
+    Answer::ok(()).at(position).with_cookies(cookies).without_content()
 }
 
 /// Who one is.
@@ -222,14 +348,14 @@ pub struct RenameBody {
 )]
 pub async fn rename_me(
     State(app): State<App>,
-    identity: Identity,
+    person: Person,
     headers: HeaderMap,
     Json(body): Json<RenameBody>,
 ) -> Result<Answer<UserBody>, Problem> {
     let name = PersonName::parse(&body.name).map_err(|invalid| Problem::invalid("name", invalid.0))?;
-    let id = identity.user_id;
+    let id = person.user_id;
     let command = UserCommand::Rename { name };
-    let done = app.commands.execute::<User>(&identity.context, id, if_match(&headers)?, command).await?;
+    let done = app.commands.execute::<User>(&person.context, id, if_match(&headers)?, command).await?;
     app.settle(done.position).await;
     let row = app.as_written(app.projections.users(), &done, |row| row.sequence).await?;
     Ok(Answer::ok(user_body(&app, &row).await?).tagged(row.sequence).at(done.position))
@@ -238,46 +364,4 @@ pub async fn rename_me(
 /// The keys that access tokens are checked with (RFC 7517).
 pub async fn jwks(State(app): State<App>) -> axum::Json<serde_json::Value> {
     axum::Json(app.tokens.jwks())
-}
-
-async fn user_body(app: &App, row: &UserRow) -> Result<UserBody, Problem> {
-    let teams = teams_of(app, &row.id).await?;
-    let last = app.projections.last_access().get(format!("user/{}", row.id)).await?;
-    Ok(body_of(row, teams, last.map(|last| last.at)))
-}
-
-async fn teams_of(app: &App, user: &str) -> Result<Vec<TeamOfUser>, Problem> {
-    let memberships = app.projections.memberships().get(user).await?;
-    let mut teams = vec![];
-    for membership in memberships.as_deref().map(|row| row.teams.as_slice()).unwrap_or_default() {
-        if let Some(team) = app.projections.teams().get(membership.team_id).await? {
-            teams.push(TeamOfUser {
-                id: team.id.clone(),
-                slug: team.slug.clone(),
-                name: team.name.clone(),
-                role: membership.role.as_str().to_owned(),
-            });
-        }
-    }
-    Ok(teams)
-}
-
-fn body_of(row: &UserRow, teams: Vec<TeamOfUser>, last_sign_in: Option<DateTime<Utc>>) -> UserBody {
-    UserBody {
-        id: row.id.clone(),
-        email: row.email.clone(),
-        name: row.name.clone(),
-        admin: row.admin,
-        active: row.active,
-        email_verified: row.email_verified,
-        two_factor: row.two_factor,
-        teams,
-        created_at: time(row.created_at),
-        last_sign_in_at: last_sign_in.map(time),
-    }
-}
-
-/// A time as the contract shows times: RFC 3339, UTC, milliseconds.
-pub fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

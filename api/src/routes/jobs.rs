@@ -22,7 +22,7 @@ use crate::extract::{Json, Path, Query};
 use crate::input::{Creation, Fields};
 use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
-use crate::routes::auth::time;
+use projections::time::text as time;
 
 /// The priority of a job that does not say.
 const USUAL_PRIORITY: u8 = 5;
@@ -163,7 +163,7 @@ pub async fn create(
     let id = JobId(Uuid::now_v7());
     let done = app.commands.execute::<Job>(&context, id, Some(0), JobCommand::Queue(queue)).await?;
     app.settle(done.position).await;
-    let row = app.as_written(app.projections.jobs(), &done, |row| row.sequence).await?;
+    let row = app.as_written(app.projections.jobs().of(team_id), &done, |row| row.sequence).await?;
     Ok(Answer::created(body_of(&row, None)).tagged(row.sequence).at(done.position))
 }
 
@@ -252,7 +252,8 @@ pub async fn list(
     let cursors = Cursors::new(&app, ("jobs", team, query.status, &query.kind));
     let after = cursors.open(query.cursor.as_deref()).await?;
     let filter = JobFilter { status: query.status, kind: query.kind };
-    let rows = app.projections.jobs().list(team, &filter, after.as_deref(), limit as i64 + 1).await?;
+    let jobs = app.projections.jobs().of(team);
+    let rows = jobs.list(&filter, after.as_deref(), limit as i64 + 1).await?;
     let page = cursors.page(rows, limit, |row| row.id.clone()).await?;
     let running = page.items.iter().filter(|row| row.status == JobStatus::Running);
     let progress = app.commands.job_progress(running.map(|row| row.id.as_str())).await?;
@@ -291,9 +292,10 @@ pub async fn cancel(
     caller: Can<JobsRun>,
     Path(id): Path<Uuid>,
 ) -> Result<Answer<JobBody>, Problem> {
+    let team = caller.team()?;
     let done = app.commands.execute::<Job>(&caller.context, id, None, JobCommand::Cancel).await?;
     app.settle(done.position).await;
-    let row = app.as_written(app.projections.jobs(), &done, |row| row.sequence).await?;
+    let row = app.as_written(app.projections.jobs().of(team), &done, |row| row.sequence).await?;
     Ok(Answer::ok(full_body(&app, &row).await?).tagged(row.sequence).at(done.position))
 }
 
@@ -385,8 +387,7 @@ pub async fn logs(
 
 /// A job of the caller's team; any other does not exist for them.
 async fn find(app: &App, caller: &Identity, id: JobId) -> Result<Arc<JobRow>, Problem> {
-    let row = app.projections.jobs().get(id).await?;
-    let row = row.filter(|row| Some(row.team_id) == caller.context.caller.team);
+    let row = app.projections.jobs().of(caller.team()?).get(id).await?;
     row.ok_or_else(|| Problem::not_found().with_code("job_not_found"))
 }
 

@@ -1,6 +1,8 @@
 //! The REST API. A handler, its request and answer types and its OpenAPI attribute stand together in one file; adding an
 //! endpoint touches that file, one line here, and one test.
 
+pub mod account;
+pub mod api_keys;
 pub mod audit;
 pub mod auth;
 pub mod docs;
@@ -8,7 +10,10 @@ mod errors;
 pub mod health;
 pub mod jobs;
 pub mod projections;
+pub mod recovery;
 pub mod secrets;
+pub mod teams;
+pub mod users;
 
 use axum::Router;
 use axum::routing::get;
@@ -44,7 +49,31 @@ fn api() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(auth::register))
         .routes(routes!(auth::login))
+        .routes(routes!(auth::refresh))
+        .routes(routes!(auth::logout))
+        .routes(routes!(auth::logout_all))
         .routes(routes!(auth::me, auth::rename_me))
+        .routes(routes!(account::change_password))
+        .routes(routes!(account::sessions))
+        .routes(routes!(account::end_session))
+        .routes(routes!(account::begin_two_factor, account::disable_two_factor))
+        .routes(routes!(account::confirm_two_factor))
+        .routes(routes!(recovery::request_reset))
+        .routes(routes!(recovery::confirm_reset))
+        .routes(routes!(recovery::verify_email))
+        .routes(routes!(recovery::resend_verification))
+        .routes(routes!(api_keys::make, api_keys::list))
+        .routes(routes!(api_keys::revoke))
+        .routes(routes!(users::show_in_auth))
+        .routes(routes!(users::list))
+        .routes(routes!(users::show, users::amend))
+        .routes(routes!(users::erase))
+        .routes(routes!(teams::show, teams::amend))
+        .routes(routes!(teams::change_role, teams::remove))
+        .routes(routes!(teams::invite, teams::invitations))
+        .routes(routes!(teams::withdraw))
+        .routes(routes!(teams::list, teams::make))
+        .routes(routes!(teams::join))
         .routes(routes!(secrets::create, secrets::list))
         .routes(routes!(secrets::show, secrets::delete))
         .routes(routes!(secrets::reveal, secrets::change_value))

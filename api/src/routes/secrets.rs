@@ -20,7 +20,7 @@ use crate::extract::{Json, Path, Query};
 use crate::input::{Creation, Fields};
 use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
-use crate::routes::auth::time;
+use projections::time::text as time;
 
 /// Bytes of a value.
 const LARGEST_VALUE: usize = 64 * 1024;
@@ -85,12 +85,12 @@ pub async fn create(
     caller: Can<SecretsWrite>,
     creation: Creation<StoreBody>,
 ) -> Result<Answer<SecretBody>, Problem> {
-    caller.team()?;
+    let team = caller.team()?;
     let (body, context) = creation.within(&caller.context);
     let (new, value) = checked(body)?;
     let done = app.commands.store_secret(&context, &new, &value).await?;
     app.settle(done.position).await;
-    let row = app.as_written(app.projections.secrets(), &done, |row| row.sequence).await?;
+    let row = app.as_written(app.projections.secrets().of(team), &done, |row| row.sequence).await?;
     Ok(Answer::created(body_of(&row, None)).tagged(row.sequence).at(done.position))
 }
 
@@ -159,7 +159,8 @@ pub async fn list(
     let cursors = Cursors::new(&app, ("secrets", team, &query.q, &query.tag, &query.prefix));
     let after = cursors.open(query.cursor.as_deref()).await?;
     let filter = SecretFilter { q: query.q, tag: query.tag, prefix: query.prefix };
-    let rows = app.projections.secrets().list(team, &filter, after.as_deref(), limit as i64 + 1).await?;
+    let secrets = app.projections.secrets().of(team);
+    let rows = secrets.list(&filter, after.as_deref(), limit as i64 + 1).await?;
     let page = cursors.page(rows, limit, |row| row.name.clone()).await?;
     let mut items = Vec::with_capacity(page.items.len());
     for row in &page.items {
@@ -223,9 +224,10 @@ pub async fn reveal(
     let reason = fields.check_optional("reason", query.reason.as_deref(), Reason::parse);
     fields.done()?;
     let row = find(&app, &caller, SecretId(id)).await?;
+    let secrets = app.projections.secrets().of(caller.team()?);
     let sealed = match query.version.unwrap_or(row.version) {
         version if version == row.version => Some(row.sealed.clone()),
-        version => app.projections.secrets().sealed_value(&row.id, version).await?.map(|value| value.sealed),
+        version => secrets.sealed_value(&row.id, version).await?.map(|value| value.sealed),
     };
     let sealed = sealed.ok_or_else(|| Problem::not_found().with_detail("There is no such version."))?;
     let version = query.version.unwrap_or(row.version);
@@ -264,11 +266,11 @@ pub async fn change_value(
     let mut fields = Fields::default();
     check_value(&mut fields, &body.value);
     fields.done()?;
-    let id = SecretId(id);
+    let (id, team) = (SecretId(id), caller.team()?);
     let expected = if_match(&headers)?;
     let done = app.commands.change_secret_value(&caller.context, id, expected, &body.value).await?;
     app.settle(done.position).await;
-    let row = app.as_written(app.projections.secrets(), &done, |row| row.sequence).await?;
+    let row = app.as_written(app.projections.secrets().of(team), &done, |row| row.sequence).await?;
     Ok(Answer::ok(full_body(&app, &row).await?).tagged(row.sequence).at(done.position))
 }
 
@@ -294,10 +296,8 @@ pub async fn delete(
 
 /// A secret of the caller's team that was not put away; any other does not exist for them.
 async fn find(app: &App, caller: &Identity, id: SecretId) -> Result<std::sync::Arc<SecretRow>, Problem> {
-    let row = app.projections.secrets().get(id).await?;
-    let mine =
-        |row: &std::sync::Arc<SecretRow>| Some(row.team_id) == caller.context.caller.team && !row.deleted;
-    row.filter(mine).ok_or_else(|| Problem::not_found().with_code("secret_not_found"))
+    let row = app.projections.secrets().of(caller.team()?).get(id).await?;
+    row.filter(|row| !row.deleted).ok_or_else(|| Problem::not_found().with_code("secret_not_found"))
 }
 
 async fn full_body(app: &App, row: &SecretRow) -> Result<SecretBody, Problem> {

@@ -5,11 +5,13 @@ use domain::{Event, TeamId};
 use serde::{Deserialize, Serialize};
 use sqlx::QueryBuilder;
 
+use crate::confined::Whose;
 use crate::error::ReadError;
 use crate::fact::Fact;
-use crate::machine::{MOST_LISTED, Reader};
+use crate::machine::MOST_LISTED;
+use crate::team_reader::TeamReader;
 use crate::time::millis;
-use crate::view::View;
+use crate::view::{Owner, TeamView, View};
 
 /// See the module.
 #[derive(Debug)]
@@ -54,6 +56,7 @@ impl View for Audit {
     const CACHED: bool = false;
     const PERSONAL: bool = true;
     const TRAILING: bool = true;
+    const OWNER: Owner = Owner::TeamAndInstance;
     type Row = AuditRow;
 
     fn columns() -> &'static str {
@@ -96,6 +99,12 @@ impl View for Audit {
     }
 }
 
+impl TeamView for Audit {
+    fn team(row: &AuditRow) -> Option<TeamId> {
+        row.team_id
+    }
+}
+
 fn listed(fact: &Fact) -> AuditRow {
     AuditRow {
         position: fact.position,
@@ -116,8 +125,6 @@ fn listed(fact: &Fact) -> AuditRow {
 /// Which events are wanted; all by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditFilter {
-    /// Of this team; `None` means of the whole instance.
-    pub team: Option<TeamId>,
     /// Of this kind of aggregate.
     pub aggregate_type: Option<String>,
     /// Of this aggregate.
@@ -134,8 +141,8 @@ pub struct AuditFilter {
     pub request_id: Option<String>,
 }
 
-impl Reader<'_, Audit> {
-    /// Events, newest first, before position `before`: at most `limit` (and 1,000).
+impl TeamReader<'_, Audit> {
+    /// The team's events, or the whole instance's, newest first, before position `before`: at most `limit` (and 1,000).
     ///
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
@@ -162,7 +169,10 @@ impl Reader<'_, Audit> {
                 .push(" and position <= ")
                 .push_bind(self.ledger.position_at(to - TimeDelta::microseconds(1)).await?);
         }
-        let team = filter.team.map(|team| team.to_string());
+        let team = match self.whose {
+            Whose::Team(team) => Some(team.to_string()),
+            Whose::Instance => None,
+        };
         let equal = [
             ("team_id", team.as_ref()),
             ("aggregate_type", filter.aggregate_type.as_ref()),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::fact::Fact;
 use crate::time::{millis, millis_option, to_millis, up_to_millis};
-use crate::view::{StreamView, View};
+use crate::view::{Owner, StreamView, TeamView, View};
 
 mod queue;
 pub use queue::{JobFilter, ReadyJob, RunningJob};
@@ -81,6 +81,7 @@ impl View for Jobs {
     const NAME: &'static str = "jobs";
     const VERSION: u32 = 1;
     const AGGREGATES: &'static [&'static str] = &["job"];
+    const OWNER: Owner = Owner::Team;
     type Row = JobRow;
 
     fn columns() -> &'static str {
@@ -129,6 +130,12 @@ impl View for Jobs {
 
 impl StreamView for Jobs {
     const STREAM: &'static str = "job";
+}
+
+impl TeamView for Jobs {
+    fn team(row: &JobRow) -> Option<TeamId> {
+        Some(row.team_id)
+    }
 }
 
 /// The row of a job that was just queued.

@@ -46,6 +46,13 @@ impl View for LastAccess {
             Event::Access(AccessEvent::SignedIn { user_id, .. }) => vec![format!("user/{user_id}")],
             Event::Access(
                 AccessEvent::SignInFailed { .. }
+                | AccessEvent::SessionRefreshed { .. }
+                | AccessEvent::RefreshTokenReused { .. }
+                | AccessEvent::SessionEnded { .. }
+                | AccessEvent::PasswordResetRequested { .. }
+                | AccessEvent::EmailVerificationRequested { .. }
+                | AccessEvent::MailTokenUsed { .. }
+                | AccessEvent::ProofFailed { .. }
                 | AccessEvent::AccessRefused { .. }
                 | AccessEvent::AuditRead { .. }
                 | AccessEvent::ViewRebuilt { .. },
@@ -71,6 +78,13 @@ impl View for LastAccess {
             }),
             Event::Access(
                 AccessEvent::SignInFailed { .. }
+                | AccessEvent::SessionRefreshed { .. }
+                | AccessEvent::RefreshTokenReused { .. }
+                | AccessEvent::SessionEnded { .. }
+                | AccessEvent::PasswordResetRequested { .. }
+                | AccessEvent::EmailVerificationRequested { .. }
+                | AccessEvent::MailTokenUsed { .. }
+                | AccessEvent::ProofFailed { .. }
                 | AccessEvent::AccessRefused { .. }
                 | AccessEvent::AuditRead { .. }
                 | AccessEvent::ViewRebuilt { .. },

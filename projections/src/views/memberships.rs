@@ -56,7 +56,18 @@ impl View for Memberships {
                 | TeamEvent::MemberRoleChanged { user_id, .. }
                 | TeamEvent::MemberRemoved { user_id },
             ) => vec![user_id.to_string()],
-            Event::User(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => vec![],
+            Event::Team(
+                TeamEvent::TeamRenamed { .. }
+                | TeamEvent::TwoFactorRequirementChanged { .. }
+                | TeamEvent::MemberInvited { .. }
+                | TeamEvent::InvitationWithdrawn { .. }
+                | TeamEvent::InvitationAccepted { .. },
+            )
+            | Event::User(_)
+            | Event::Secret(_)
+            | Event::Job(_)
+            | Event::Access(_)
+            | Event::Claim(_) => vec![],
         }
     }
 
@@ -68,7 +79,18 @@ impl View for Memberships {
                 Some(joined(row, team_id, *role))
             }
             Event::Team(TeamEvent::MemberRemoved { .. }) => left(row, team_id),
-            Event::User(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => row,
+            Event::Team(
+                TeamEvent::TeamRenamed { .. }
+                | TeamEvent::TwoFactorRequirementChanged { .. }
+                | TeamEvent::MemberInvited { .. }
+                | TeamEvent::InvitationWithdrawn { .. }
+                | TeamEvent::InvitationAccepted { .. },
+            )
+            | Event::User(_)
+            | Event::Secret(_)
+            | Event::Job(_)
+            | Event::Access(_)
+            | Event::Claim(_) => row,
         }
     }
 }

@@ -8,9 +8,10 @@ use sqlx::QueryBuilder;
 
 use crate::error::{Fault, ReadError};
 use crate::fact::{self, Fact};
-use crate::machine::{MOST_LISTED, Reader};
+use crate::machine::MOST_LISTED;
+use crate::team_reader::TeamReader;
 use crate::time::{millis, millis_option, to_millis};
-use crate::view::{StreamView, View};
+use crate::view::{Owner, StreamView, TeamView, View};
 
 /// See the module.
 #[derive(Debug)]
@@ -71,6 +72,7 @@ impl View for Secrets {
     const VERSION: u32 = 1;
     const AGGREGATES: &'static [&'static str] = &["secret"];
     const HIDDEN: &'static [&'static str] = &["sealed"];
+    const OWNER: Owner = Owner::Team;
     type Row = SecretRow;
 
     fn columns() -> &'static str {
@@ -138,6 +140,12 @@ impl StreamView for Secrets {
     const STREAM: &'static str = "secret";
 }
 
+impl TeamView for Secrets {
+    fn team(row: &SecretRow) -> Option<TeamId> {
+        Some(row.team_id)
+    }
+}
+
 /// Which secrets of a team are wanted; all by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretFilter {
@@ -149,21 +157,20 @@ pub struct SecretFilter {
     pub prefix: Option<String>,
 }
 
-impl Reader<'_, Secrets> {
-    /// A team's secrets by name, after name `after`, without those deleted: at most `limit` (and 1,000).
+impl TeamReader<'_, Secrets> {
+    /// The team's secrets by name, after name `after`, without those deleted: at most `limit` (and 1,000).
     ///
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn list(
         &self,
-        team: TeamId,
         filter: &SecretFilter,
         after: Option<&str>,
         limit: i64,
     ) -> Result<Vec<SecretRow>, ReadError> {
         let mut query =
             QueryBuilder::new("select key, row::text from secrets where not deleted and team_id = ");
-        query.push_bind(team.to_string());
+        query.push_bind(self.whose.setting());
         if let Some(after) = after {
             query.push(" and name > ").push_bind(after);
         }
@@ -186,14 +193,15 @@ impl Reader<'_, Secrets> {
     ///
     /// # Errors
     /// The database is out of reach, or the row is not what this version expects.
-    pub async fn by_name(&self, team: TeamId, name: &str) -> Result<Option<SecretRow>, ReadError> {
+    pub async fn by_name(&self, name: &str) -> Result<Option<SecretRow>, ReadError> {
         let query = sqlx::query_as(
             "select key, row::text from secrets where not deleted and team_id = $1 and name = $2 order by key limit 1",
         );
-        self.row(query.bind(team.to_string()).bind(name)).await
+        Ok(self.rows(query.bind(self.whose.setting()).bind(name)).await?.into_iter().next())
     }
 
-    /// A version's sealed value, read from the secret's own stream. `None` when there is no such version.
+    /// A version's sealed value, read from the secret's own stream. `None` when there is no such version, and of another team's
+    /// secret.
     ///
     /// # Errors
     /// The database is out of reach, or an event does not fit.
@@ -208,11 +216,27 @@ impl Reader<'_, Secrets> {
             for entry in entries {
                 let fact = entry.fact.map_err(|cause| Fault::at_event(entry.position, cause))?;
                 sequence = fact.sequence;
+                if owner(&fact).is_some_and(|team| !self.whose.sees(Some(team))) {
+                    return Ok(None);
+                }
                 if let Some(value) = value_of(fact, version) {
                     return Ok(Some(value));
                 }
             }
         }
+    }
+}
+
+/// The team of a secret, if `fact` is its first.
+fn owner(fact: &Fact) -> Option<TeamId> {
+    match &fact.event {
+        Event::Secret(SecretEvent::SecretStored { team_id, .. }) => Some(*team_id),
+        Event::Secret(SecretEvent::SecretValueChanged { .. } | SecretEvent::SecretDeleted {})
+        | Event::User(_)
+        | Event::Team(_)
+        | Event::Job(_)
+        | Event::Access(_)
+        | Event::Claim(_) => None,
     }
 }
 

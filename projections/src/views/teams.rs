@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use domain::{Event, Role, TeamEvent, UserId};
+use domain::{Event, InvitationId, Personal, Role, TeamEvent, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ReadError;
 use crate::fact::Fact;
 use crate::machine::{MOST_LISTED, Reader};
-use crate::time::millis;
+use crate::time::{millis, to_millis};
 use crate::view::{StreamView, View};
 
 /// See the module.
@@ -27,6 +27,10 @@ pub struct TeamRow {
     pub name: String,
     /// Its members' roles.
     pub members: BTreeMap<UserId, Role>,
+    /// Whether its members must sign in with a second factor to speak for it.
+    pub two_factor_required: bool,
+    /// Who is asked to join and has not yet; also those whose time is over.
+    pub invitations: BTreeMap<InvitationId, InvitationRow>,
     /// Who made it, as the event's metadata has it.
     pub created_by: String,
     /// When it was made.
@@ -39,10 +43,28 @@ pub struct TeamRow {
     pub sequence: i64,
 }
 
+/// Somebody who is asked to join.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InvitationRow {
+    /// Whom; `erased` once the address is forgotten.
+    pub email: String,
+    /// As what.
+    pub role: Role,
+    /// Who asks, as the event's metadata has it.
+    pub invited_by: String,
+    /// When they were asked.
+    #[serde(with = "millis")]
+    pub created_at: DateTime<Utc>,
+    /// Until when they may take it up.
+    #[serde(with = "millis")]
+    pub expires_at: DateTime<Utc>,
+}
+
 impl View for Teams {
     const NAME: &'static str = "teams";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const AGGREGATES: &'static [&'static str] = &["team"];
+    const PERSONAL: bool = true;
     type Row = TeamRow;
 
     fn columns() -> &'static str {
@@ -79,6 +101,8 @@ fn team(key: &str, row: Option<TeamRow>, event: &TeamEvent, fact: &Fact) -> Opti
             slug: slug.clone(),
             name: name.clone(),
             members: [(*owner, Role::Owner)].into(),
+            two_factor_required: false,
+            invitations: BTreeMap::new(),
             created_by: fact.actor.clone(),
             created_at: fact.at,
             updated_at: fact.at,
@@ -88,6 +112,15 @@ fn team(key: &str, row: Option<TeamRow>, event: &TeamEvent, fact: &Fact) -> Opti
     let mut row = row?;
     match event {
         TeamEvent::TeamCreated { .. } => {}
+        TeamEvent::TeamRenamed { name } => row.name.clone_from(name),
+        TeamEvent::TwoFactorRequirementChanged { required } => row.two_factor_required = *required,
+        TeamEvent::MemberInvited { invitation_id, email, role, expires_at, .. } => {
+            row.invitations.insert(*invitation_id, invitation(email, *role, *expires_at, fact));
+        }
+        TeamEvent::InvitationWithdrawn { invitation_id }
+        | TeamEvent::InvitationAccepted { invitation_id, .. } => {
+            row.invitations.remove(invitation_id);
+        }
         TeamEvent::MemberAdded { user_id, role } | TeamEvent::MemberRoleChanged { user_id, role } => {
             row.members.insert(*user_id, *role);
         }
@@ -98,6 +131,16 @@ fn team(key: &str, row: Option<TeamRow>, event: &TeamEvent, fact: &Fact) -> Opti
     row.updated_at = fact.at;
     row.sequence = fact.sequence;
     Some(row)
+}
+
+fn invitation(email: &Personal, role: Role, expires_at: DateTime<Utc>, fact: &Fact) -> InvitationRow {
+    InvitationRow {
+        email: email.text().to_owned(),
+        role,
+        invited_by: fact.actor.clone(),
+        created_at: fact.at,
+        expires_at: to_millis(expires_at),
+    }
 }
 
 impl Reader<'_, Teams> {
@@ -155,6 +198,8 @@ mod tests {
             slug: "main".into(),
             name: "Main".into(),
             members: [(user_id(1), Role::Owner), (user_id(2), Role::Auditor)].into(),
+            two_factor_required: false,
+            invitations: BTreeMap::new(),
             created_by: "system".into(),
             created_at: at(1),
             updated_at: at(5),

@@ -3,12 +3,16 @@
 use chrono::{DateTime, Utc};
 use domain::{Event, Personal, UserEvent};
 use serde::{Deserialize, Serialize};
+use sqlx::QueryBuilder;
 
 use crate::error::ReadError;
 use crate::fact::Fact;
 use crate::machine::{MOST_LISTED, Reader};
 use crate::time::millis;
 use crate::view::{StreamView, View};
+
+/// What stands in place of what is forgotten, as in [`Personal::text`].
+const ERASED: &str = "erased";
 
 /// See the module.
 #[derive(Debug)]
@@ -35,6 +39,14 @@ pub struct UserRow {
     pub email_verified: bool,
     /// Whether they sign in with a second factor.
     pub two_factor: bool,
+    /// The sealed shared key of the second factor, while one is set up.
+    pub two_factor_sealed: Option<String>,
+    /// Recovery codes that are not spent.
+    pub recovery_codes_left: usize,
+    /// Whether nobody knows any more who it was.
+    pub erased: bool,
+    /// The position of the event that set the present password.
+    pub password_position: i64,
     /// When the account was made.
     #[serde(with = "millis")]
     pub created_at: DateTime<Utc>,
@@ -47,10 +59,10 @@ pub struct UserRow {
 
 impl View for Users {
     const NAME: &'static str = "users";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const AGGREGATES: &'static [&'static str] = &["user"];
     const PERSONAL: bool = true;
-    const HIDDEN: &'static [&'static str] = &["password_hash"];
+    const HIDDEN: &'static [&'static str] = &["password_hash", "two_factor_sealed"];
     type Row = UserRow;
 
     fn columns() -> &'static str {
@@ -69,30 +81,94 @@ impl View for Users {
     }
 
     fn fold(key: &str, row: Option<UserRow>, fact: &Fact) -> Option<UserRow> {
-        match &fact.event {
-            Event::User(UserEvent::UserRegistered { email, name, password_hash, admin }) => Some(UserRow {
-                id: key.to_owned(),
-                email: email.text().to_owned(),
-                canonical_email: canonical(email),
-                name: name.text().to_owned(),
-                password_hash: password_hash.text().to_owned(),
-                admin: *admin,
-                active: true,
-                email_verified: false,
-                two_factor: false,
-                created_at: fact.at,
-                updated_at: fact.at,
-                sequence: fact.sequence,
-            }),
-            Event::User(UserEvent::UserRenamed { name }) => row.map(|row| UserRow {
-                name: name.text().to_owned(),
-                updated_at: fact.at,
-                sequence: fact.sequence,
-                ..row
-            }),
-            Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => row,
+        let mut row = match &fact.event {
+            Event::User(UserEvent::UserRegistered { email, .. }) => registered(key, email, fact),
+            Event::User(_) => row?,
+            Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => {
+                return row;
+            }
+        };
+        if let Event::User(event) = &fact.event {
+            change(&mut row, event, fact);
         }
+        row.updated_at = fact.at;
+        row.sequence = fact.sequence;
+        Some(row)
     }
+}
+
+/// Before what the event says of it; see [`change`].
+fn registered(key: &str, email: &Personal, fact: &Fact) -> UserRow {
+    UserRow {
+        id: key.to_owned(),
+        email: email.text().to_owned(),
+        canonical_email: canonical(email),
+        name: String::new(),
+        password_hash: String::new(),
+        admin: false,
+        active: true,
+        email_verified: false,
+        two_factor: false,
+        two_factor_sealed: None,
+        recovery_codes_left: 0,
+        erased: false,
+        password_position: fact.position,
+        created_at: fact.at,
+        updated_at: fact.at,
+        sequence: fact.sequence,
+    }
+}
+
+fn change(row: &mut UserRow, event: &UserEvent, fact: &Fact) {
+    match event {
+        UserEvent::UserRegistered { email: _, name, password_hash, admin } => {
+            name.text().clone_into(&mut row.name);
+            password_hash.text().clone_into(&mut row.password_hash);
+            row.admin = *admin;
+        }
+        UserEvent::SignedOutEverywhere {}
+        | UserEvent::ApiKeyMade { .. }
+        | UserEvent::ApiKeyRevoked { .. } => {}
+        UserEvent::UserRenamed { name } => name.text().clone_into(&mut row.name),
+        UserEvent::PasswordChanged { password_hash } | UserEvent::PasswordReset { password_hash, .. } => {
+            password_hash.text().clone_into(&mut row.password_hash);
+            row.password_position = fact.position;
+        }
+        UserEvent::PasswordRehashed { password_hash } => {
+            password_hash.text().clone_into(&mut row.password_hash);
+        }
+        UserEvent::EmailVerified {} => row.email_verified = true,
+        UserEvent::TwoFactorBegun { sealed } => row.two_factor_sealed = Some(sealed.clone()),
+        UserEvent::TwoFactorEnabled { recovery_code_hashes } => {
+            row.two_factor = true;
+            row.recovery_codes_left = recovery_code_hashes.len();
+        }
+        UserEvent::TwoFactorDisabled {} | UserEvent::TwoFactorReset { .. } => no_second_factor(row),
+        UserEvent::RecoveryCodeUsed { .. } => {
+            row.recovery_codes_left = row.recovery_codes_left.saturating_sub(1);
+        }
+        UserEvent::UserDeactivated { .. } => row.active = false,
+        UserEvent::UserReactivated {} => row.active = true,
+        UserEvent::AdminGranted {} => row.admin = true,
+        UserEvent::AdminRevoked {} => row.admin = false,
+        UserEvent::UserErased { .. } => erase(row),
+    }
+}
+
+fn no_second_factor(row: &mut UserRow) {
+    row.two_factor = false;
+    row.two_factor_sealed = None;
+    row.recovery_codes_left = 0;
+}
+
+/// At once, and not only with the next rebuild after the person's key has gone.
+fn erase(row: &mut UserRow) {
+    no_second_factor(row);
+    for text in [&mut row.email, &mut row.name, &mut row.password_hash] {
+        ERASED.clone_into(text);
+    }
+    row.canonical_email = None;
+    (row.admin, row.active, row.email_verified, row.erased) = (false, false, false, true);
 }
 
 impl StreamView for Users {
@@ -105,6 +181,17 @@ fn canonical(email: &Personal) -> Option<String> {
         Personal::Open { personal, .. } => Some(personal.to_lowercase()),
         Personal::Sealed { .. } | Personal::Erased { .. } => None,
     }
+}
+
+/// Which accounts are wanted; all by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UserFilter {
+    /// The address or the name contains this, whatever its letters' case.
+    pub q: Option<String>,
+    /// They may sign in, or may not.
+    pub active: Option<bool>,
+    /// They administer the instance, or do not.
+    pub admin: Option<bool>,
 }
 
 impl Reader<'_, Users> {
@@ -121,9 +208,25 @@ impl Reader<'_, Users> {
     ///
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
-    pub async fn list(&self, after: Option<&str>, limit: i64) -> Result<Vec<UserRow>, ReadError> {
-        let query = sqlx::query_as("select key, row::text from users where key > $1 order by key limit $2");
-        self.rows(query.bind(after.unwrap_or_default()).bind(limit.min(MOST_LISTED))).await
+    pub async fn list(
+        &self,
+        filter: &UserFilter,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<Vec<UserRow>, ReadError> {
+        let mut query = QueryBuilder::new("select key, row::text from users where key > ");
+        query.push_bind(after.unwrap_or_default());
+        for (field, value) in [("active", filter.active), ("admin", filter.admin)] {
+            if let Some(value) = value {
+                query.push(format_args!(" and (row->>'{field}')::boolean = ")).push_bind(value);
+            }
+        }
+        if let Some(q) = &filter.q {
+            query.push(" and position(lower(").push_bind(q);
+            query.push(r#") in lower((row->>'email') || chr(10) || (row->>'name'))) > 0"#);
+        }
+        query.push(" order by key limit ").push_bind(limit.min(MOST_LISTED));
+        self.rows(query.build_query_as()).await
     }
 
     /// Whether there is any account yet.
@@ -169,6 +272,10 @@ mod tests {
             active: true,
             email_verified: false,
             two_factor: false,
+            two_factor_sealed: None,
+            recovery_codes_left: 0,
+            erased: false,
+            password_position: 1,
             created_at: at(1),
             updated_at: at(2),
             sequence: 2,

@@ -1,6 +1,8 @@
 //! Random histories, made as people make them: by commands.
 
-use ::commands::{CommandError, Commands, Context, Executed, NewAccount, NewSecret, Password};
+use ::commands::{
+    About, CommandError, Commands, Context, Executed, FirstTeam, NewAccount, NewPassword, NewSecret, Password,
+};
 use ::ledger::random_token;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
@@ -114,9 +116,13 @@ impl<'a> History<'a> {
         let account = NewAccount {
             email: Email::parse(&format!("Person{}@Example.org", self.users.len())).unwrap(),
             name: PersonName::parse(self.one_of(&NAMES)).unwrap(),
-            password: Password::choose("correct horse battery".to_owned()).unwrap(),
+            password: NewPassword::Chosen(
+                Password::choose("correct horse battery".to_owned(), &About::default()).unwrap(),
+            ),
+            email_verified: false,
+            active: true,
             admin: self.rng.percent(20),
-            team: None,
+            team: FirstTeam::Own,
         };
         let context = self.context(None);
         let made = done(self.commands.register(&context, account).await).unwrap();

@@ -54,6 +54,7 @@ impl Node {
     pub(crate) async fn idle(database: &Database, options: Options) -> Self {
         let ledger = database.ledger();
         let views = Projections::new(ledger.clone(), options);
+        within("the teams' role", views.make_role()).await.unwrap();
         within("the views' tables", views.prepare()).await.unwrap();
         let commands = Commands::new(&ledger);
         Self { ledger, commands, views, stop: CancellationToken::new(), work: None }

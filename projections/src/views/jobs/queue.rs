@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{JobRow, Jobs};
 use crate::error::{Fault, ReadError};
 use crate::machine::{MOST_LISTED, Reader};
+use crate::team_reader::TeamReader;
 use crate::time;
 
 /// Which jobs of a team are wanted; all by default.
@@ -55,20 +56,19 @@ pub struct RunningJob {
     pub cancel_requested: bool,
 }
 
-impl Reader<'_, Jobs> {
-    /// A team's jobs, newest first, before id `before`: at most `limit` (and 1,000).
+impl TeamReader<'_, Jobs> {
+    /// The team's jobs, newest first, before id `before`: at most `limit` (and 1,000).
     ///
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn list(
         &self,
-        team: TeamId,
         filter: &JobFilter,
         before: Option<&str>,
         limit: i64,
     ) -> Result<Vec<JobRow>, ReadError> {
         let mut query = QueryBuilder::new("select key, row::text from jobs where team_id = ");
-        query.push_bind(team.to_string());
+        query.push_bind(self.whose.setting());
         if let Some(status) = filter.status {
             query.push(" and status = ").push_bind(status.as_str());
         }
@@ -81,7 +81,9 @@ impl Reader<'_, Jobs> {
         query.push(" order by key desc limit ").push_bind(limit.min(MOST_LISTED));
         self.rows(query.build_query_as()).await
     }
+}
 
+impl Reader<'_, Jobs> {
     /// Pending jobs of these kinds that are due at `now`, the most urgent first (priority, then due time, then id): at most
     /// `limit` (and 1,000). Jobs whose concurrency key is in use are left out. Each priority's part of the index is read up to `now`.
     ///

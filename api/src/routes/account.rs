@@ -1,0 +1,241 @@
+//! One's own account: the password, the sessions, the second factor.
+
+use axum::extract::State;
+use axum::response::Response;
+use chrono::Utc;
+use commands::{About, Password};
+use domain::{Email, PersonName, SessionId};
+use projections::time::text as time;
+use projections::{SessionRow, UserRow};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::answer::{Answer, no_content};
+use crate::app::App;
+use crate::authenticate::Person;
+use crate::extract::{Json, Path, Query};
+use crate::list::{Cursors, Page, limit};
+use crate::problem::{Problem, ProblemBody};
+use crate::routes::auth::{goodbye, second_factor, unstored};
+
+/// A password in place of another.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"current_password": "correct horse battery", "new_password": "a staple that is correct"}))]
+pub struct PasswordBody {
+    current_password: String,
+    new_password: String,
+}
+
+/// Changes one's password. All sessions end, this one too.
+#[utoipa::path(
+    post, path = "/auth/password", tag = "auth", request_body = PasswordBody,
+    responses(
+        (status = 204, description = "Changed; sign in again"),
+        (status = 403, description = "Not a person's session, or X-CSRF-Token is missing", body = ProblemBody),
+        (status = 422, description = "The present password is not right, or the new one not acceptable", body = ProblemBody),
+    ),
+)]
+pub async fn change_password(
+    State(app): State<App>,
+    person: Person,
+    Json(body): Json<PasswordBody>,
+) -> Result<Response, Problem> {
+    let new = new_password(body.new_password, &person.user)?;
+    let (hash, present) = (person.user.password_hash.clone(), Password::typed(body.current_password));
+    let done = app.commands.change_password(&person.context, person.user_id, hash, present, new).await?;
+    app.settle(done.position).await;
+    Ok(goodbye(&app, done.position))
+}
+
+/// A password that somebody chose in place of another.
+pub(super) fn new_password(text: String, user: &UserRow) -> Result<Password, Problem> {
+    let (email, name) = (Email::parse(&user.email).ok(), PersonName::parse(&user.name).ok());
+    let about = About { email: email.as_ref(), name: name.as_ref() };
+    Password::choose(text, &about).map_err(|invalid| Problem::invalid("new_password", invalid.0))
+}
+
+/// A sign-in that goes on.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SessionBody {
+    /// The session's id.
+    #[schema(format = "uuid")]
+    pub id: String,
+    /// Whether it is the one that asks.
+    pub current: bool,
+    /// When it began.
+    pub created_at: String,
+    /// When it was last refreshed.
+    pub refreshed_at: String,
+    /// When it ends unless it is refreshed.
+    pub expires_at: String,
+    /// From where it was last refreshed.
+    pub ip: Option<String>,
+    /// With what.
+    pub user_agent: Option<String>,
+}
+
+/// How many, and from where on.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    /// Items of a page, 1 to 200 (50).
+    pub(super) limit: Option<u32>,
+    /// From a page's `next`.
+    pub(super) cursor: Option<String>,
+}
+
+/// One's sessions, in the order in which they began.
+#[utoipa::path(
+    get, path = "/auth/sessions", tag = "auth", params(PageQuery),
+    responses(
+        (status = 200, description = "A page", body = Page<SessionBody>),
+        (status = 403, description = "Not a person's session", body = ProblemBody),
+    ),
+)]
+pub async fn sessions(
+    State(app): State<App>,
+    person: Person,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<SessionBody>>, Problem> {
+    let limit = limit(query.limit)?;
+    let cursors = Cursors::new(&app, ("sessions", person.user_id));
+    let after = cursors.open(query.cursor.as_deref()).await?.unwrap_or_default();
+    let row = app.projections.credentials().get(person.user_id).await?;
+    let now = Utc::now();
+    let mut sessions: Vec<&SessionRow> = row.iter().flat_map(|row| &row.sessions).collect();
+    sessions.retain(|session| now < session.expires_at && session.id.to_string() > after);
+    sessions.sort_by_key(|session| session.id);
+    let items = sessions.into_iter().take(limit + 1).map(|session| body(session, person.session)).collect();
+    Ok(Json(cursors.page(items, limit, |session: &SessionBody| session.id.clone()).await?))
+}
+
+fn body(session: &SessionRow, current: SessionId) -> SessionBody {
+    SessionBody {
+        id: session.id.to_string(),
+        current: session.id == current,
+        created_at: time(session.created_at),
+        refreshed_at: time(session.refreshed_at),
+        expires_at: time(session.expires_at),
+        ip: session.ip.clone(),
+        user_agent: session.user_agent.clone(),
+    }
+}
+
+/// Ends one of one's sessions.
+#[utoipa::path(
+    delete, path = "/auth/sessions/{id}", tag = "auth", params(("id" = Uuid, Path)),
+    responses(
+        (status = 204, description = "Ended"),
+        (status = 403, description = "Not a person's session, or X-CSRF-Token is missing", body = ProblemBody),
+        (status = 404, description = "No such session of the caller's", body = ProblemBody),
+    ),
+)]
+pub async fn end_session(
+    State(app): State<App>,
+    person: Person,
+    Path(id): Path<Uuid>,
+) -> Result<Response, Problem> {
+    let done = app.commands.end_session(&person.context, SessionId(id)).await?;
+    app.settle(done.position).await;
+    Ok(no_content(done.position))
+}
+
+/// What a device needs; shown this once.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"secret": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "otpauth_uri": "otpauth://totp/Daybook:ada%40example.org?secret=GEZD…&issuer=Daybook", "qr_svg": "<svg…"}))]
+pub struct EnrolmentBody {
+    /// The shared key in base32, to be typed.
+    secret: String,
+    /// The same for apps.
+    otpauth_uri: String,
+    /// The same as a picture: an SVG document.
+    qr_svg: String,
+}
+
+/// Begins to set up a second factor (RFC 6238). It has no effect until it is confirmed.
+#[utoipa::path(
+    post, path = "/auth/2fa", tag = "auth",
+    responses(
+        (status = 200, description = "For the device", body = EnrolmentBody),
+        (status = 403, description = "Not a person's session, or X-CSRF-Token is missing", body = ProblemBody),
+        (status = 409, description = "One is set up already", body = ProblemBody),
+    ),
+)]
+pub async fn begin_two_factor(
+    State(app): State<App>,
+    person: Person,
+) -> Result<Answer<EnrolmentBody>, Problem> {
+    let email = Email::parse(&person.user.email).map_err(|invalid| Problem::internal(invalid.0))?;
+    let (enrolment, done) = app.commands.begin_two_factor(&person.context, person.user_id, &email).await?;
+    app.settle(done.position).await;
+    let body = EnrolmentBody {
+        secret: enrolment.secret.to_string(),
+        otpauth_uri: enrolment.otpauth_uri.to_string(),
+        qr_svg: enrolment.qr_svg.to_string(),
+    };
+    Ok(unstored(Answer::ok(body).at(done.position)))
+}
+
+/// A code from one's device.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"totp_code": "123456"}))]
+pub struct CodeBody {
+    totp_code: String,
+}
+
+/// What signs one in when the device is lost; shown this once.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"recovery_codes": ["k3wq-8n2p-x7ra-5mzt"]}))]
+pub struct RecoveryBody {
+    /// Each is good for one use.
+    recovery_codes: Vec<String>,
+}
+
+/// Confirms the second factor by a code. It is asked for from now on.
+#[utoipa::path(
+    post, path = "/auth/2fa/confirm", tag = "auth", request_body = CodeBody,
+    responses(
+        (status = 200, description = "Ten recovery codes", body = RecoveryBody),
+        (status = 403, description = "Not a person's session, or X-CSRF-Token is missing", body = ProblemBody),
+        (status = 409, description = "None was begun, or one is set up already", body = ProblemBody),
+        (status = 422, description = "The code is not right", body = ProblemBody),
+    ),
+)]
+pub async fn confirm_two_factor(
+    State(app): State<App>,
+    person: Person,
+    Json(body): Json<CodeBody>,
+) -> Result<Answer<RecoveryBody>, Problem> {
+    let (codes, done) =
+        app.commands.enable_two_factor(&person.context, person.user_id, body.totp_code.trim()).await?;
+    app.settle(done.position).await;
+    let recovery_codes = codes.iter().map(|code| code.to_string()).collect();
+    Ok(unstored(Answer::ok(RecoveryBody { recovery_codes }).at(done.position)))
+}
+
+/// Switches the second factor off; a code, or a recovery code, shows that it is really its person who asks.
+#[utoipa::path(
+    delete, path = "/auth/2fa", tag = "auth", request_body = CodeBody,
+    responses(
+        (status = 204, description = "Switched off"),
+        (status = 403, description = "Not a person's session, or X-CSRF-Token is missing", body = ProblemBody),
+        (status = 409, description = "None is set up", body = ProblemBody),
+        (status = 422, description = "The code is not right", body = ProblemBody),
+    ),
+)]
+pub async fn disable_two_factor(
+    State(app): State<App>,
+    person: Person,
+    Json(body): Json<CodeBody>,
+) -> Result<Response, Problem> {
+    let proof = second_factor(&body.totp_code)?;
+    let Some(sealed) = person.user.two_factor_sealed.as_deref().filter(|_| person.user.two_factor) else {
+        return Err(Problem::conflict("No second factor is set up.").with_code("two_factor_off"));
+    };
+    let done = app.commands.disable_two_factor(&person.context, person.user_id, sealed, &proof).await?;
+    app.settle(done.position).await;
+    Ok(no_content(done.position))
+}

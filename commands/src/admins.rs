@@ -1,0 +1,212 @@
+//! What instance admins do to accounts. An instance always has an admin who can sign in: who they are is kept in a stream of its own, so
+//! that of two admins who unmake each other at the same moment one meets a conflict.
+
+use std::collections::BTreeSet;
+
+use domain::{
+    Amendment, Caller, ClaimEvent, ClaimKind, Event, Permission, Team, TeamCommand, TeamId, User,
+    UserCommand, UserEvent, UserId,
+};
+use ledger::{NewEvent, StreamId};
+
+use crate::door::{Executed, Prepare, Prepared};
+use crate::idempotency::claim_event;
+use crate::{CommandError, Commands, Context};
+
+/// Positions read at a time where the admins must be gathered from the log.
+const STRETCH: i64 = 5_000;
+
+/// Who administers the instance, as the log has it.
+struct Register {
+    stream: StreamId,
+    length: i64,
+    admins: BTreeSet<UserId>,
+}
+
+struct Amending<'a> {
+    user_id: UserId,
+    amendment: &'a Amendment,
+}
+
+impl Prepare<User> for Amending<'_> {
+    async fn prepare(&self, commands: &Commands, user: &User) -> Result<Prepared<UserCommand>, CommandError> {
+        let register = commands.admins().await?;
+        let other_admins = register.besides(self.user_id);
+        let command = UserCommand::Amend { amendment: self.amendment.clone(), other_admins };
+        let entry = register.entry(self.user_id, user, &command)?;
+        Ok(Prepared { command, alongside: entry.into_iter().collect(), data_keys: vec![] })
+    }
+}
+
+/// Forgets a person and frees their address.
+struct Erasing<'a> {
+    user_id: UserId,
+    /// As the view has it; `None` when it is forgotten already.
+    canonical_email: Option<&'a str>,
+}
+
+impl Prepare<User> for Erasing<'_> {
+    async fn prepare(&self, commands: &Commands, user: &User) -> Result<Prepared<UserCommand>, CommandError> {
+        let register = commands.admins().await?;
+        let subjects = commands.other_subjects(self.canonical_email).await?;
+        let command = UserCommand::Erase { other_admins: register.besides(self.user_id), subjects };
+        let mut prepared = Prepared::alone(command);
+        if !user.is_erased() {
+            prepared.alongside.extend(register.entry(self.user_id, user, &prepared.command)?);
+            if let Some(email) = self.canonical_email {
+                prepared.alongside.push(commands.release(ClaimKind::Email, &[email]).await?);
+            }
+        }
+        Ok(prepared)
+    }
+}
+
+impl Register {
+    fn besides(&self, user_id: UserId) -> usize {
+        self.admins.iter().filter(|admin| **admin != user_id).count()
+    }
+
+    /// What the register becomes with `command`, if it changes.
+    fn entry(
+        self,
+        user_id: UserId,
+        user: &User,
+        command: &UserCommand,
+    ) -> Result<Option<NewEvent>, CommandError> {
+        let mut user_ids = self.admins.clone();
+        if user.after(command).is_active_admin() {
+            user_ids.insert(user_id);
+        } else {
+            user_ids.remove(&user_id);
+        }
+        if user_ids == self.admins {
+            return Ok(None);
+        }
+        claim_event(self.stream, self.length + 1, &ClaimEvent::AdminsAre { user_ids }).map(Some)
+    }
+}
+
+impl Commands {
+    /// Changes what an instance admin changes of somebody's account.
+    ///
+    /// # Errors
+    /// [`domain::UserError::LastAdmin`] among others; see [`CommandError`].
+    pub async fn amend_user(
+        &self,
+        context: &Context,
+        user_id: UserId,
+        expected: Option<i64>,
+        amendment: &Amendment,
+    ) -> Result<Executed, CommandError> {
+        let amending = Amending { user_id, amendment };
+        self.execute_with::<User>(context, &user_id.to_string(), expected, &amending).await
+    }
+
+    /// Forgets a person: they leave their teams (but one they are the last owner of), their address is free again, and what was sealed
+    /// under their key opens no more, here and on every other node. Views that still show something of theirs (the audit
+    /// trail: addresses; teams: invitations) are made anew by the reactor `forgetting`.
+    ///
+    /// If we crash before the key is destroyed, that reaction destroys it.
+    ///
+    /// # Errors
+    /// [`domain::UserError::LastAdmin`] among others; see [`CommandError`].
+    pub async fn erase(
+        &self,
+        context: &Context,
+        user_id: UserId,
+        canonical_email: Option<&str>,
+        teams: &[TeamId],
+    ) -> Result<Executed, CommandError> {
+        context.caller.require(Permission::UsersManage)?;
+        let erasing = Erasing { user_id, canonical_email };
+        let done = self.execute_with::<User>(context, &user_id.to_string(), None, &erasing).await?;
+        for team in teams {
+            self.take_out(context, *team, user_id).await?;
+        }
+        self.destroy_keys_of(user_id, self.other_subjects(canonical_email).await?).await?;
+        Ok(done)
+    }
+
+    /// Destroys what opens a person's data; `subjects` as the event [`UserEvent::UserErased`] names them.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn destroy_keys_of(
+        &self,
+        user_id: UserId,
+        subjects: BTreeSet<String>,
+    ) -> Result<(), CommandError> {
+        let mut subjects: Vec<String> = subjects.into_iter().collect();
+        subjects.push(user_id.to_string());
+        self.ledger.destroy_subjects(&subjects).await?;
+        Ok(())
+    }
+
+    /// Invitations to an address are sealed for whoever has it, whether or not they have an account by then.
+    async fn other_subjects(&self, canonical_email: Option<&str>) -> Result<BTreeSet<String>, CommandError> {
+        let Some(email) = canonical_email else { return Ok(BTreeSet::new()) };
+        Ok([format!("invitee-{}", self.claim_id(ClaimKind::Email, &[email]).await?)].into())
+    }
+
+    async fn take_out(&self, context: &Context, team: TeamId, user_id: UserId) -> Result<(), CommandError> {
+        let mut context = context.clone();
+        context.idempotency = None;
+        context.caller = Caller {
+            actor: context.caller.actor,
+            team: Some(team),
+            permissions: [Permission::TeamWrite].into_iter().collect(),
+        };
+        let removed = self.execute::<Team>(&context, team, None, TeamCommand::RemoveMember { user_id }).await;
+        match removed {
+            Ok(_) => Ok(()),
+            Err(CommandError::Refused(refusal)) => {
+                tracing::info!(%team, code = refusal.code(), "an erased person stays in a team");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The event that enters a new admin, where there is nobody yet or others are already.
+    pub(crate) async fn admin_entered(
+        &self,
+        user_id: UserId,
+        command: &UserCommand,
+    ) -> Result<Option<NewEvent>, CommandError> {
+        self.admins().await?.entry(user_id, &User::default(), command)
+    }
+
+    async fn admins(&self) -> Result<Register, CommandError> {
+        let stream = self.claim_stream(ClaimKind::Admins, &[]).await?;
+        let length = self.ledger.stream_length(&stream).await?;
+        if length == 0 {
+            let admins = self.admins_before_the_register().await?;
+            return Ok(Register { stream, length, admins });
+        }
+        let last = self.ledger.read_stream(&stream, length - 1, None, 1).await?;
+        match last.into_iter().next().map(|last| serde_json::from_value(last.payload)) {
+            Some(Ok(ClaimEvent::AdminsAre { user_ids: admins })) => Ok(Register { stream, length, admins }),
+            Some(_) | None => Err(CommandError::Event(format!("{stream} is not the register of admins"))),
+        }
+    }
+
+    /// Logs begun before there was a register: admins were made then by registering, and nothing unmade them.
+    async fn admins_before_the_register(&self) -> Result<BTreeSet<UserId>, CommandError> {
+        let (mut admins, mut after, head) = (BTreeSet::new(), 0, self.ledger.head().await?);
+        while after < head {
+            let up_to = head.min(after + STRETCH);
+            for event in self.ledger.read_types(after, up_to, &["user"]).await? {
+                let id = event.stream.aggregate_id.parse().ok().map(UserId);
+                let decoded =
+                    Event::decode("user", &event.event_type, &event.event_version, event.payload).ok();
+                if let (Some(id), Some(Event::User(UserEvent::UserRegistered { admin: true, .. }))) =
+                    (id, decoded)
+                {
+                    admins.insert(id);
+                }
+            }
+            after = up_to;
+        }
+        Ok(admins)
+    }
+}

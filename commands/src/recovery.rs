@@ -1,0 +1,145 @@
+//! Getting back in, and showing that an address is one's own: by a token that only the mailbox has.
+
+use chrono::TimeDelta;
+use domain::{
+    AccessEvent, Email, MailToken, MailTokenCommand, MailTokenError, MailTokenUse, Personal, TokenId, User,
+    UserCommand, UserId,
+};
+use ledger::{Sha256, StreamId};
+use uuid::Uuid;
+
+use crate::context::now;
+use crate::door::{Executed, Prepare, Prepared};
+use crate::sessions::acting_as;
+use crate::tokens::{mail_token, read_mail_token};
+use crate::{CommandError, Commands, Context, Password};
+
+/// How long somebody has to choose a new password.
+const RESET: TimeDelta = TimeDelta::hours(1);
+
+/// A token that was brought, of somebody who is known by it.
+#[derive(Debug)]
+pub struct BroughtToken {
+    /// Whose mailbox it was sent to.
+    pub user_id: UserId,
+    /// The position of the request for it.
+    pub position: i64,
+    id: TokenId,
+    hash: String,
+    purpose: MailTokenUse,
+}
+
+/// Something that a token allows, once.
+struct WithToken<'a> {
+    context: &'a Context,
+    token: &'a BroughtToken,
+    command: UserCommand,
+}
+
+impl Prepare<User> for WithToken<'_> {
+    async fn prepare(&self, commands: &Commands, _: &User) -> Result<Prepared<UserCommand>, CommandError> {
+        let BroughtToken { id, hash, purpose, .. } = self.token;
+        let using = MailTokenCommand::Use { purpose: *purpose, hash: hash.clone(), now: now() };
+        // Of many who bring it at once all but one meet a conflict, and then find it used.
+        let alongside = commands.events_of::<MailToken>(self.context, id, using).await?;
+        Ok(Prepared { command: self.command.clone(), alongside, data_keys: vec![] })
+    }
+}
+
+impl Commands {
+    /// Records that somebody asks for a way to choose a new password; a mail with the token goes to the address.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn request_password_reset(
+        &self,
+        context: &Context,
+        user_id: UserId,
+        email: &Email,
+    ) -> Result<i64, CommandError> {
+        let id = TokenId(Uuid::now_v7());
+        let token = mail_token(&self.ledger, id).await?;
+        let event = AccessEvent::PasswordResetRequested {
+            user_id,
+            email: Personal::new(user_id, email),
+            token_hash: Sha256::of(token),
+            expires_at: now() + RESET,
+        };
+        self.record_as(id.0, context, &event).await
+    }
+
+    /// Asks a person once more to show that their address is theirs.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn request_email_verification(
+        &self,
+        context: &Context,
+        user_id: UserId,
+        email: &Email,
+    ) -> Result<i64, CommandError> {
+        let event = self.verification_request(user_id, email).await?;
+        self.append_records(context, vec![event]).await
+    }
+
+    /// Looks whose token this is.
+    ///
+    /// # Errors
+    /// [`MailTokenError`] as a refusal when it is none of this instance's.
+    pub async fn read_mail_token(
+        &self,
+        text: &str,
+        purpose: MailTokenUse,
+    ) -> Result<BroughtToken, CommandError> {
+        let strange = || CommandError::Refused(Box::new(MailTokenError));
+        let id = read_mail_token(&self.ledger, text).await?.ok_or_else(strange)?;
+        let first = self.ledger.read_stream(&StreamId::new("access", id), 0, None, 1).await?;
+        let first = first.into_iter().next().ok_or_else(strange)?;
+        let user_id = match serde_json::from_value(first.payload) {
+            Ok(
+                AccessEvent::PasswordResetRequested { user_id, .. }
+                | AccessEvent::EmailVerificationRequested { user_id, .. },
+            ) => user_id,
+            Ok(_) | Err(_) => return Err(strange()),
+        };
+        Ok(BroughtToken { user_id, position: first.position, id, hash: Sha256::of(text), purpose })
+    }
+
+    /// Sets a new password, since the token shows whose the account is. Ends all sessions; uses the token up.
+    ///
+    /// # Errors
+    /// [`MailTokenError`] as a refusal when the token is not open; see [`CommandError`].
+    pub async fn reset_password(
+        &self,
+        context: &Context,
+        token: &BroughtToken,
+        password: Password,
+    ) -> Result<Executed, CommandError> {
+        let password_hash = self.passwords().hash(password).await?;
+        let command = UserCommand::ResetPassword { password_hash, token_id: token.id };
+        self.with_token(context, token, command).await
+    }
+
+    /// Notes that an address is its person's, since the token shows it. Uses the token up.
+    ///
+    /// # Errors
+    /// [`MailTokenError`] as a refusal when the token is not open; see [`CommandError`].
+    pub async fn verify_email(
+        &self,
+        context: &Context,
+        token: &BroughtToken,
+    ) -> Result<Executed, CommandError> {
+        self.with_token(context, token, UserCommand::VerifyEmail).await
+    }
+
+    async fn with_token(
+        &self,
+        context: &Context,
+        token: &BroughtToken,
+        command: UserCommand,
+    ) -> Result<Executed, CommandError> {
+        let context = &acting_as(context, token.user_id);
+        let using = WithToken { context, token, command };
+        self.execute_with::<User>(context, &token.user_id.to_string(), None, &using).await
+    }
+}

@@ -1,0 +1,339 @@
+//! The second wall between teams: PostgreSQL shows a team's rows to the team alone, whatever is asked of it.
+
+use std::time::Duration;
+
+use ::ledger::{Append, Metadata, NewEvent};
+use ::projections::{AuditFilter, JobFilter, Options, Projections, SecretFilter, Whose};
+use chrono::Utc;
+use domain::{JobEvent, JobId, SecretId, TeamId};
+use futures::future::join_all;
+use sqlx::{Executor as _, PgConnection};
+use tests::{Database, Server, within};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::support::{History, Node, event, registered, secret_id, stored, team_id, user_id};
+use crate::ledger::support::Seed;
+
+/// The views whose rows are teams'.
+const OWNED: [&str; 3] = ["secrets", "jobs", "audit"];
+
+/// A team with a secret and a job, and so a part of the trail.
+#[derive(Clone, Copy)]
+struct Party {
+    team: TeamId,
+    secret: SecretId,
+    job: JobId,
+}
+
+impl Party {
+    async fn join(node: &Node) -> Self {
+        let party = Self { team: team_id(), secret: secret_id(), job: JobId(Uuid::now_v7()) };
+        let events = vec![stored(party.secret, party.team, "db/main"), queued(party.job, party.team)];
+        let metadata = Metadata {
+            actor: "system".to_owned(),
+            team_id: Some(party.team.to_string()),
+            ..Metadata::default()
+        };
+        node.ledger.append(Append { events, metadata, data_keys: vec![] }).await.unwrap();
+        party
+    }
+}
+
+fn queued(id: JobId, team_id: TeamId) -> NewEvent {
+    let queued = JobEvent::JobQueued {
+        team_id,
+        kind: "report".to_owned(),
+        args: serde_json::Map::new(),
+        priority: 5,
+        run_at: Utc::now(),
+        max_attempts: 1,
+        timeout_seconds: 9,
+        retry_delay_seconds: 1,
+        concurrency_key: None,
+    };
+    event("job", id, 1, queued)
+}
+
+/// Two teams, and an event that is no team's.
+async fn two_teams(node: &Node) -> [Party; 2] {
+    let parties = [Party::join(node).await, Party::join(node).await];
+    node.append(vec![registered(user_id(), "Ada")]).await;
+    node.caught_up().await;
+    parties
+}
+
+type Seen = Vec<(String, Option<String>)>;
+
+/// Key and team of all rows of a view that a connection sees: nothing asks for a team.
+async fn seen(connection: &mut PgConnection, view: &str) -> Seen {
+    let sql = format!("select key, row->>'team_id' from {view} order by key");
+    sqlx::query_as(&sql).fetch_all(connection).await.unwrap()
+}
+
+/// With the connections that requests use, and no word of a team in the query, everybody sees their own.
+async fn assert_confined(views: &Projections, parties: &[Party; 2]) {
+    for (party, other) in [(parties[0], parties[1]), (parties[1], parties[0])] {
+        let mut connection = views.confined(Whose::Team(party.team)).await.unwrap();
+        let own = Some(party.team.to_string());
+        assert_eq!(seen(&mut connection, "secrets").await, [(party.secret.to_string(), own.clone())]);
+        assert_eq!(seen(&mut connection, "jobs").await, [(party.job.to_string(), own.clone())]);
+        let trail = seen(&mut connection, "audit").await;
+        assert!(trail.len() == 2 && trail.iter().all(|(_, team)| *team == own), "{trail:?}");
+        for (view, key) in [("secrets", other.secret.to_string()), ("jobs", other.job.to_string())] {
+            let sql = format!("select count(*) from {view} where key = $1 or team_id = $2");
+            let asked = sqlx::query_scalar(&sql).bind(key).bind(other.team.to_string());
+            let found: i64 = asked.fetch_one(&mut *connection).await.unwrap();
+            assert_eq!(found, 0, "what is another's is not there even for who knows its name: {view}");
+        }
+    }
+    let mut connection = views.confined(Whose::Instance).await.unwrap();
+    assert_eq!(seen(&mut connection, "secrets").await, [], "who audits the instance sees no secrets");
+    assert_eq!(seen(&mut connection, "jobs").await, []);
+    let trail = seen(&mut connection, "audit").await;
+    assert_eq!(trail.iter().filter(|(_, team)| team.is_none()).count(), 1, "what is no team's: {trail:?}");
+    assert_eq!(trail.len(), 5);
+}
+
+/// What the readers give, which is what the handlers get.
+async fn assert_read(views: &Projections, parties: &[Party; 2]) {
+    for (party, other) in [(parties[0], parties[1]), (parties[1], parties[0])] {
+        let secrets = views.secrets().of(party.team);
+        let jobs = views.jobs().of(party.team);
+        assert_eq!(secrets.get(party.secret).await.unwrap().unwrap().team_id, party.team);
+        assert_eq!(secrets.list(&SecretFilter::default(), None, 10).await.unwrap().len(), 1);
+        assert_eq!(secrets.by_name("db/main").await.unwrap().unwrap().id, party.secret.to_string());
+        assert!(secrets.sealed_value(&party.secret.to_string(), 1).await.unwrap().is_some());
+        assert_eq!(jobs.get(party.job).await.unwrap().unwrap().team_id, party.team);
+        assert_eq!(jobs.list(&JobFilter::default(), None, 10).await.unwrap().len(), 1);
+        let trail = views.audit().of(party.team).list(&AuditFilter::default(), None, 10).await.unwrap();
+        assert_eq!(trail.iter().map(|row| row.team_id).collect::<Vec<_>>(), [Some(party.team); 2]);
+        assert_eq!(secrets.get(other.secret).await.unwrap(), None);
+        assert_eq!(jobs.get(other.job).await.unwrap(), None);
+        assert_eq!(secrets.sealed_value(&other.secret.to_string(), 1).await.unwrap(), None);
+    }
+}
+
+/// The first wall is taken away: what is asked names no team, or another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_asked_another_teams_rows_are_not_there() {
+    let database = Database::new().await;
+    let node = Node::following(&database).await;
+    let parties = two_teams(&node).await;
+    assert_confined(&node.views, &parties).await;
+    assert_read(&node.views, &parties).await;
+    for view in OWNED {
+        node.views.rebuild(view, |_| {}).await.unwrap();
+    }
+    assert_confined(&node.views, &parties).await;
+    assert_read(&node.views, &parties).await;
+}
+
+/// What a version before this one has left, and what a restored dump has where the role was missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_without_walls_get_them_at_the_start_and_are_read_while_they_wait_for_their_rebuild() {
+    let database = Database::new().await;
+    let node = Node::following(&database).await;
+    let parties = two_teams(&node).await;
+    node.stop().await;
+    let mut behind = database.connect().await;
+    let older = "drop policy own_team on secrets; alter table secrets disable row level security; \
+                 drop policy own_team on jobs; alter table jobs disable row level security; \
+                 drop policy own_team on audit; alter table audit disable row level security; \
+                 update checkpoints set shape = 'older' where view in ('secrets', 'jobs', 'audit'); \
+                 revoke all on secrets, jobs, audit from daybook_api; \
+                 revoke select (view, position) on checkpoints from daybook_api";
+    let restored = "drop policy own_team on secrets; drop policy own_team on audit; \
+                    revoke all on secrets, jobs from daybook_api";
+    let loosened = "alter table secrets disable row level security; drop policy own_team on jobs; \
+                    create policy own_team on jobs using (true)";
+    for what in [older, restored, loosened] {
+        behind.execute(sqlx::raw_sql(what)).await.unwrap();
+        let fresh = Node::idle(&database, Options::default()).await;
+        assert_confined(&fresh.views, &parties).await;
+        assert_read(&fresh.views, &parties).await;
+        let follower = Node::following(&database).await;
+        for view in OWNED {
+            follower.becomes(view, "live").await;
+        }
+        assert_confined(&fresh.views, &parties).await;
+        assert_read(&fresh.views, &parties).await;
+        follower.assert_right().await;
+        follower.stop().await;
+    }
+}
+
+/// The tables that a role may read any of.
+async fn readable(connection: &mut PgConnection, role: &str) -> Vec<String> {
+    let sql = "select relname::text from pg_class where relnamespace = 'public'::regnamespace
+                   and relkind in ('r', 'p', 'v', 'm', 'S') and has_any_column_privilege($1, oid, 'select') order by relname";
+    sqlx::query_scalar(sql).bind(role).fetch_all(connection).await.unwrap()
+}
+
+async fn refused(connection: &mut PgConnection, sql: &str) {
+    let error = connection.execute(sqlx::raw_sql(sql)).await.expect_err(sql);
+    let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
+    assert_eq!(code.as_deref(), Some("42501"), "{sql}: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_team_nothing_is_there_and_the_rest_of_the_database_never_is() {
+    let database = Database::new().await;
+    let node = Node::following(&database).await;
+    let [party, _] = two_teams(&node).await;
+    let mut connection = database.connect().await;
+    assert_eq!(readable(&mut connection, "daybook_api").await, ["audit", "checkpoints", "jobs", "secrets"]);
+    let everything = readable(&mut connection, "daybook").await;
+    assert!(everything.contains(&"events".to_owned()) && everything.len() > 10, "{everything:?}");
+
+    connection.execute("set role daybook_api").await.unwrap();
+    for team in ["reset daybook.team", "set daybook.team = ''", "set daybook.team = 'null'"] {
+        connection.execute(team).await.unwrap();
+        for view in OWNED {
+            assert_eq!(seen(&mut connection, view).await, [], "{team}: {view}");
+        }
+    }
+    drop(connection);
+
+    let mut connection = node.views.confined(Whose::Team(party.team)).await.unwrap();
+    for table in everything.iter().filter(|table| !["secrets", "jobs", "audit"].contains(&table.as_str())) {
+        refused(&mut connection, &format!("select * from {table}")).await;
+    }
+    for table in everything.iter().map(String::as_str) {
+        refused(&mut connection, &format!("delete from {table}")).await;
+        refused(&mut connection, &format!("truncate {table}")).await;
+    }
+    for view in OWNED {
+        refused(&mut connection, &format!("update {view} set row = row")).await;
+        refused(&mut connection, &format!("drop policy own_team on {view}")).await;
+        refused(&mut connection, &format!("alter table {view} disable row level security")).await;
+        refused(&mut connection, &format!("insert into {view} (key, position, row) values ('x', 1, '{{}}')"))
+            .await;
+    }
+    refused(&mut connection, "select position_at(now())").await;
+    refused(&mut connection, "create table mine ()").await;
+}
+
+/// There is one connection, so that each reader gets the one that the last has left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_has_left_on_a_connection_does_not_help_the_next() {
+    let database = Database::new().await;
+    let node = Node::following_with(&database, Options { team_connections: 1, ..Options::default() }).await;
+    let parties = two_teams(&node).await;
+    // What has failed cannot be used any more: the next one gets another.
+    let failed = "begin; set local role none; select 1 / (select count(*) from secrets where key = '')";
+    for left in [
+        "reset role",
+        "set daybook.team = '*'",
+        "reset daybook.team",
+        "reset all",
+        "set search_path = pg_catalog; set search_path = public",
+        "begin",
+        failed,
+    ] {
+        for party in parties {
+            let mut connection = node.views.confined(Whose::Team(party.team)).await.unwrap();
+            let before = pid(&mut connection).await;
+            assert_eq!(connection.execute(sqlx::raw_sql(left)).await.is_err(), left == failed, "{left}");
+            drop(connection);
+            let mut next = within(left, node.views.confined(Whose::Team(party.team))).await.unwrap();
+            assert_eq!(pid(&mut next).await == before, left != failed, "{left}");
+        }
+        assert_confined(&node.views, &parties).await;
+    }
+}
+
+async fn pid(connection: &mut PgConnection) -> i32 {
+    sqlx::query_scalar("select pg_backend_pid()").fetch_one(connection).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gives_up_in_the_middle_leaves_nothing_to_the_next() {
+    let database = Database::new().await;
+    let node = Node::following_with(&database, Options { team_connections: 1, ..Options::default() }).await;
+    let parties = two_teams(&node).await;
+    for round in 0..40 {
+        let reading = assert_read(&node.views, &parties);
+        let _ = timeout(Duration::from_micros(250 * round), reading).await;
+        let party = parties[round as usize % 2];
+        let trail = node.views.audit().of(party.team).list(&AuditFilter::default(), None, 10).await.unwrap();
+        assert!(trail.len() == 2 && trail.iter().all(|row| row.team_id == Some(party.team)), "{trail:?}");
+    }
+    assert_confined(&node.views, &parties).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_were_lost_while_nobody_used_them_are_not_noticed() {
+    let database = Database::new().await;
+    let node = Node::following(&database).await;
+    let parties = two_teams(&node).await;
+    let mut behind = database.connect().await;
+    for _ in 0..3 {
+        let mut held = vec![];
+        for _ in 0..Options::default().team_connections {
+            held.push(node.views.confined(Whose::Team(parties[0].team)).await.unwrap());
+        }
+        let mut pids = vec![];
+        for connection in &mut held {
+            pids.push(pid(connection).await);
+        }
+        drop(held);
+        let sql = "select bool_and(pg_terminate_backend(pid, 20000)) from unnest($1) as pid";
+        assert!(sqlx::query_scalar::<_, bool>(sql).bind(&pids).fetch_one(&mut behind).await.unwrap());
+        assert_confined(&node.views, &parties).await;
+        assert_read(&node.views, &parties).await;
+    }
+}
+
+/// On a server of its own: on the others' the role is there already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_who_make_the_role_at_once_all_may_use_it() {
+    let server = Server::start("role").await;
+    let mut admin = server.connect().await;
+    for user in ["daybook", "maker"] {
+        admin
+            .execute(sqlx::raw_sql("drop role if exists maker; create role maker login createrole"))
+            .await
+            .unwrap();
+        let mut databases = vec![];
+        for _ in 0..4 {
+            databases.push(server.empty_database(user).await);
+        }
+        let ledgers: Vec<_> = databases.iter().chain(&databases).map(Database::ledger).collect();
+        let nodes = ledgers.iter().map(|ledger| Projections::new(ledger.clone(), Options::default()));
+        let nodes: Vec<_> = nodes.collect();
+        for round in 0..10 {
+            admin.execute("drop role if exists daybook_api").await.unwrap();
+            let outcomes = within("the role", join_all(nodes.iter().map(Projections::make_role))).await;
+            assert!(outcomes.iter().all(Result::is_ok), "{user}, round {round}: {outcomes:?}");
+        }
+        admin.execute("drop role daybook_api").await.unwrap();
+    }
+    server.stop().await;
+}
+
+/// The next view whose rows are teams' cannot be forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_view_whose_rows_name_a_team_is_behind_the_wall() {
+    let seed = Seed::new();
+    let database = Database::new().await;
+    let node = Node::following(&database).await;
+    History::begin(&node.commands, seed.rng()).await.steps(140).await;
+    node.caught_up().await;
+    let mut behind = database.connect().await;
+    let mut owned = vec![];
+    for view in node.views.names() {
+        let sql = format!("select count(*), count(*) filter (where row ? 'team_id') from {view}");
+        let (rows, named): (i64, i64) = sqlx::query_as(&sql).fetch_one(&mut behind).await.unwrap();
+        assert!(rows > 0, "{view} has no rows to look at");
+        let sql = "select relrowsecurity, exists (select from pg_policy where polrelid = c.oid),
+                       exists (select from pg_attribute where attrelid = c.oid and attname = 'team_id')
+                   from pg_class c where oid = to_regclass($1)";
+        let (secured, policy, column): (bool, bool, bool) =
+            sqlx::query_as(sql).bind(view).fetch_one(&mut behind).await.unwrap();
+        let names_team = named > 0 || column;
+        assert_eq!((secured, policy), (names_team, names_team), "{view}: `const OWNER` of the view");
+        owned.extend(names_team.then_some(view));
+    }
+    assert_eq!(owned, OWNED);
+}
