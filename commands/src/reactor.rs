@@ -1,7 +1,7 @@
 //! Reactors: what events lead to outside of the log, such as mail (D9).
 //!
 //! A view is a fold and may be made again at any time; a mail may not be sent again. So effects are no part of any view. A
-//! [`Reactor`] has a cursor of its own in the table `reactors`, which only ever moves forward: rebuilding views knows nothing of it.
+//! [`Reactor`] has a cursor of its own in the table `reactors`, which only ever moves forward; rebuilding a view leaves it alone.
 //! Of all processes that run a reactor one at a time works, and another takes over when that one stops or dies.
 //!
 //! An event is dealt with in two steps, so that both kinds of effects fit:
