@@ -5,3 +5,4 @@ mod support;
 mod crashes;
 mod failures;
 mod following;
+mod outside;

@@ -1,7 +1,7 @@
 //! A reactor's row: its cursor, which process works, and the events put aside.
 //!
-//! Whoever works holds the row by a lease. The transaction that moves the cursor asks for the row under the holder's name, so one that
-//! was thought dead and is not can store nothing any more.
+//! Whoever works holds the row by a lease. The transaction that moves the cursor asks for the row under the holder's name, so one
+//! that was thought dead and is not can store nothing any more.
 
 use std::time::Duration;
 
