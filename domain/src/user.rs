@@ -311,6 +311,15 @@ impl User {
         }
     }
 
+    /// The sealed shared key of the second factor that is asked for.
+    #[must_use]
+    pub fn second_factor(&self) -> Option<&str> {
+        match &self.two_factor {
+            TwoFactor::On { sealed, .. } => Some(sealed),
+            TwoFactor::Off | TwoFactor::Begun { .. } => None,
+        }
+    }
+
     pub(crate) fn decide(&self, command: UserCommand) -> Result<Vec<UserEvent>, UserError> {
         match (&self.id, command) {
             (None, UserCommand::Register(new)) => Ok(registered(new)),

@@ -57,7 +57,7 @@ fn on() -> User {
 #[test]
 fn what_is_off_can_only_be_begun() {
     for user in off() {
-        assert_eq!(user.begun_two_factor(), None);
+        assert_eq!((user.begun_two_factor(), user.second_factor()), (None, None));
         assert_eq!(user.decide(begin("s")), Ok(vec![begun("s")]));
         assert_eq!(user.decide(enable()), Err(UserError::TwoFactorNotBegun));
         for command in [UserCommand::DisableTwoFactor, reset(), recover("r1")] {
@@ -69,7 +69,7 @@ fn what_is_off_can_only_be_begun() {
 #[test]
 fn what_was_begun_can_be_begun_anew_and_confirmed_and_is_not_on_yet() {
     let user = being_set_up();
-    assert_eq!(user.begun_two_factor(), Some("s"));
+    assert_eq!((user.begun_two_factor(), user.second_factor()), (Some("s"), None));
     assert_eq!(user.decide(enable()), Ok(vec![enabled()]));
     for command in [UserCommand::DisableTwoFactor, reset(), recover("r1")] {
         assert_eq!(user.decide(command), Err(UserError::TwoFactorOff));
@@ -82,7 +82,7 @@ fn what_was_begun_can_be_begun_anew_and_confirmed_and_is_not_on_yet() {
 #[test]
 fn what_is_on_cannot_be_replaced_only_switched_off() {
     let user = on();
-    assert_eq!(user.begun_two_factor(), None);
+    assert_eq!((user.begun_two_factor(), user.second_factor()), (None, Some("s")));
     assert_eq!(user.decide(begin("t")), Err(UserError::TwoFactorOn));
     assert_eq!(user.decide(enable()), Err(UserError::TwoFactorOn));
     assert_eq!(user.decide(UserCommand::DisableTwoFactor), Ok(vec![UserEvent::TwoFactorDisabled {}]));
