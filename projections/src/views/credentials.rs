@@ -253,3 +253,6 @@ fn begin(row: &mut CredentialsRow, id: SessionId, expires_at: DateTime<Utc>, fac
         user_agent: fact.user_agent.clone(),
     });
 }
+
+#[cfg(test)]
+mod tests;
