@@ -209,7 +209,7 @@ pub async fn remove(
 ) -> Result<Response, Problem> {
     let (team, user_id) = (caller.team()?, UserId(user_id));
     if !caller.is_person(user_id) {
-        caller.require(domain::Permission::TeamWrite, "DELETE /api/team/members/{user_id}").await?;
+        caller.require(domain::Permission::TeamWrite).await?;
     }
     let command = TeamCommand::RemoveMember { user_id };
     let done = app.commands.execute::<Team>(&caller.context, team, None, command).await?;

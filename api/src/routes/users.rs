@@ -181,7 +181,7 @@ pub async fn show_in_auth(
 
 async fn one(app: &App, identity: &Identity, id: UserId) -> Result<Answer<UserBody>, Problem> {
     if identity.user_id != id {
-        identity.require(domain::Permission::UsersManage, "GET /api/users/{id}").await?;
+        identity.require(domain::Permission::UsersManage).await?;
     }
     let row = app.projections.users().get(id).await?.ok_or_else(Problem::not_found)?;
     Ok(Answer::ok(user_body(app, &row).await?).tagged(row.sequence))
