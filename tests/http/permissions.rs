@@ -46,8 +46,9 @@ async fn every_operation_of_the_document_has_its_line_in_the_table() {
 #[tokio::test]
 async fn nobody_gets_in_without_saying_who_they_are() {
     let app = app().await;
+    let document = &app.anon().get("/openapi.json").await.expect(200).json;
     for (number, (method, path, public, _)) in OPERATIONS.iter().enumerate() {
-        let reply = Call { app: &app, method, path, who: "owner", number }.ask_anonymously().await;
+        let reply = Call { app: &app, document, method, path, who: "owner", number }.ask_anonymously().await;
         if *public {
             assert!(reply.status < 300, "{method} {path}: {}", reply.text);
         } else {
@@ -60,12 +61,13 @@ async fn nobody_gets_in_without_saying_who_they_are() {
 #[tokio::test]
 async fn everybody_may_do_what_the_table_says_and_refusals_are_recorded() {
     let app = app().await;
+    let document = &app.anon().get("/openapi.json").await.expect(200).json;
     let mut refusals = BTreeSet::new();
     for (line, (method, path, _, expected)) in OPERATIONS.iter().enumerate() {
         for (column, (who, expected)) in EVERYBODY.iter().zip(expected).enumerate() {
             let number = line * EVERYBODY.len() + column;
             let request_id = format!("permission-{number}");
-            let reply = Call { app: &app, method, path, who, number }.ask(&request_id).await;
+            let reply = Call { app: &app, document, method, path, who, number }.ask(&request_id).await;
             let case = format!("{who} {method} {path}: {} {}", reply.status, reply.text);
             match expected {
                 Is::Ok => assert!(reply.status < 300, "{case}"),

@@ -53,7 +53,7 @@ pub struct ApiKeyBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "deploy", "scopes": ["secrets:read", "secrets:reveal"], "expires_at": "2027-01-01T00:00:00.000Z"}))]
-pub struct MakeBody {
+pub struct MakeKeyBody {
     name: String,
     /// Some of secrets:read, secrets:write, secrets:reveal, jobs:read, jobs:run, audit:read, team:read, team:write.
     scopes: Vec<String>,
@@ -63,7 +63,7 @@ pub struct MakeBody {
 
 /// A key that was made.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct MadeBody {
+pub struct MadeKeyBody {
     /// The key itself, for `Authorization: Bearer`. Shown this once.
     key: String,
     #[serde(flatten)]
@@ -72,9 +72,9 @@ pub struct MadeBody {
 
 /// Makes a key that acts for one in the team one speaks for.
 #[utoipa::path(
-    post, path = "/auth/api-keys", tag = "auth", request_body = MakeBody,
+    post, path = "/auth/api-keys", tag = "auth", request_body = MakeKeyBody,
     responses(
-        (status = 201, description = "The key", body = MadeBody),
+        (status = 201, description = "The key", body = MadeKeyBody),
         (status = 403, description = "Not a person's session, or in no team", body = ProblemBody),
         (status = 409, description = "Too many keys", body = ProblemBody),
         (status = 422, description = "A field is wrong, or a scope is more than one may oneself", body = ProblemBody),
@@ -83,8 +83,8 @@ pub struct MadeBody {
 pub async fn make(
     State(app): State<App>,
     person: Person,
-    creation: Creation<MakeBody>,
-) -> Result<Answer<MadeBody>, Problem> {
+    creation: Creation<MakeKeyBody>,
+) -> Result<Answer<MadeKeyBody>, Problem> {
     let team_id = person.team()?;
     let (body, context) = creation.within(&person.context);
     let mut fields = Fields::default();
@@ -102,7 +102,7 @@ pub async fn make(
     let row = app.projections.credentials().get_anew(person.user_id).await?;
     let row = row.iter().flat_map(|row| &row.api_keys).find(|row| row.id == made.id).cloned();
     let gone = || Problem::conflict("The key was revoked already.").with_code("api_key_revoked");
-    let body = MadeBody { key: made.key.to_string(), about: about(&row.ok_or_else(gone)?, None) };
+    let body = MadeKeyBody { key: made.key.to_string(), about: about(&row.ok_or_else(gone)?, None) };
     Ok(unstored(Answer::created(body).at(made.done.position)))
 }
 

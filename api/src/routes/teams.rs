@@ -117,7 +117,7 @@ async fn member(app: &App, id: UserId, role: Role) -> Result<MemberBody, Problem
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "Payments", "two_factor_required": true}))]
-pub struct AmendBody {
+pub struct AmendTeamBody {
     #[serde(default)]
     name: Option<String>,
     /// Whether members must have a second factor to speak for the team.
@@ -127,7 +127,7 @@ pub struct AmendBody {
 
 /// Changes the team's name, and whether it asks its members for a second factor. Who asks for that must have one.
 #[utoipa::path(
-    patch, path = "/team", tag = "teams", request_body = AmendBody,
+    patch, path = "/team", tag = "teams", request_body = AmendTeamBody,
     responses(
         (status = 200, description = "The team", body = TeamBody),
         (status = 409, description = "The caller has no second factor", body = ProblemBody),
@@ -138,7 +138,7 @@ pub async fn amend(
     State(app): State<App>,
     caller: Can<TeamWrite>,
     headers: HeaderMap,
-    Json(asked): Json<AmendBody>,
+    Json(asked): Json<AmendTeamBody>,
 ) -> Result<Answer<TeamBody>, Problem> {
     let team = caller.team()?;
     let name = asked.name.as_deref().map(TeamName::parse).transpose();
@@ -382,14 +382,14 @@ pub async fn list(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "Payments", "slug": "payments"}))]
-pub struct MakeBody {
+pub struct MakeTeamBody {
     name: String,
     slug: String,
 }
 
 /// Makes a team. Whoever makes it owns it.
 #[utoipa::path(
-    post, path = "/teams", tag = "teams", request_body = MakeBody,
+    post, path = "/teams", tag = "teams", request_body = MakeTeamBody,
     responses(
         (status = 201, description = "The team", body = TeamBody),
         (status = 409, description = "The slug is taken", body = ProblemBody),
@@ -398,7 +398,7 @@ pub struct MakeBody {
 pub async fn make(
     State(app): State<App>,
     admin: Can<TeamsMake>,
-    creation: Creation<MakeBody>,
+    creation: Creation<MakeTeamBody>,
 ) -> Result<Answer<TeamBody>, Problem> {
     let (asked, context) = creation.within(&admin.context);
     let mut fields = Fields::default();

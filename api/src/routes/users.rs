@@ -191,7 +191,7 @@ async fn one(app: &App, identity: &Identity, id: UserId) -> Result<Answer<UserBo
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"active": false}))]
-pub struct AmendBody {
+pub struct AmendUserBody {
     /// Whether they may sign in; `false` ends their sessions.
     #[serde(default)]
     active: Option<bool>,
@@ -205,7 +205,7 @@ pub struct AmendBody {
 
 /// Changes somebody's name, whether they may sign in, and whether they administer the instance. The last admin stays one.
 #[utoipa::path(
-    patch, path = "/users/{id}", tag = "users", params(("id" = Uuid, Path)), request_body = AmendBody,
+    patch, path = "/users/{id}", tag = "users", params(("id" = Uuid, Path)), request_body = AmendUserBody,
     responses(
         (status = 200, description = "The person", body = UserBody),
         (status = 404, description = "Nobody has this id", body = ProblemBody),
@@ -218,7 +218,7 @@ pub async fn amend(
     admin: Can<UsersManage>,
     Path(id): Path<Uuid>,
     headers: HeaderMap,
-    Json(body): Json<AmendBody>,
+    Json(body): Json<AmendUserBody>,
 ) -> Result<Answer<UserBody>, Problem> {
     let name = body.name.as_deref().map(PersonName::parse).transpose();
     let name = name.map_err(|invalid| Problem::invalid("name", invalid.0))?;

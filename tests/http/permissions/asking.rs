@@ -1,6 +1,8 @@
 //! One operation, asked by somebody who was made for this one call, on things that were made for it too: no call is in another's way,
 //! whatever it costs the caller.
 
+use std::collections::BTreeSet;
+
 use commands::{FirstTeam, NewAccount};
 use domain::Role;
 use reqwest::Method;
@@ -16,6 +18,8 @@ use super::super::support::keep;
 /// One call: the operation, who asks, and a number that no other call has.
 pub(super) struct Call<'a> {
     pub(super) app: &'a TestApp,
+    /// What the interface says of itself.
+    pub(super) document: &'a Value,
     pub(super) method: &'a str,
     pub(super) path: &'a str,
     pub(super) who: &'a str,
@@ -43,8 +47,24 @@ impl Call<'_> {
 
     async fn send(&self, caller: &Newcomer, client: Client) -> Reply {
         let target = self.target(caller).await;
+        self.check_documented(&target.body);
         let request = client.request(Method::from_bytes(self.method.as_bytes()).unwrap(), &target.path);
         client.send(if target.body.is_null() { request } else { request.json(&target.body) }).await
+    }
+
+    /// Makes sure that what is sent is what the document asks for.
+    fn check_documented(&self, body: &Value) {
+        let operation = &self.document["paths"][self.path][self.method.to_lowercase()];
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+        let schema = schema.as_str().and_then(|schema| self.document.pointer(schema.trim_start_matches('#')));
+        let names = |value: Option<&Value>| -> BTreeSet<String> {
+            value.and_then(Value::as_object).into_iter().flat_map(|fields| fields.keys().cloned()).collect()
+        };
+        let (sent, known) = (names(Some(body)), names(schema.map(|schema| &schema["properties"])));
+        let case = format!("{} {}: {sent:?} of {known:?}", self.method, self.path);
+        assert!(sent.is_subset(&known) && sent.is_empty() == known.is_empty(), "{case}");
+        let required = schema.and_then(|schema| schema["required"].as_array()).into_iter().flatten();
+        assert!(required.filter_map(Value::as_str).all(|field| sent.contains(field)), "{case}");
     }
 
     /// Somebody of this kind, whose address is not verified yet.
