@@ -26,6 +26,11 @@ use crate::routes::auth::unstored;
 
 /// A key; never the key itself.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0198c5a1-2e44-7c35-936f-91c25d4ebf70", "name": "deploy", "prefix": "dbk_0198c5a12e44", "team_id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d",
+    "scopes": ["secrets:read", "secrets:reveal"], "created_at": "2026-07-01T09:30:00.000Z",
+    "expires_at": "2027-01-01T00:00:00.000Z", "last_used_at": "2026-07-02T08:15:30.000Z", "last_used_ip": "192.0.2.7"
+}))]
 pub struct ApiKeyBody {
     /// The key's id.
     #[schema(format = "uuid")]
@@ -63,6 +68,11 @@ pub struct MakeKeyBody {
 
 /// A key that was made.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "key": "dbk_0198c5a12e44…", "id": "0198c5a1-2e44-7c35-936f-91c25d4ebf70", "name": "deploy", "prefix": "dbk_0198c5a12e44", "team_id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d",
+    "scopes": ["secrets:read", "secrets:reveal"], "created_at": "2026-07-01T09:30:00.000Z",
+    "expires_at": "2027-01-01T00:00:00.000Z", "last_used_at": null, "last_used_ip": null
+}))]
 pub struct MadeKeyBody {
     /// The key itself, for `Authorization: Bearer`. Shown this once.
     key: String,

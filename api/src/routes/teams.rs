@@ -23,6 +23,11 @@ use crate::routes::auth::of_invitation;
 
 /// A team, as its members see it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d", "slug": "payments", "name": "Payments", "two_factor_required": false,
+    "members": [{"user_id": "0198c5a0-3f6e-7c41-9a2b-5d8e1f0a7b3c", "name": "Ada Lovelace", "email": "ada@example.org", "role": "owner", "active": true, "two_factor": false}],
+    "created_at": "2026-07-01T09:30:00.000Z"
+}))]
 pub struct TeamBody {
     /// The team's id.
     #[schema(format = "uuid")]
@@ -41,6 +46,7 @@ pub struct TeamBody {
 
 /// Somebody in a team.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"user_id": "0198c5a0-3f6e-7c41-9a2b-5d8e1f0a7b3c", "name": "Ada Lovelace", "email": "ada@example.org", "role": "owner", "active": true, "two_factor": false}))]
 pub struct MemberBody {
     /// Their account's id.
     #[schema(format = "uuid")]
@@ -59,6 +65,7 @@ pub struct MemberBody {
 
 /// A team one is in, or any for an instance admin.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d", "slug": "payments", "name": "Payments", "role": "owner", "members": 4}))]
 pub struct TeamSummary {
     /// The team's id.
     #[schema(format = "uuid")]
@@ -219,6 +226,11 @@ pub async fn remove(
 
 /// Somebody who is asked to join.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0198c5a1-0c22-7a13-b14d-7fa03b2c9d5e", "email": "grace@example.org", "role": "operator",
+    "invited_by": "user:0198c5a0-3f6e-7c41-9a2b-5d8e1f0a7b3c",
+    "created_at": "2026-07-01T09:30:00.000Z", "expires_at": "2026-07-08T09:30:00.000Z"
+}))]
 pub struct InvitationBody {
     /// The invitation's id.
     #[schema(format = "uuid")]

@@ -21,6 +21,12 @@ use crate::problem::{Problem, ProblemBody};
 
 /// A person, as everybody who may see them sees them.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0198c5a0-3f6e-7c41-9a2b-5d8e1f0a7b3c", "email": "ada@example.org", "name": "Ada Lovelace",
+    "admin": false, "active": true, "email_verified": true, "two_factor": false,
+    "teams": [{"id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d", "slug": "payments", "name": "Payments", "role": "owner"}],
+    "created_at": "2026-07-01T09:30:00.000Z", "last_sign_in_at": "2026-07-02T08:15:42.120Z"
+}))]
 pub struct UserBody {
     /// The account's id.
     #[schema(format = "uuid")]
@@ -47,6 +53,7 @@ pub struct UserBody {
 
 /// A team somebody is in.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d", "slug": "payments", "name": "Payments", "role": "owner"}))]
 pub struct TeamOfUser {
     /// The team's id.
     #[schema(format = "uuid")]
