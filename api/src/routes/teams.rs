@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use domain::{Email, Invalid, InvitationId, Role, Team, TeamCommand, TeamId, TeamName, TeamSlug, UserId};
+use domain::{Email, Invalid, InvitationId, Role, Team, TeamCommand, TeamName, TeamSlug, UserId};
 use projections::time::text as time;
 use projections::{InvitationRow, TeamRow};
 use serde::{Deserialize, Serialize};
@@ -279,23 +279,14 @@ pub async fn invite(
     let (Some(email), Some(role)) = (email, role) else {
         return Err(Problem::internal("checked fields are missing"));
     };
-    not_in_it(&app, team, &email).await?;
-    let (id, done) = app.commands.invite(&context, team, email, role).await?;
+    let invitee = app.projections.users().by_email(&email.canonical()).await?;
+    let invitee = invitee.map(|user| user.id.parse()).transpose().map_err(Problem::internal)?;
+    let (id, done) = app.commands.invite(&context, team, email, invitee, role).await?;
     app.settle(done.position).await;
     let row = app.as_written(app.projections.teams(), &done, |row| row.sequence).await?;
     let invitation = row.invitations.get(&id);
     let invitation = invitation.ok_or_else(|| Problem::internal("an invitation is not where it was made"))?;
     Ok(Answer::created(invitation_body(id, invitation)).at(done.position))
-}
-
-/// Those who are in the team need no invitation.
-async fn not_in_it(app: &App, team: TeamId, email: &Email) -> Result<(), Problem> {
-    let Some(user) = app.projections.users().by_email(&email.canonical()).await? else { return Ok(()) };
-    let memberships = app.projections.memberships().get(&user.id).await?;
-    if memberships.is_some_and(|row| row.role_in(team).is_some()) {
-        return Err(Problem::conflict("They are in the team already.").with_code("already_member"));
-    }
-    Ok(())
 }
 
 fn invitation_body(id: InvitationId, row: &InvitationRow) -> InvitationBody {
