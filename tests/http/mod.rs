@@ -4,6 +4,7 @@ mod audit;
 mod auth;
 mod edge;
 mod idempotency;
+mod invitations;
 mod newcomers;
 mod nodes;
 mod openapi;
