@@ -58,6 +58,11 @@ pub(super) fn new_password(text: String, user: &UserRow) -> Result<Password, Pro
 
 /// A sign-in that goes on.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0198c5a1-1d33-7b24-a25e-80b14c3dae6f", "current": true,
+    "created_at": "2026-07-01T09:30:00.000Z", "refreshed_at": "2026-07-02T08:15:42.120Z",
+    "expires_at": "2026-07-09T08:15:42.120Z", "ip": "192.0.2.7", "user_agent": "curl/8.5.0"
+}))]
 pub struct SessionBody {
     /// The session's id.
     #[schema(format = "uuid")]

@@ -100,8 +100,9 @@ pub async fn register(
 /// An invitation that is not good is a matter of that field.
 pub(super) fn of_invitation(error: CommandError) -> Problem {
     match error.refusal_code() {
-        Some(code @ "invitation_not_open") => {
-            Problem::invalid("invitation_token", "is not one that is open").with_code(code)
+        // Nor is it told whether there is such a team.
+        Some("invitation_not_open" | "team_not_found") => {
+            Problem::invalid("invitation_token", "is not one that is open").with_code("invitation_not_open")
         }
         _ => error.into(),
     }
