@@ -6,6 +6,7 @@ mod guessing;
 mod http;
 mod jobs;
 mod ledger;
+mod mail;
 mod processes;
 mod projections;
 mod reactors;

@@ -14,6 +14,7 @@ pub mod key_uses;
 pub mod keys;
 pub mod list;
 pub mod logging;
+pub mod mail;
 pub mod metrics;
 pub mod middleware;
 pub mod node;

@@ -20,6 +20,7 @@ use tower_http::compression::CompressionLayer;
 use crate::app::{App, Parts};
 use crate::config::Settings;
 use crate::forgetting::Forgetting;
+use crate::mail::{MailError, mailer};
 use crate::middleware::headers::{SecurityHeaders, security_headers};
 use crate::middleware::rate_limit::RateLimits;
 use crate::middleware::{cors, metrics as request_metrics, request_id, time_limit};
@@ -42,7 +43,7 @@ const MOST_IN_BACKGROUND: usize = 256;
 pub struct Roles {
     /// Answers HTTP. Without it only `/livez`, `/readyz`, `/api/health` and `/metrics` are there.
     pub api: bool,
-    /// Runs jobs.
+    /// Runs jobs and sends mail.
     pub worker: bool,
     /// Folds events into views.
     pub follower: bool,
@@ -59,6 +60,9 @@ pub enum ServeError {
     /// The token keys cannot be used.
     #[error("JWT_SECRET cannot be used: {0}")]
     Tokens(#[from] TokenError),
+    /// Mail cannot be sent as it is configured.
+    #[error(transparent)]
+    Mail(#[from] MailError),
     /// The listener failed.
     #[error("the HTTP listener failed: {0}")]
     Http(#[from] std::io::Error),
@@ -79,6 +83,7 @@ pub async fn run(
         node.keys.jwt_secret.expose(),
         node.keys.jwt_secret_previous.as_ref().map(crate::config::Hidden::expose),
     )?;
+    let mailer = mailer(&node.settings, &node.ledger, listener.local_addr()?)?;
     let app = App::new(Parts {
         limits: RateLimits::new(&node.settings),
         key_uses: node.key_uses(),
@@ -97,6 +102,7 @@ pub async fn run(
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
     let forgetting = roles.follower.then(|| forgetting(&node, shutdown.clone()));
+    let mailer = roles.worker.then(|| tokio::spawn(mailer.run(shutdown.clone())));
 
     tokio::select! {
         () = catch_up(&app) => {}
@@ -107,6 +113,7 @@ pub async fn run(
     shutdown.cancel();
     wind_down("worker", worker).await;
     wind_down("forgetting", forgetting).await;
+    wind_down("mail", mailer).await;
     follower_stop.cancel();
     wind_down("follower", Some(follower)).await;
     wind_down("keys", Some(keys)).await;

@@ -11,6 +11,7 @@ mod guessing;
 mod idempotency;
 mod import;
 pub mod jobs;
+pub mod mail;
 mod passwords;
 pub mod reactor;
 mod records;

@@ -10,6 +10,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "projections", include_str!("../../migrations/0003_projections.sql")),
     (4, "sign_in_attempts", include_str!("../../migrations/0004_sign_in_attempts.sql")),
     (5, "reactors", include_str!("../../migrations/0005_reactors.sql")),
+    (6, "mails", include_str!("../../migrations/0006_mails.sql")),
     (7, "api_key_uses", include_str!("../../migrations/0007_api_key_uses.sql")),
 ];
 

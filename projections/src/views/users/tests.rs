@@ -133,7 +133,7 @@ fn what_is_of_no_account_leaves_it_but_for_its_version() {
 fn nothing_happens_to_an_account_that_was_never_made() {
     let facts = [
         fact(1, "user", id(1), UserEvent::UserRenamed { name: personal("Countess") }),
-        fact(2, "user", id(1), UserEvent::UserErased {}),
+        fact(2, "user", id(1), UserEvent::UserErased { subjects: [].into() }),
     ];
     assert_eq!(folded::<Users>(&facts), [].into());
 }
@@ -145,7 +145,7 @@ fn who_was_erased_is_forgotten_at_once() {
         UserEvent::AdminGranted {},
         begun(),
         enabled(),
-        UserEvent::UserErased {},
+        UserEvent::UserErased { subjects: [].into() },
     ];
     let expected = UserRow {
         email: "erased".into(),
@@ -166,7 +166,8 @@ fn who_was_erased_is_found_by_no_address_and_a_rebuild_says_the_same() {
     let registered =
         UserEvent::UserRegistered { email: erased(), name: erased(), password_hash: erased(), admin: false };
     let made = |registered, name| {
-        let events = [registered, UserEvent::UserRenamed { name }, UserEvent::UserErased {}];
+        let events =
+            [registered, UserEvent::UserRenamed { name }, UserEvent::UserErased { subjects: [].into() }];
         let facts: Vec<Fact> = (1..).zip(events).map(|(n, event)| fact(n, "user", id(1), event)).collect();
         folded::<Users>(&facts)
     };
