@@ -34,7 +34,8 @@ impl Brought {
     /// Reads the request's credential.
     pub(crate) fn by(parts: &Parts, app: &App) -> Result<Self, Problem> {
         let header = bearer(&parts.headers)?;
-        let cookie = cookies::access_token(&parts.headers);
+        let cookie =
+            cookies::access_token(&parts.headers, app.settings.production()).map_err(|_| disagreement())?;
         let brought = match (header, cookie) {
             (None, None) => {
                 let detail = "An access token or an API key is needed: Authorization: Bearer <token>.";
@@ -170,7 +171,7 @@ pub(crate) async fn check_csrf(app: &App, headers: &HeaderMap, session: SessionI
     if headers.get(CSRF_HEADER).is_some_and(|given| given.as_bytes() == right.as_bytes()) {
         return Ok(());
     }
-    let detail = "Requests that change something need the header X-CSRF-Token with the value of the cookie daybook_csrf.";
+    let detail = "Requests that change something need the header X-CSRF-Token with the value of the session's csrf_token.";
     Err(Problem::forbidden(detail).with_code("csrf_failed"))
 }
 

@@ -79,7 +79,8 @@ impl Register {
         } else {
             user_ids.remove(&user_id);
         }
-        if user_ids == self.admins {
+        // Where there is no register yet, it is begun whatever changes: the log is then never gone through for it again.
+        if user_ids == self.admins && self.length > 0 {
             return Ok(None);
         }
         claim_event(self.stream, self.length + 1, &ClaimEvent::AdminsAre { user_ids }).map(Some)

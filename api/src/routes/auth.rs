@@ -274,7 +274,7 @@ pub async fn refresh(
     headers: HeaderMap,
     Json(body): Json<RefreshBody>,
 ) -> Result<Answer<TokensBody>, Problem> {
-    let cookie = cookies::refresh_token(&headers);
+    let cookie = cookies::refresh_token(&headers, app.settings.production()).map_err(|_| disagreement())?;
     let (token, by_cookie) = match (&body.refresh_token, cookie) {
         (Some(text), Some(cookie)) if text != cookie => return Err(disagreement()),
         (Some(text), _) => (text.as_str(), false),
