@@ -105,19 +105,21 @@ impl Commands {
         Ok(BroughtToken { user_id, position: first.position, id, hash: Sha256::of(text), purpose })
     }
 
-    /// Sets a new password, since the token shows whose the account is. Ends all sessions; uses the token up.
+    /// Sets a new password, since the token shows whose the account is, as long as that has `expected` events: with more it may have another
+    /// password since. Ends all sessions; uses the token up.
     ///
     /// # Errors
-    /// [`MailTokenError`] as a refusal when the token is not open; see [`CommandError`].
+    /// [`MailTokenError`] as a refusal when the token is not open, [`CommandError::Stale`]; see [`CommandError`].
     pub async fn reset_password(
         &self,
         context: &Context,
         token: &BroughtToken,
+        expected: i64,
         password: Password,
     ) -> Result<Executed, CommandError> {
         let password_hash = self.passwords().hash(password).await?;
         let command = UserCommand::ResetPassword { password_hash, token_id: token.id };
-        self.with_token(context, token, command).await
+        self.with_token(context, token, Some(expected), command).await
     }
 
     /// Notes that an address is its person's, since the token shows it. Uses the token up.
@@ -129,17 +131,18 @@ impl Commands {
         context: &Context,
         token: &BroughtToken,
     ) -> Result<Executed, CommandError> {
-        self.with_token(context, token, UserCommand::VerifyEmail).await
+        self.with_token(context, token, None, UserCommand::VerifyEmail).await
     }
 
     async fn with_token(
         &self,
         context: &Context,
         token: &BroughtToken,
+        expected: Option<i64>,
         command: UserCommand,
     ) -> Result<Executed, CommandError> {
         let context = &acting_as(context, token.user_id);
         let using = WithToken { context, token, command };
-        self.execute_with::<User>(context, &token.user_id.to_string(), None, &using).await
+        self.execute_with::<User>(context, &token.user_id.to_string(), expected, &using).await
     }
 }

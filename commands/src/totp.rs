@@ -30,7 +30,6 @@ const PICTURE: u32 = 240;
 pub struct TotpError(String);
 
 /// What a person needs to set up their device: shown once.
-#[derive(Debug)]
 pub struct Enrolment {
     /// The shared key in base32, to be typed.
     pub secret: Zeroizing<String>,

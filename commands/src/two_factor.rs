@@ -16,7 +16,7 @@ use crate::totp::{Enrolment, SharedKey, recovery_code_hash, recovery_codes};
 use crate::{CommandError, Commands, Context};
 
 /// What a person typed as their second factor.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum SecondFactor {
     /// Six digits from their device.
     Totp(String),
@@ -125,9 +125,9 @@ impl Commands {
         let hashes = codes.iter().map(|code| recovery_code_hash(code)).collect();
         let change = WithCode { user_id, code, change: Change::Enable(hashes) };
         let done = self.execute_with::<User>(context, &user_id.to_string(), None, &change).await;
-        let done = self.on_record(context, user_id, done).await?;
-        attempt.succeeded().await;
-        Ok((codes, done))
+        let done = self.on_record(context, user_id, done).await;
+        attempt.judged(&done, |error| matches!(error, CommandError::WrongCode)).await;
+        Ok((codes, done?))
     }
 
     /// Asks for it no more.
@@ -149,9 +149,9 @@ impl Commands {
             }
             SecondFactor::Recovery(code) => self.disable_by_recovery(context, user_id, code).await,
         };
-        let done = self.on_record(context, user_id, done).await?;
-        attempt.succeeded().await;
-        Ok(done)
+        let done = self.on_record(context, user_id, done).await;
+        attempt.judged(&done, |error| matches!(error, CommandError::WrongCode)).await;
+        done
     }
 
     /// If we crash between the two, a code is spent and nothing else has changed.

@@ -1,19 +1,16 @@
 //! Registering, signing in, staying signed in, and who one is.
 
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use chrono::{TimeDelta, Utc};
 use commands::{
     About, Account, BroughtRefresh, CommandError, FirstTeam, NewAccount, NewPassword, Password, RefreshError,
-    SecondFactor, SignIn, SignInError, SignedIn,
+    SecondFactor, SignIn, SignedIn,
 };
 use domain::{Email, Permissions, PersonName, User, UserCommand};
 use projections::UserRow;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -28,10 +25,6 @@ use crate::input::{Creation, Fields};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::users::{UserBody, first_body, user_body};
 use crate::tokens::Claims;
-
-/// A sign-in that fails is not answered sooner: hashes of other systems take longer than ours, and none at all the same as ours, so
-/// without this the time would tell what there is behind an address.
-const FAILURE_TAKES: Duration = Duration::from_millis(500);
 
 /// A new account.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -156,7 +149,6 @@ pub async fn login(
     headers: HeaderMap,
     Json(body): Json<LoginBody>,
 ) -> Result<Answer<TokensBody>, Problem> {
-    let begun = Instant::now();
     app.limits.check_sign_in(anonymous.ip)?;
     let second_factor = match body.totp_code.map(Zeroizing::new) {
         None => None,
@@ -171,11 +163,7 @@ pub async fn login(
         account: row.map(account).transpose()?,
         refresh_days: refresh_days(&app),
     };
-    let signed_in = app.commands.sign_in(&anonymous.context, attempt).await;
-    if let Err(SignInError::Wrong) = &signed_in {
-        tokio::time::sleep_until(begun + FAILURE_TAKES).await;
-    }
-    let signed_in = signed_in?;
+    let signed_in = app.commands.sign_in(&anonymous.context, attempt).await?;
     tokens(&app, signed_in, cookies::wanted(&headers)).await
 }
 

@@ -187,7 +187,7 @@ pub async fn show_in_auth(
 }
 
 async fn one(app: &App, identity: &Identity, id: UserId) -> Result<Answer<UserBody>, Problem> {
-    if identity.user_id != id {
+    if !identity.is_person(id) {
         identity.require(domain::Permission::UsersManage).await?;
     }
     let row = app.projections.users().get(id).await?.ok_or_else(Problem::not_found)?;
@@ -251,14 +251,15 @@ pub async fn erase(
     State(app): State<App>,
     admin: Can<UsersManage>,
     Path(id): Path<Uuid>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let id = UserId(id);
+    let (id, expected) = (UserId(id), if_match(&headers)?);
     let row = app.projections.users().get(id).await?.ok_or_else(Problem::not_found)?;
     let memberships = app.projections.memberships().get(id).await?;
     let memberships = memberships.as_deref().map(|row| row.teams.as_slice()).unwrap_or_default();
     let teams: Vec<_> = memberships.iter().map(|membership| membership.team_id).collect();
     let email = row.canonical_email.as_deref();
-    let done = app.commands.erase(&admin.context, id, email, &teams).await?;
+    let done = app.commands.erase(&admin.context, id, expected, email, &teams).await?;
     app.key_uses.forget(id).await.map_err(crate::refusal::database)?;
     app.settle(done.position).await;
     Ok(no_content(done.position))
