@@ -136,7 +136,8 @@ pub async fn end_session(
 ) -> Result<Response, Problem> {
     let done = app.commands.end_session(&person.context, SessionId(id)).await?;
     app.settle(done.position).await;
-    Ok(no_content(done.position))
+    // One's own is a signing out.
+    Ok(if id == person.session.0 { goodbye(&app, done.position) } else { no_content(done.position) })
 }
 
 /// What a device needs; shown this once.
