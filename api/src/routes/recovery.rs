@@ -79,7 +79,7 @@ pub async fn confirm_reset(
     let token = app.commands.read_mail_token(&body.token, MailTokenUse::PasswordReset).await;
     let token = token.map_err(of_token)?;
     let row = app.projections.users().get(token.user_id).await?;
-    // A password that was set since makes older tokens worthless.
+    // A password that was set since makes older tokens worthless: what the command asks again is not worth a hash.
     let row = row.filter(|row| row.active && row.password_position < token.position).ok_or_else(not_open)?;
     let mut fields = Fields::default();
     let new = fields.check("new_password", Password::choose(body.new_password));
