@@ -143,9 +143,13 @@ impl Commands {
         self.with_token(context, token, UserCommand::VerifyEmail).await
     }
 
-    /// Looks into the account's own history, not into a view: it is what the append will be compared with, so of several tokens that are
-    /// brought at once one sets the password, and the others find it set.
-    async fn has_new_password_since(&self, user_id: UserId, position: i64) -> Result<bool, CommandError> {
+    /// Looks into the account's own history, not into a view: it is what the append will be compared with, so of several who would set
+    /// the password at once one does, and the others find it set.
+    pub(crate) async fn has_new_password_since(
+        &self,
+        user_id: UserId,
+        position: i64,
+    ) -> Result<bool, CommandError> {
         let (stream, mut after) = (StreamId::new("user", user_id), 0);
         loop {
             let page = self.ledger.read_stream(&stream, after, None, PAGE).await?;

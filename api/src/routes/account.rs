@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use chrono::Utc;
-use commands::Password;
+use commands::{Password, PresentPassword};
 use domain::{Email, SessionId};
 use projections::SessionRow;
 use projections::time::text as time;
@@ -47,8 +47,10 @@ pub async fn change_password(
     let new = fields.check("new_password", Password::choose(body.new_password));
     fields.done()?;
     let new = new.ok_or_else(|| Problem::internal("a checked field is missing"))?;
-    let (hash, present) = (person.user.password_hash.clone(), Password::typed(body.current_password));
-    let done = app.commands.change_password(&person.context, person.user_id, hash, present, new).await?;
+    let present =
+        PresentPassword { hash: person.user.password_hash.clone(), position: person.user.password_position };
+    let typed = Password::typed(body.current_password);
+    let done = app.commands.change_password(&person.context, person.user_id, present, typed, new).await?;
     app.settle(done.position).await;
     Ok(goodbye(&app, done.position))
 }
