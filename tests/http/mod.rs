@@ -11,6 +11,7 @@ mod nodes;
 mod openapi;
 mod outage;
 mod permissions;
+mod recovery;
 mod refresh;
 mod secret_lists;
 mod secrets;

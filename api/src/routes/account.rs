@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use chrono::Utc;
-use commands::{About, CommandError, Password};
+use commands::{About, Password, PresentPassword};
 use domain::{Email, PersonName, SessionId};
 use projections::time::text as time;
 use projections::{SessionRow, UserRow};
@@ -34,7 +34,6 @@ pub struct PasswordBody {
     responses(
         (status = 204, description = "Changed; sign in again"),
         (status = 403, description = "Not a person's session, or X-CSRF-Token is missing", body = ProblemBody),
-        (status = 409, description = "The account has changed meanwhile", body = ProblemBody),
         (status = 422, description = "The present password is not right, or the new one not acceptable", body = ProblemBody),
     ),
 )]
@@ -44,19 +43,12 @@ pub async fn change_password(
     Json(body): Json<PasswordBody>,
 ) -> Result<Response, Problem> {
     let new = new_password(body.new_password, &person.user)?;
-    let hash = (person.user.password_hash.clone(), person.user.sequence);
-    let present = Password::typed(body.current_password);
-    let done = app.commands.change_password(&person.context, person.user_id, hash, present, new).await;
-    let done = done.map_err(|error| match error {
-        CommandError::Stale { .. } => account_changed(),
-        error => error.into(),
-    })?;
+    let present =
+        PresentPassword { hash: person.user.password_hash.clone(), position: person.user.password_position };
+    let typed = Password::typed(body.current_password);
+    let done = app.commands.change_password(&person.context, person.user_id, present, typed, new).await?;
     app.settle(done.position).await;
     Ok(goodbye(&app, done.position))
-}
-
-fn account_changed() -> Problem {
-    Problem::conflict("The account has changed meanwhile: try again.").with_code("account_changed")
 }
 
 /// A password that somebody chose in place of another.
@@ -154,7 +146,8 @@ pub async fn end_session(
 ) -> Result<Response, Problem> {
     let done = app.commands.end_session(&person.context, SessionId(id)).await?;
     app.settle(done.position).await;
-    Ok(no_content(done.position))
+    // One's own is a signing out.
+    Ok(if id == person.session.0 { goodbye(&app, done.position) } else { no_content(done.position) })
 }
 
 /// What a device needs; shown this once.
