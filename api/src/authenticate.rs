@@ -65,7 +65,7 @@ impl FromRequestParts<App> for Identity {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let ip = ClientIp::of(&parts.extensions);
-        let brought = match Brought::by(parts, app) {
+        let brought = match Brought::by(parts, app).await {
             Ok(brought) => brought,
             Err(problem) => {
                 app.limits.check_anonymous(ip)?;
