@@ -120,6 +120,15 @@ impl Identity {
         self.user_id == user_id && matches!(self.credential, Credential::Session(_))
     }
 
+    /// Whether what is shown of a person's teams may name this one. A key knows of the team it was made for, and of no other.
+    #[must_use]
+    pub(crate) fn may_name(&self, team: &str) -> bool {
+        match &self.credential {
+            Credential::Session(_) => true,
+            Credential::Key(key) => key.team_id.to_string() == team,
+        }
+    }
+
     /// Asks for `permission`. A refusal is recorded before it is told.
     ///
     /// # Errors
