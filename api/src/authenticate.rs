@@ -55,8 +55,8 @@ pub struct Identity {
     /// Who they are and what they may do, for commands.
     pub context: Context,
     credential: Credential,
-    /// The team asks for a second factor that they have not set up: until then they may do nothing there.
-    second_factor_missing: bool,
+    /// What they could do in the team, which asks for a second factor that they have not set up.
+    withheld: Permissions,
     app: App,
 }
 
@@ -93,8 +93,8 @@ impl FromRequestParts<App> for Identity {
         if let Some(key) = credential.key_id() {
             app.key_uses.note(key, user_id, ip).await;
         }
-        let second_factor_missing = speaking.second_factor_missing;
-        Ok(Self { user_id, user, context, credential, second_factor_missing, app: app.clone() })
+        let withheld = speaking.withheld;
+        Ok(Self { user_id, user, context, credential, withheld, app: app.clone() })
     }
 }
 
@@ -140,7 +140,7 @@ impl Identity {
         let refused =
             AccessEvent::AccessRefused { permission: permission.to_string(), resource: resource.to_owned() };
         self.app.commands.record(&self.context, &refused).await?;
-        if self.second_factor_missing {
+        if self.withheld.contains(permission) {
             let detail =
                 "The team asks its members for a second factor: set one up first (POST /api/auth/2fa).";
             return Err(Problem::forbidden(detail).with_code("two_factor_required"));
@@ -286,7 +286,8 @@ async fn await_position(app: &App, headers: &HeaderMap, with_audit: bool) -> Res
 struct Speaking {
     team: Option<TeamId>,
     permissions: Permissions,
-    second_factor_missing: bool,
+    /// What a second factor that is missing would add.
+    withheld: Permissions,
 }
 
 async fn speaking_for(
@@ -310,19 +311,19 @@ async fn speaking_for(
         Credential::Session(_) | Credential::Key(_) => Permissions::default(),
     };
     let Some(team) = wanted else {
-        return Ok(Speaking { team: None, permissions: instance, second_factor_missing: false });
+        return Ok(Speaking { team: None, permissions: instance, withheld: Permissions::default() });
     };
     let membership = memberships.iter().find(|membership| membership.team_id == team);
     let role = membership.ok_or_else(in_no_such_team)?.role.permissions();
     let asked = app.projections.teams().get(team).await?.is_some_and(|team| team.two_factor_required);
-    let second_factor_missing = asked && !user.two_factor;
     let there = match credential {
-        _ if second_factor_missing => Permissions::default(),
         Credential::Session(_) => role,
         // What its maker may not do (any more), it may not do either.
         Credential::Key(key) => key.scopes.iter().copied().collect::<Permissions>().intersection(role),
     };
-    Ok(Speaking { team: Some(team), permissions: there.union(instance), second_factor_missing })
+    let nothing = Permissions::default();
+    let (there, withheld) = if asked && !user.two_factor { (nothing, there) } else { (there, nothing) };
+    Ok(Speaking { team: Some(team), permissions: there.union(instance), withheld })
 }
 
 /// The team that the request names, if it names one.
