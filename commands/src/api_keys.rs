@@ -2,6 +2,7 @@
 //! tokens (see `tokens.rs`), so that a repeated request can get the first answer though nothing keeps the key.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use chrono::{DateTime, Utc};
 use domain::{ApiKeyId, ApiKeyName, NewApiKey, Permission, TeamId, User, UserCommand, UserEvent, UserId};
@@ -31,8 +32,7 @@ pub struct KeyRequest {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// A key that was just made.
-#[derive(Debug)]
+/// A key that was just made. The key itself is not printable.
 pub struct MadeKey {
     /// Its id.
     pub id: ApiKeyId,
@@ -40,6 +40,12 @@ pub struct MadeKey {
     pub key: Zeroizing<String>,
     /// What became of the maker's account.
     pub done: Executed,
+}
+
+impl fmt::Debug for MadeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MadeKey").field("id", &self.id).field("done", &self.done).finish_non_exhaustive()
+    }
 }
 
 /// A key of this instance's making, as a program brings it. Whether it is still good is for the view of credentials to say.
