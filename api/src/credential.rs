@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::cookies::{self, CSRF_HEADER};
 use crate::problem::Problem;
 
-/// What was brought, as far as it can be told without looking anywhere: a token's signature is good, a key is one of ours.
+/// What was brought, as far as it can be told without looking anywhere: a token's signature is good, a key is of our making.
 pub(crate) enum Brought {
     /// An access token; `by_cookie`: the browser sent it by itself.
     Token { user_id: UserId, session: SessionId, by_cookie: bool },
@@ -55,7 +55,7 @@ impl Brought {
 
     async fn in_header(text: &str, app: &App) -> Result<Self, Problem> {
         if text.starts_with(API_KEY) {
-            return app.commands.read_api_key(text).await?.map(Self::Key).ok_or_else(no_such_key);
+            return app.commands.brought_key(text).await?.map(Self::Key).ok_or_else(no_such_key);
         }
         Self::token(text, app, false)
     }

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use chrono::Utc;
-use commands::{About, Password, PresentPassword};
+use commands::{About, Password, PresentPassword, SecondFactor};
 use domain::{Email, PersonName, SessionId};
 use projections::time::text as time;
 use projections::{SessionRow, UserRow};
@@ -217,8 +217,10 @@ pub async fn confirm_two_factor(
     person: Person,
     Json(body): Json<CodeBody>,
 ) -> Result<Answer<RecoveryBody>, Problem> {
-    let (codes, done) =
-        app.commands.enable_two_factor(&person.context, person.user_id, body.totp_code.trim()).await?;
+    let SecondFactor::Totp(code) = second_factor(&body.totp_code)? else {
+        return Err(Problem::invalid("totp_code", "must be six digits"));
+    };
+    let (codes, done) = app.commands.enable_two_factor(&person.context, person.user_id, &code).await?;
     app.settle(done.position).await;
     let recovery_codes = codes.iter().map(|code| code.to_string()).collect();
     Ok(unstored(Answer::ok(RecoveryBody { recovery_codes }).at(done.position)))

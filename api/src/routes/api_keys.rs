@@ -187,8 +187,13 @@ pub async fn revoke(
     person: Person,
     Path(id): Path<Uuid>,
 ) -> Result<Response, Problem> {
-    let command = UserCommand::RevokeApiKey { key_id: ApiKeyId(id) };
+    let key_id = ApiKeyId(id);
+    let command = UserCommand::RevokeApiKey { key_id };
     let done = app.commands.execute::<User>(&person.context, person.user_id, None, command).await?;
     app.settle(done.position).await;
+    // The key is revoked whatever becomes of this.
+    if let Err(error) = app.key_uses.forget_key(key_id).await {
+        tracing::warn!(%key_id, %error, "the last use of a revoked API key could not be forgotten");
+    }
     Ok(no_content(done.position))
 }

@@ -23,7 +23,7 @@ use crate::credential::{check_csrf, csrf_token, disagreement};
 use crate::extract::Json;
 use crate::input::{Creation, Fields};
 use crate::problem::{Problem, ProblemBody};
-use crate::routes::users::{UserBody, first_body, user_body};
+use crate::routes::users::{UserBody, first_body, seen_body, user_body};
 use crate::tokens::Claims;
 
 /// A new account.
@@ -320,14 +320,14 @@ pub(super) fn goodbye(app: &App, position: Option<i64>) -> Response {
     Answer::ok(()).at(position).with_cookies(cookies).without_content()
 }
 
-/// Who one is.
+/// Who one is; for an API key who its maker is, with no team but the key's.
 #[utoipa::path(
     get, path = "/auth/me", tag = "auth",
     responses((status = 200, description = "The caller", body = UserBody)),
 )]
 pub async fn me(State(app): State<App>, identity: Identity) -> Result<Answer<UserBody>, Problem> {
     let row = &identity.user;
-    Ok(Answer::ok(user_body(&app, row).await?).tagged(row.sequence))
+    Ok(Answer::ok(seen_body(&app, &identity, row).await?).tagged(row.sequence))
 }
 
 /// What one changes about oneself.

@@ -339,7 +339,8 @@ pub async fn withdraw(
     Ok(no_content(done.position))
 }
 
-/// The teams one is in, in the order in which one joined; for an instance admin all teams, in the order in which they were made.
+/// The teams one is in, in the order in which one joined; for an instance admin all teams, in the order in which they were made; for an
+/// API key its own.
 #[utoipa::path(
     get, path = "/teams", tag = "teams", params(PageQuery),
     responses((status = 200, description = "A page", body = Page<TeamSummary>)),
@@ -363,6 +364,7 @@ pub async fn list(
         app.projections.teams().list(after.as_deref(), limit as i64 + 1).await?
     } else {
         let all = memberships.iter().map(|membership| membership.team_id.to_string());
+        let all = all.filter(|id| identity.may_name(id));
         let rest = all.skip_while(|id| after.as_ref().is_some_and(|after| id != after));
         let mut rows = vec![];
         for id in rest.skip(usize::from(after.is_some())).take(limit + 1) {
