@@ -8,6 +8,7 @@ pub mod config;
 mod cookies;
 mod credential;
 pub mod extract;
+mod forgetting;
 pub mod input;
 pub mod key_uses;
 pub mod keys;

@@ -1,7 +1,7 @@
 //! Reactors: what events lead to outside of the log, such as mail (D9).
 //!
 //! A view is a fold and may be made again at any time; a mail may not be sent again. So effects are no part of any view. A
-//! [`Reactor`] has a cursor of its own in the table `reactors`, which only ever moves forward: rebuilding views knows nothing of it.
+//! [`Reactor`] has a cursor of its own in the table `reactors`, which only ever moves forward; rebuilding a view leaves it alone.
 //! Of all processes that run a reactor one at a time works, and another takes over when that one stops or dies.
 //!
 //! An event is dealt with in two steps, so that both kinds of effects fit:
@@ -162,8 +162,8 @@ impl Default for ReactorOptions {
     }
 }
 
-/// Makes the reactor's cursor, unless it has one. [`run`] does so too; a process that must not append anything the reactor
-/// misses does it first.
+/// Makes the reactor's cursor, unless there is one. [`run`] does so as well, at some moment after it was begun: whoever starts at
+/// the head and may miss nothing from a certain moment on waits for this first.
 ///
 /// # Errors
 /// The database is out of reach.

@@ -2,13 +2,19 @@
 
 mod audit;
 mod auth;
+mod cookies;
 mod edge;
+mod erasure;
 mod idempotency;
+mod newcomers;
 mod nodes;
 mod openapi;
 mod outage;
 mod permissions;
+mod recovery;
+mod refresh;
 mod secret_lists;
 mod secrets;
+mod sessions;
 mod smoke;
 mod support;

@@ -15,7 +15,7 @@ mod keys;
 mod migrate;
 mod pressure;
 mod reading;
-mod sealing;
+pub(crate) mod sealing;
 mod server_killed;
 mod store;
 mod times;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{TimeDelta, Utc};
-use commands::{Commands, Context, Password};
+use commands::{About, Commands, Context, Password};
 use domain::{
     AccessEvent, Email, InvitationId, MailTokenUse, Personal, Role, Team, TeamCommand, TokenId, User,
     UserCommand, UserId,
@@ -46,7 +46,7 @@ async fn the_way_to_a_new_password() {
     );
     let token = token(&mail, "reset-password", "token");
     let brought = post.commands.read_mail_token(&token, MailTokenUse::PasswordReset).await.unwrap();
-    let password = Password::choose("something quite different".to_owned()).unwrap();
+    let password = Password::choose("something quite different".to_owned(), &About::default()).unwrap();
     post.commands.reset_password(&acting(brought.user_id), &brought, password).await.unwrap();
 }
 
@@ -71,7 +71,7 @@ async fn invite(post: &Post, team_name: &str, email: &str) -> (Context, domain::
     let mut context = acting(owner);
     (context.caller.team, context.caller.permissions) = (Some(team), Role::Owner.permissions());
     let email = Email::parse(email).unwrap();
-    let (id, done) = post.commands.invite(&context, team, email, Role::Operator).await.unwrap();
+    let (id, done) = post.commands.invite(&context, team, email, None, Role::Operator).await.unwrap();
     (context, team, id, done.position.unwrap())
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use commands::mail::{MailFrom, MailTarget, Mailer, MailerOptions, SmtpServer};
-use commands::{Commands, Context, FirstTeam, NewAccount, NewPassword, Password};
+use commands::{About, Commands, Context, FirstTeam, NewAccount, NewPassword, Password};
 use domain::{Actor, Email, PersonName, TeamId, TeamName, TeamSlug, UserId};
 use ledger::Ledger;
 use tests::{Database, PASSWORD, eventually, within};
@@ -81,7 +81,7 @@ impl Post {
         let account = NewAccount {
             email: Email::parse(email).unwrap(),
             name: PersonName::parse("Somebody").unwrap(),
-            password: NewPassword::Chosen(Password::choose(PASSWORD.to_owned()).unwrap()),
+            password: NewPassword::Chosen(Password::choose(PASSWORD.to_owned(), &About::default()).unwrap()),
             admin: false,
             email_verified,
             active: true,

@@ -3,10 +3,10 @@
 use axum::extract::State;
 use axum::response::Response;
 use chrono::Utc;
-use commands::Password;
-use domain::{Email, SessionId};
-use projections::SessionRow;
+use commands::{About, Password, PresentPassword, SecondFactor};
+use domain::{Email, PersonName, SessionId};
 use projections::time::text as time;
+use projections::{SessionRow, UserRow};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -15,7 +15,6 @@ use crate::answer::{Answer, no_content};
 use crate::app::App;
 use crate::authenticate::Person;
 use crate::extract::{Json, Path, Query};
-use crate::input::Fields;
 use crate::list::{Cursors, Page, limit};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::auth::{goodbye, second_factor, unstored};
@@ -43,18 +42,29 @@ pub async fn change_password(
     person: Person,
     Json(body): Json<PasswordBody>,
 ) -> Result<Response, Problem> {
-    let mut fields = Fields::default();
-    let new = fields.check("new_password", Password::choose(body.new_password));
-    fields.done()?;
-    let new = new.ok_or_else(|| Problem::internal("a checked field is missing"))?;
-    let (hash, present) = (person.user.password_hash.clone(), Password::typed(body.current_password));
-    let done = app.commands.change_password(&person.context, person.user_id, hash, present, new).await?;
+    let new = new_password(body.new_password, &person.user)?;
+    let present =
+        PresentPassword { hash: person.user.password_hash.clone(), position: person.user.password_position };
+    let typed = Password::typed(body.current_password);
+    let done = app.commands.change_password(&person.context, person.user_id, present, typed, new).await?;
     app.settle(done.position).await;
     Ok(goodbye(&app, done.position))
 }
 
+/// A password that somebody chose in place of another.
+pub(super) fn new_password(text: String, user: &UserRow) -> Result<Password, Problem> {
+    let (email, name) = (Email::parse(&user.email).ok(), PersonName::parse(&user.name).ok());
+    let about = About { email: email.as_ref(), name: name.as_ref() };
+    Password::choose(text, &about).map_err(|invalid| Problem::invalid("new_password", invalid.0))
+}
+
 /// A sign-in that goes on.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0198c5a1-1d33-7b24-a25e-80b14c3dae6f", "current": true,
+    "created_at": "2026-07-01T09:30:00.000Z", "refreshed_at": "2026-07-02T08:15:42.120Z",
+    "expires_at": "2026-07-09T08:15:42.120Z", "ip": "192.0.2.7", "user_agent": "curl/8.5.0"
+}))]
 pub struct SessionBody {
     /// The session's id.
     #[schema(format = "uuid")]
@@ -136,7 +146,8 @@ pub async fn end_session(
 ) -> Result<Response, Problem> {
     let done = app.commands.end_session(&person.context, SessionId(id)).await?;
     app.settle(done.position).await;
-    Ok(no_content(done.position))
+    // One's own is a signing out.
+    Ok(if id == person.session.0 { goodbye(&app, done.position) } else { no_content(done.position) })
 }
 
 /// What a device needs; shown this once.
@@ -206,8 +217,10 @@ pub async fn confirm_two_factor(
     person: Person,
     Json(body): Json<CodeBody>,
 ) -> Result<Answer<RecoveryBody>, Problem> {
-    let (codes, done) =
-        app.commands.enable_two_factor(&person.context, person.user_id, body.totp_code.trim()).await?;
+    let SecondFactor::Totp(code) = second_factor(&body.totp_code)? else {
+        return Err(Problem::invalid("totp_code", "must be six digits"));
+    };
+    let (codes, done) = app.commands.enable_two_factor(&person.context, person.user_id, &code).await?;
     app.settle(done.position).await;
     let recovery_codes = codes.iter().map(|code| code.to_string()).collect();
     Ok(unstored(Answer::ok(RecoveryBody { recovery_codes }).at(done.position)))
@@ -229,10 +242,7 @@ pub async fn disable_two_factor(
     Json(body): Json<CodeBody>,
 ) -> Result<Response, Problem> {
     let proof = second_factor(&body.totp_code)?;
-    let Some(sealed) = person.user.two_factor_sealed.as_deref().filter(|_| person.user.two_factor) else {
-        return Err(Problem::conflict("No second factor is set up.").with_code("two_factor_off"));
-    };
-    let done = app.commands.disable_two_factor(&person.context, person.user_id, sealed, &proof).await?;
+    let done = app.commands.disable_two_factor(&person.context, person.user_id, &proof).await?;
     app.settle(done.position).await;
     Ok(no_content(done.position))
 }

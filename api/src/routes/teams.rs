@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use domain::{Email, Invalid, InvitationId, Role, Team, TeamCommand, TeamId, TeamName, TeamSlug, UserId};
+use domain::{Email, Invalid, InvitationId, Role, Team, TeamCommand, TeamName, TeamSlug, UserId};
 use projections::time::text as time;
 use projections::{InvitationRow, TeamRow};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,11 @@ use crate::routes::auth::of_invitation;
 
 /// A team, as its members see it.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d", "slug": "payments", "name": "Payments", "two_factor_required": false,
+    "members": [{"user_id": "0198c5a0-3f6e-7c41-9a2b-5d8e1f0a7b3c", "name": "Ada Lovelace", "email": "ada@example.org", "role": "owner", "active": true, "two_factor": false}],
+    "created_at": "2026-07-01T09:30:00.000Z"
+}))]
 pub struct TeamBody {
     /// The team's id.
     #[schema(format = "uuid")]
@@ -41,6 +46,7 @@ pub struct TeamBody {
 
 /// Somebody in a team.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"user_id": "0198c5a0-3f6e-7c41-9a2b-5d8e1f0a7b3c", "name": "Ada Lovelace", "email": "ada@example.org", "role": "owner", "active": true, "two_factor": false}))]
 pub struct MemberBody {
     /// Their account's id.
     #[schema(format = "uuid")]
@@ -59,6 +65,7 @@ pub struct MemberBody {
 
 /// A team one is in, or any for an instance admin.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d", "slug": "payments", "name": "Payments", "role": "owner", "members": 4}))]
 pub struct TeamSummary {
     /// The team's id.
     #[schema(format = "uuid")]
@@ -117,7 +124,7 @@ async fn member(app: &App, id: UserId, role: Role) -> Result<MemberBody, Problem
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "Payments", "two_factor_required": true}))]
-pub struct AmendBody {
+pub struct AmendTeamBody {
     #[serde(default)]
     name: Option<String>,
     /// Whether members must have a second factor to speak for the team.
@@ -127,7 +134,7 @@ pub struct AmendBody {
 
 /// Changes the team's name, and whether it asks its members for a second factor. Who asks for that must have one.
 #[utoipa::path(
-    patch, path = "/team", tag = "teams", request_body = AmendBody,
+    patch, path = "/team", tag = "teams", request_body = AmendTeamBody,
     responses(
         (status = 200, description = "The team", body = TeamBody),
         (status = 409, description = "The caller has no second factor", body = ProblemBody),
@@ -138,7 +145,7 @@ pub async fn amend(
     State(app): State<App>,
     caller: Can<TeamWrite>,
     headers: HeaderMap,
-    Json(asked): Json<AmendBody>,
+    Json(asked): Json<AmendTeamBody>,
 ) -> Result<Answer<TeamBody>, Problem> {
     let team = caller.team()?;
     let name = asked.name.as_deref().map(TeamName::parse).transpose();
@@ -209,7 +216,7 @@ pub async fn remove(
 ) -> Result<Response, Problem> {
     let (team, user_id) = (caller.team()?, UserId(user_id));
     if !caller.is_person(user_id) {
-        caller.require(domain::Permission::TeamWrite, "DELETE /api/team/members/{user_id}").await?;
+        caller.require(domain::Permission::TeamWrite).await?;
     }
     let command = TeamCommand::RemoveMember { user_id };
     let done = app.commands.execute::<Team>(&caller.context, team, None, command).await?;
@@ -219,6 +226,11 @@ pub async fn remove(
 
 /// Somebody who is asked to join.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0198c5a1-0c22-7a13-b14d-7fa03b2c9d5e", "email": "grace@example.org", "role": "operator",
+    "invited_by": "user:0198c5a0-3f6e-7c41-9a2b-5d8e1f0a7b3c",
+    "created_at": "2026-07-01T09:30:00.000Z", "expires_at": "2026-07-08T09:30:00.000Z"
+}))]
 pub struct InvitationBody {
     /// The invitation's id.
     #[schema(format = "uuid")]
@@ -267,23 +279,14 @@ pub async fn invite(
     let (Some(email), Some(role)) = (email, role) else {
         return Err(Problem::internal("checked fields are missing"));
     };
-    not_in_it(&app, team, &email).await?;
-    let (id, done) = app.commands.invite(&context, team, email, role).await?;
+    let invitee = app.projections.users().by_email(&email.canonical()).await?;
+    let invitee = invitee.map(|user| user.id.parse()).transpose().map_err(Problem::internal)?;
+    let (id, done) = app.commands.invite(&context, team, email, invitee, role).await?;
     app.settle(done.position).await;
     let row = app.as_written(app.projections.teams(), &done, |row| row.sequence).await?;
     let invitation = row.invitations.get(&id);
     let invitation = invitation.ok_or_else(|| Problem::internal("an invitation is not where it was made"))?;
     Ok(Answer::created(invitation_body(id, invitation)).at(done.position))
-}
-
-/// Those who are in the team need no invitation.
-async fn not_in_it(app: &App, team: TeamId, email: &Email) -> Result<(), Problem> {
-    let Some(user) = app.projections.users().by_email(&email.canonical()).await? else { return Ok(()) };
-    let memberships = app.projections.memberships().get(&user.id).await?;
-    if memberships.is_some_and(|row| row.role_in(team).is_some()) {
-        return Err(Problem::conflict("They are in the team already.").with_code("already_member"));
-    }
-    Ok(())
 }
 
 fn invitation_body(id: InvitationId, row: &InvitationRow) -> InvitationBody {
@@ -336,7 +339,8 @@ pub async fn withdraw(
     Ok(no_content(done.position))
 }
 
-/// The teams one is in, in the order in which one joined; for an instance admin all teams, in the order in which they were made.
+/// The teams one is in, in the order in which one joined; for an instance admin all teams, in the order in which they were made; for an
+/// API key its own.
 #[utoipa::path(
     get, path = "/teams", tag = "teams", params(PageQuery),
     responses((status = 200, description = "A page", body = Page<TeamSummary>)),
@@ -360,6 +364,7 @@ pub async fn list(
         app.projections.teams().list(after.as_deref(), limit as i64 + 1).await?
     } else {
         let all = memberships.iter().map(|membership| membership.team_id.to_string());
+        let all = all.filter(|id| identity.may_name(id));
         let rest = all.skip_while(|id| after.as_ref().is_some_and(|after| id != after));
         let mut rows = vec![];
         for id in rest.skip(usize::from(after.is_some())).take(limit + 1) {
@@ -382,14 +387,14 @@ pub async fn list(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "Payments", "slug": "payments"}))]
-pub struct MakeBody {
+pub struct MakeTeamBody {
     name: String,
     slug: String,
 }
 
 /// Makes a team. Whoever makes it owns it.
 #[utoipa::path(
-    post, path = "/teams", tag = "teams", request_body = MakeBody,
+    post, path = "/teams", tag = "teams", request_body = MakeTeamBody,
     responses(
         (status = 201, description = "The team", body = TeamBody),
         (status = 409, description = "The slug is taken", body = ProblemBody),
@@ -398,7 +403,7 @@ pub struct MakeBody {
 pub async fn make(
     State(app): State<App>,
     admin: Can<TeamsMake>,
-    creation: Creation<MakeBody>,
+    creation: Creation<MakeTeamBody>,
 ) -> Result<Answer<TeamBody>, Problem> {
     let (asked, context) = creation.within(&admin.context);
     let mut fields = Fields::default();

@@ -103,7 +103,7 @@ fn is_noteworthy(event: &UserEvent) -> bool {
         | UserEvent::UserReactivated {}
         | UserEvent::AdminGranted {}
         | UserEvent::AdminRevoked {}
-        | UserEvent::UserErased {} => false,
+        | UserEvent::UserErased { .. } => false,
     }
 }
 

@@ -12,11 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::seat::{Interrupted, Seat};
 use super::{Reactor, ReactorError};
 
-/// How long storing an effect may take. Less than a lease, which cannot be renewed meanwhile.
-const STORE_PATIENCE: Duration = Duration::from_secs(4);
-/// The server gives up as well, so that a process that was stopped half-way does not keep the row.
-const STORE_SETTINGS: &str =
-    "set local statement_timeout = '4s'; set local idle_in_transaction_session_timeout = '4s'";
 /// How long a reaction may go on after the stop signal.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -65,9 +60,10 @@ impl<R: Reactor> Attempt<'_, R> {
             () = self.out_of_time() => return Ok(Outcome::Stopped),
         };
         match reaction {
-            Ok(Some(effect)) => timeout(STORE_PATIENCE, self.store(&event, effect, then))
-                .await
-                .map_err(|_| Interrupted::Silent)?,
+            Ok(Some(effect)) => {
+                let stored = timeout(self.seat.storing(), self.store(&event, effect, then));
+                stored.await.map_err(|_| Interrupted::Silent)?
+            }
             Ok(None) => Ok(Outcome::Nothing),
             Err(error) => Ok(Outcome::Failed(error)),
         }
@@ -87,7 +83,7 @@ impl<R: Reactor> Attempt<'_, R> {
     /// See the table in [`super`] for what is true if we crash in here.
     async fn store(&self, event: &Recorded, effect: R::Effect, then: Then) -> Result<Outcome, Interrupted> {
         let mut transaction = self.ledger.pool().begin().await?;
-        transaction.execute(STORE_SETTINGS).await?;
+        transaction.execute(settings(self.seat.storing()).as_str()).await?;
         // First, so that nobody takes over while the effect is being stored.
         self.note(&mut transaction, event.position, then).await?;
         if let Err(error) = unpanicked(self.reactor.store(event, effect, &mut transaction)).await {
@@ -110,6 +106,14 @@ impl<R: Reactor> Attempt<'_, R> {
             Then::Settle => self.seat.settle(transaction, position).await,
         }
     }
+}
+
+/// The server gives up as well, so that a process that was stopped half-way does not keep the row.
+fn settings(patience: Duration) -> String {
+    let milliseconds = patience.as_millis();
+    format!(
+        "set local statement_timeout = {milliseconds}; set local idle_in_transaction_session_timeout = {milliseconds}"
+    )
 }
 
 /// A reactor that panics has failed with this event, and must not end with it. What it said stands in the process's output.

@@ -1,5 +1,6 @@
 //! The loop around the events: who works, from where to where, and what is done about failures.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ledger::{Ledger, Recorded};
@@ -32,7 +33,16 @@ pub async fn run<R: Reactor>(
     stop: CancellationToken,
 ) {
     let seat = Seat::new(ledger.pool().clone(), R::NAME, options.lease);
-    let mut runner = Runner { ledger, reactor, start, options, stop, seat, enlisted: false, retried: false };
+    let mut runner = Runner {
+        ledger,
+        reactor,
+        start,
+        options,
+        stop,
+        seat,
+        enlisted: false,
+        retried: AtomicBool::new(false),
+    };
     let mut pause = PAUSES.0;
     while !runner.stop.is_cancelled() {
         let wait = match runner.turn().await {
@@ -59,7 +69,7 @@ struct Runner<R> {
     seat: Seat,
     enlisted: bool,
     /// Whether the events put aside were tried again since this process began.
-    retried: bool,
+    retried: AtomicBool,
 }
 
 /// Where a process that works has got to.
@@ -91,18 +101,22 @@ impl<R: Reactor> Runner<R> {
         let outcome = tokio::select! {
             biased;
             lost = self.seat.keep(asked) => Err(lost),
-            outcome = self.work(position) => outcome.map(|retried| self.retried = retried),
+            outcome = self.work(position) => outcome,
         };
+        // It is for whoever works next to say how far behind the reactor is.
+        metrics::gauge!("reactor_behind_events", "reactor" => R::NAME).set(0.0);
         // Best effort: without it the others wait for the lease to end.
         let _ = timeout(RELEASE_PATIENCE, self.seat.release()).await;
         outcome
     }
 
-    /// Deals with what is in the log after `position`, and with what comes, until we are told to stop. Says whether the events
-    /// put aside have been tried.
-    async fn work(&self, position: i64) -> Result<bool, Interrupted> {
-        if !self.retried && self.retry_aside().await? == Ended::Stopped {
-            return Ok(false);
+    /// Deals with what is in the log after `position`, and with what comes, until we are told to stop.
+    async fn work(&self, position: i64) -> Result<(), Interrupted> {
+        if !self.retried.load(Ordering::Relaxed) {
+            if self.retry_aside().await? == Ended::Stopped {
+                return Ok(());
+            }
+            self.retried.store(true, Ordering::Relaxed);
         }
         let mut head = self.ledger.appends();
         let mut place = Place { reached: position, stored: position, at: Instant::now() };
@@ -118,7 +132,7 @@ impl<R: Reactor> Runner<R> {
             }
             self.publish(&place, end);
             if stopped {
-                return Ok(true);
+                return Ok(());
             }
             if place.reached >= end {
                 self.rest(&mut head).await;

@@ -1,7 +1,7 @@
 //! A reactor's row: its cursor, which process works, and the events put aside.
 //!
-//! Whoever works holds the row by a lease. The transaction that moves the cursor asks for the row under the holder's name, so one that
-//! was thought dead and is not can store nothing any more.
+//! Whoever works holds the row by a lease. The transaction that moves the cursor asks for the row under the holder's name, so one
+//! that was thought dead and is not can store nothing any more.
 
 use std::time::Duration;
 
@@ -53,6 +53,11 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn new(pool: PgPool, name: &'static str, lease: Duration) -> Self {
         Self { pool, name, holder: Uuid::now_v7(), lease }
+    }
+
+    /// How long storing an effect may take. Less than a lease, which cannot be renewed meanwhile.
+    pub(super) fn storing(&self) -> Duration {
+        self.lease * 2 / 3
     }
 
     /// Takes the seat if it is free, or its holder has fallen silent. Says where the cursor is.
