@@ -339,7 +339,7 @@ pub async fn withdraw(
     Ok(no_content(done.position))
 }
 
-/// The teams one is in, in the order in which one joined; for an instance admin all teams, in the order in which they were made.
+/// The teams one is in, for an instance admin all teams; in the order in which they were made.
 #[utoipa::path(
     get, path = "/teams", tag = "teams", params(PageQuery),
     responses((status = 200, description = "A page", body = Page<TeamSummary>)),
@@ -362,10 +362,13 @@ pub async fn list(
     let rows = if admin {
         app.projections.teams().list(after.as_deref(), limit as i64 + 1).await?
     } else {
-        let all = memberships.iter().map(|membership| membership.team_id.to_string());
-        let rest = all.skip_while(|id| after.as_ref().is_some_and(|after| id != after));
+        // Not in the order in which one joined: whoever leaves the team that a page ended with could not go on from there.
+        let after = after.unwrap_or_default();
+        let mut ids: Vec<_> = memberships.iter().map(|membership| membership.team_id.to_string()).collect();
+        ids.retain(|id| *id > after);
+        ids.sort_unstable();
         let mut rows = vec![];
-        for id in rest.skip(usize::from(after.is_some())).take(limit + 1) {
+        for id in ids.into_iter().take(limit + 1) {
             rows.extend(app.projections.teams().get(id).await?.map(|row| TeamRow::clone(&row)));
         }
         rows
