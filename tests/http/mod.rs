@@ -14,3 +14,4 @@ mod secret_lists;
 mod secrets;
 mod smoke;
 mod support;
+mod teams;
