@@ -32,10 +32,12 @@ pub(crate) fn refresh_token(headers: &HeaderMap) -> Option<&str> {
     cookie(headers, REFRESH)
 }
 
+/// Bytes are compared, since other programs on the host may have written what is no text: theirs must not hide ours.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(given, _)| *given == name).map(|(_, value)| value)
+    let values = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let mut pairs = values.flat_map(|value| value.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+    let ours = pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    ours.and_then(|value| std::str::from_utf8(value).ok())
 }
 
 /// What a browser is told to keep.

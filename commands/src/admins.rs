@@ -48,7 +48,8 @@ struct Erasing<'a> {
 impl Prepare<User> for Erasing<'_> {
     async fn prepare(&self, commands: &Commands, user: &User) -> Result<Prepared<UserCommand>, CommandError> {
         let register = commands.admins().await?;
-        let command = UserCommand::Erase { other_admins: register.besides(self.user_id) };
+        let subjects = commands.other_subjects(self.canonical_email).await?;
+        let command = UserCommand::Erase { other_admins: register.besides(self.user_id), subjects };
         let mut prepared = Prepared::alone(command);
         if !user.is_erased() {
             prepared.alongside.extend(register.entry(self.user_id, user, &prepared.command)?);
@@ -102,8 +103,8 @@ impl Commands {
     }
 
     /// Forgets a person: they leave their teams (but one they are the last owner of), their address is free again, and what was sealed
-    /// under their key opens no more, here and on every other node. Views that hold opened personal data of others' doing (the audit
-    /// trail) are made anew by whoever reacts to the event.
+    /// under their key opens no more, here and on every other node. Views that still show something of theirs (the audit
+    /// trail: addresses; teams: invitations) are made anew by the reactor `forgetting`.
     ///
     /// If we crash before the key is destroyed, that reaction destroys it.
     ///
@@ -122,25 +123,29 @@ impl Commands {
         for team in teams {
             self.take_out(context, *team, user_id).await?;
         }
-        let subjects = self.subjects_of(user_id, canonical_email).await?;
-        self.ledger.destroy_subjects(&subjects).await?;
+        self.destroy_keys_of(user_id, self.other_subjects(canonical_email).await?).await?;
         Ok(done)
     }
 
-    /// Everything under whose keys something of this person is sealed.
+    /// Destroys what opens a person's data; `subjects` as the event [`UserEvent::UserErased`] names them.
     ///
     /// # Errors
     /// The database is out of reach.
-    pub async fn subjects_of(
+    pub async fn destroy_keys_of(
         &self,
         user_id: UserId,
-        canonical_email: Option<&str>,
-    ) -> Result<Vec<String>, CommandError> {
-        let mut subjects = vec![user_id.to_string()];
-        if let Some(email) = canonical_email {
-            subjects.push(format!("invitee-{}", self.claim_id(ClaimKind::Email, &[email]).await?));
-        }
-        Ok(subjects)
+        subjects: BTreeSet<String>,
+    ) -> Result<(), CommandError> {
+        let mut subjects: Vec<String> = subjects.into_iter().collect();
+        subjects.push(user_id.to_string());
+        self.ledger.destroy_subjects(&subjects).await?;
+        Ok(())
+    }
+
+    /// Invitations to an address are sealed for whoever has it, whether or not they have an account by then.
+    async fn other_subjects(&self, canonical_email: Option<&str>) -> Result<BTreeSet<String>, CommandError> {
+        let Some(email) = canonical_email else { return Ok(BTreeSet::new()) };
+        Ok([format!("invitee-{}", self.claim_id(ClaimKind::Email, &[email]).await?)].into())
     }
 
     async fn take_out(&self, context: &Context, team: TeamId, user_id: UserId) -> Result<(), CommandError> {

@@ -5,6 +5,7 @@ use ledger::{AppendError, NewEvent, StreamId};
 
 use crate::door::Executed;
 use crate::error::SignInError;
+use crate::guessing::Purpose;
 use crate::sessions::{Beginning, SignedIn, acting_as};
 use crate::totp::recovery_code_hash;
 use crate::two_factor::{SecondFactor, SpendingCode};
@@ -51,38 +52,59 @@ impl Commands {
     /// See [`SignInError`]; without a record there is no answer.
     pub async fn sign_in(&self, context: &Context, attempt: SignIn) -> Result<SignedIn, SignInError> {
         let SignIn { email, password, second_factor, account, refresh_days } = attempt;
+        let (account, outdated) = self.known(context, &email, password.clone(), account).await?;
+        let signed_in = match &account.second_factor {
+            None => self.signed_in(context, &account, vec![], refresh_days).await?,
+            Some(sealed) => {
+                let outcome = self.with_second_factor(context, &account, sealed, second_factor, refresh_days);
+                let outcome = outcome.await;
+                let reason = match &outcome {
+                    Err(SignInError::SecondFactorNeeded) => Some("second_factor_missing"),
+                    Err(SignInError::WrongSecondFactor) => Some("wrong_second_factor"),
+                    Err(_) | Ok(_) => None,
+                };
+                if let Some(reason) = reason {
+                    self.failed(context, &email, reason).await?;
+                }
+                outcome?
+            }
+        };
+        self.still_stands(context, &account, signed_in.session_id).await?;
+        if outdated {
+            self.rehash_password(context, account.user_id, password).await;
+        }
+        Ok(signed_in)
+    }
+
+    /// The account that the password is of, and whether the hash of it should be made anew.
+    async fn known(
+        &self,
+        context: &Context,
+        email: &Email,
+        password: Password,
+        account: Option<Account>,
+    ) -> Result<(Account, bool), SignInError> {
+        let attempt = self.guessing().begin(Purpose::SignIn, &email.canonical(), context.address()).await?;
         // Somebody who is not active is checked like nobody: neither the time nor the answer tells.
         let hash = account.as_ref().filter(|account| account.active).map(|it| it.password_hash.clone());
-        let verdict = self.passwords().verify(password.clone(), hash).await?;
+        let verdict = match self.passwords().verify(password, hash).await {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                attempt.withdrawn().await;
+                return Err(error.into());
+            }
+        };
         let reason = match &account {
             None => "unknown_account",
             Some(account) if !account.active => "inactive_account",
             Some(_) => "wrong_password",
         };
-        let Some(account) = account.filter(|account| account.active && verdict) else {
-            self.failed(context, &email, reason).await?;
+        let Some(account) = account.filter(|account| account.active && verdict.right) else {
+            self.failed(context, email, reason).await?;
             return Err(SignInError::Wrong);
         };
-        let signed_in = match &account.second_factor {
-            None => self.signed_in(context, &account, vec![], refresh_days).await?,
-            Some(sealed) => {
-                let outcome = self.with_second_factor(context, &account, sealed, second_factor, refresh_days);
-                match outcome.await {
-                    Ok(signed_in) => signed_in,
-                    Err(error @ SignInError::SecondFactorNeeded) => {
-                        self.failed(context, &email, "second_factor_missing").await?;
-                        return Err(error);
-                    }
-                    Err(error @ SignInError::WrongSecondFactor) => {
-                        self.failed(context, &email, "wrong_second_factor").await?;
-                        return Err(error);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        };
-        self.still_stands(context, &account, signed_in.session_id).await?;
-        Ok(signed_in)
+        attempt.succeeded().await;
+        Ok((account, verdict.outdated))
     }
 
     async fn with_second_factor(
@@ -93,9 +115,24 @@ impl Commands {
         second_factor: Option<SecondFactor>,
         refresh_days: u16,
     ) -> Result<SignedIn, SignInError> {
+        let Some(second_factor) = second_factor else { return Err(SignInError::SecondFactorNeeded) };
+        let (account_id, address) = (account.user_id.to_string(), context.address());
+        let attempt = self.guessing().begin(Purpose::SecondFactor, &account_id, address).await?;
+        let signed_in = self.by_second_factor(context, account, sealed, second_factor, refresh_days).await?;
+        attempt.succeeded().await;
+        Ok(signed_in)
+    }
+
+    async fn by_second_factor(
+        &self,
+        context: &Context,
+        account: &Account,
+        sealed: &str,
+        second_factor: SecondFactor,
+        refresh_days: u16,
+    ) -> Result<SignedIn, SignInError> {
         match second_factor {
-            None => Err(SignInError::SecondFactorNeeded),
-            Some(SecondFactor::Totp(code)) => {
+            SecondFactor::Totp(code) => {
                 let step = self.accepted_step(account.user_id, sealed, &code).await?;
                 let step = step.ok_or(SignInError::WrongSecondFactor)?;
                 match self.signed_in(context, account, vec![step], refresh_days).await {
@@ -104,7 +141,7 @@ impl Commands {
                     outcome => Ok(outcome?),
                 }
             }
-            Some(SecondFactor::Recovery(code)) => {
+            SecondFactor::Recovery(code) => {
                 self.by_recovery_code(context, account, &code, refresh_days).await
             }
         }
@@ -184,18 +221,21 @@ impl Commands {
         present: Password,
         new: Password,
     ) -> Result<Executed, CommandError> {
-        if !self.passwords().verify(present, Some(present_hash)).await? {
+        let (account, address) = (user_id.to_string(), context.address());
+        let attempt = self.guessing().begin(Purpose::Confirmation, &account, address).await?;
+        if !self.passwords().verify(present, Some(present_hash)).await?.right {
             let failed = AccessEvent::ProofFailed { user_id, proof: "password".to_owned() };
             self.record(context, &failed).await?;
             return Err(CommandError::WrongPassword);
         }
+        attempt.succeeded().await;
         let password_hash = self.passwords().hash(new).await?;
         self.execute::<User>(context, user_id, None, UserCommand::ChangePassword { password_hash }).await
     }
 
     /// Keeps a password's hash under present parameters. What stands in its way is for the next sign-in: it is logged and nobody is
     /// kept waiting for it twice.
-    pub async fn rehash_password(&self, context: &Context, user_id: UserId, password: Password) {
+    async fn rehash_password(&self, context: &Context, user_id: UserId, password: Password) {
         let context = acting_as(context, user_id);
         let outcome = match self.passwords().hash(password).await {
             Ok(password_hash) => {
@@ -218,7 +258,7 @@ fn ends_sessions(event: &UserEvent) -> bool {
         | UserEvent::TwoFactorEnabled { .. }
         | UserEvent::TwoFactorReset { .. }
         | UserEvent::UserDeactivated { .. }
-        | UserEvent::UserErased {} => true,
+        | UserEvent::UserErased { .. } => true,
         UserEvent::UserRegistered { .. }
         | UserEvent::UserRenamed { .. }
         | UserEvent::PasswordRehashed { .. }

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::context::now;
 use crate::door::{Executed, Prepare, Prepared};
+use crate::guessing::Purpose;
 use crate::idempotency::claim_event;
 use crate::totp::{Enrolment, SharedKey, recovery_code_hash, recovery_codes};
 use crate::{CommandError, Commands, Context};
@@ -65,21 +66,20 @@ struct WithCode<'a> {
 
 enum Change {
     Enable(BTreeSet<String>),
-    Disable { sealed: String },
+    Disable,
 }
 
 impl Prepare<User> for WithCode<'_> {
     async fn prepare(&self, commands: &Commands, user: &User) -> Result<Prepared<UserCommand>, CommandError> {
         let (sealed, command) = match &self.change {
-            Change::Enable(recovery_code_hashes) => {
-                let command =
-                    UserCommand::EnableTwoFactor { recovery_code_hashes: recovery_code_hashes.clone() };
-                // Without one that was begun the aggregate says what is wrong.
-                let Some(sealed) = user.begun_two_factor() else { return Ok(Prepared::alone(command)) };
-                (sealed, command)
+            Change::Enable(hashes) => {
+                let command = UserCommand::EnableTwoFactor { recovery_code_hashes: hashes.clone() };
+                (user.begun_two_factor(), command)
             }
-            Change::Disable { sealed } => (sealed.as_str(), UserCommand::DisableTwoFactor),
+            Change::Disable => (user.second_factor(), UserCommand::DisableTwoFactor),
         };
+        // Without one that is as it must be the aggregate says what is wrong.
+        let Some(sealed) = sealed else { return Ok(Prepared::alone(command)) };
         let step = commands.accepted_step(self.user_id, sealed, self.code).await?;
         let step = step.ok_or(CommandError::WrongCode)?;
         Ok(Prepared { command, alongside: vec![step], data_keys: vec![] })
@@ -119,14 +119,18 @@ impl Commands {
         user_id: UserId,
         code: &str,
     ) -> Result<(Vec<Zeroizing<String>>, Executed), CommandError> {
+        let (account, address) = (user_id.to_string(), context.address());
+        let attempt = self.guessing().begin(Purpose::SecondFactor, &account, address).await?;
         let codes = recovery_codes()?;
         let hashes = codes.iter().map(|code| recovery_code_hash(code)).collect();
         let change = WithCode { user_id, code, change: Change::Enable(hashes) };
         let done = self.execute_with::<User>(context, &user_id.to_string(), None, &change).await;
-        Ok((codes, self.on_record(context, user_id, done).await?))
+        let done = self.on_record(context, user_id, done).await?;
+        attempt.succeeded().await;
+        Ok((codes, done))
     }
 
-    /// Asks for it no more. `sealed` is the sealed shared key as the view `users` has it.
+    /// Asks for it no more.
     ///
     /// # Errors
     /// [`CommandError::WrongCode`]; otherwise see [`CommandError`].
@@ -134,18 +138,20 @@ impl Commands {
         &self,
         context: &Context,
         user_id: UserId,
-        sealed: &str,
         proof: &SecondFactor,
     ) -> Result<Executed, CommandError> {
+        let (account, address) = (user_id.to_string(), context.address());
+        let attempt = self.guessing().begin(Purpose::SecondFactor, &account, address).await?;
         let done = match proof {
             SecondFactor::Totp(code) => {
-                let change = Change::Disable { sealed: sealed.to_owned() };
-                let change = WithCode { user_id, code, change };
+                let change = WithCode { user_id, code, change: Change::Disable };
                 self.execute_with::<User>(context, &user_id.to_string(), None, &change).await
             }
             SecondFactor::Recovery(code) => self.disable_by_recovery(context, user_id, code).await,
         };
-        self.on_record(context, user_id, done).await
+        let done = self.on_record(context, user_id, done).await?;
+        attempt.succeeded().await;
+        Ok(done)
     }
 
     /// If we crash between the two, a code is spent and nothing else has changed.
@@ -190,7 +196,8 @@ impl Commands {
     ) -> Result<Option<NewEvent>, CommandError> {
         let key = self.open_shared_key(user_id, sealed).await?;
         let Some(step) = key.step_of(code, now())? else { return Ok(None) };
-        let stream = self.claim_stream(ClaimKind::TotpStep, &[&user_id.to_string()]).await?;
+        // Each shared key counts for itself: whoever sets up another device may do so with a code of this very step.
+        let stream = self.claim_stream(ClaimKind::TotpStep, &[&user_id.to_string(), sealed]).await?;
         let length = self.ledger.stream_length(&stream).await?;
         if self.last_step(&stream, length).await?.is_some_and(|last| step <= last) {
             return Ok(None);

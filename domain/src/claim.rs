@@ -17,7 +17,7 @@ pub enum ClaimKind {
     SecretName,
     /// An idempotency key, within what its caller may do.
     IdempotencyKey,
-    /// The time steps of one person's one-time passwords.
+    /// The time steps of the one-time passwords of one shared key.
     TotpStep,
     /// Who administers the instance.
     Admins,

@@ -241,4 +241,49 @@ mod tests {
             assert!(permissions.iter().all(|p| p.is_scope()));
         }
     }
+
+    #[test]
+    fn sets_are_what_was_put_into_them() {
+        let all: Permissions = Permission::ALL.iter().copied().collect();
+        for (place, permission) in Permission::ALL.iter().enumerate() {
+            let one: Permissions = [*permission, *permission].into_iter().collect();
+            for (other_place, other) in Permission::ALL.iter().enumerate() {
+                assert_eq!(one.contains(*other), place == other_place, "{permission} {other}");
+            }
+            assert!(all.contains(*permission) && !Permissions::default().contains(*permission));
+        }
+    }
+
+    #[test]
+    fn sets_are_cut_joined_and_compared() {
+        let set = |permissions: &[Permission]| permissions.iter().copied().collect::<Permissions>();
+        let (left, right) = (set(&[SecretsRead, JobsRead]), set(&[JobsRead, JobsWork]));
+        assert_eq!(left.intersection(right), set(&[JobsRead]));
+        assert_eq!(left.union(right), set(&[SecretsRead, JobsRead, JobsWork]));
+        assert_eq!(left.intersection(Permissions::default()), Permissions::default());
+        assert_eq!(left.union(Permissions::default()), left);
+        assert!(set(&[JobsRead]).is_within(left) && left.is_within(left));
+        assert!(!left.is_within(right) && !right.is_within(left));
+        assert!(Permissions::default().is_within(Permissions::default()));
+        assert!(!left.is_within(Permissions::default()));
+    }
+
+    #[test]
+    fn registering_makes_accounts_and_teams_and_nothing_else() {
+        let made: Permissions = [UsersRegister, TeamsMake].into_iter().collect();
+        assert_eq!(Permissions::registration(), made);
+        assert!(made.is_within(Permissions::system()));
+    }
+
+    #[test]
+    fn every_name_is_one_permissions_and_scopes_are_what_teams_give() {
+        for permission in Permission::ALL {
+            let named = Permission::ALL.iter().filter(|other| other.as_str() == permission.as_str());
+            assert_eq!(named.count(), 1, "{permission}");
+            let given = ROLE_TABLE.iter().any(|(_, permissions)| permissions.contains(permission));
+            assert_eq!(permission.is_scope(), given, "{permission}");
+            let stored = serde_json::to_string(permission).ok();
+            assert_eq!(stored, Some(format!("\"{permission}\"")));
+        }
+    }
 }

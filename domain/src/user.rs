@@ -11,6 +11,10 @@ use crate::{
     RefusalKind, TeamId, TokenId, UserId,
 };
 
+mod second_factor;
+
+use second_factor::TwoFactor;
+
 /// API keys that a person may have at a time.
 pub(crate) const MOST_API_KEYS: usize = 100;
 
@@ -102,8 +106,8 @@ pub enum UserCommand {
     RevokeApiKey { key_id: ApiKeyId },
     /// Change what an instance admin changes; all of it or nothing.
     Amend { amendment: Amendment, other_admins: usize },
-    /// Forget who it was.
-    Erase { other_admins: usize },
+    /// Forget who it was. `subjects`: under whose keys else something of theirs is sealed.
+    Erase { other_admins: usize, subjects: BTreeSet<String> },
 }
 
 /// What can happen to an account.
@@ -154,8 +158,8 @@ pub enum UserEvent {
     AdminGranted {},
     /// Not any more.
     AdminRevoked {},
-    /// Nobody knows any more who it was.
-    UserErased {},
+    /// Nobody knows any more who it was: the keys of the account and of these subjects are destroyed.
+    UserErased { subjects: BTreeSet<String> },
 }
 
 stored_names!(UserEvent {
@@ -263,20 +267,6 @@ pub struct User {
     api_keys: BTreeSet<ApiKeyId>,
 }
 
-/// How far a second factor is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-enum TwoFactor {
-    #[default]
-    Off,
-    Begun {
-        sealed: String,
-    },
-    On {
-        sealed: String,
-        recovery_code_hashes: BTreeSet<String>,
-    },
-}
-
 aggregate!(User, "user", UserCommand, UserEvent, UserError);
 
 impl User {
@@ -305,10 +295,13 @@ impl User {
     /// The sealed shared key of a second factor that is being set up.
     #[must_use]
     pub fn begun_two_factor(&self) -> Option<&str> {
-        match &self.two_factor {
-            TwoFactor::Begun { sealed } => Some(sealed),
-            TwoFactor::Off | TwoFactor::On { .. } => None,
-        }
+        self.two_factor.begun()
+    }
+
+    /// The sealed shared key of the second factor that is asked for.
+    #[must_use]
+    pub fn second_factor(&self) -> Option<&str> {
+        self.two_factor.on()
     }
 
     pub(crate) fn decide(&self, command: UserCommand) -> Result<Vec<UserEvent>, UserError> {
@@ -345,7 +338,7 @@ impl User {
             | Asked::EnableTwoFactor { .. }
             | Asked::DisableTwoFactor
             | Asked::ResetTwoFactor { .. }
-            | Asked::UseRecoveryCode { .. } => self.two_factor(command)?,
+            | Asked::UseRecoveryCode { .. } => self.two_factor.decide(command)?,
             Asked::MakeApiKey(_) if self.api_keys.len() >= MOST_API_KEYS => {
                 return Err(UserError::TooManyApiKeys);
             }
@@ -355,39 +348,12 @@ impl User {
             }
             Asked::RevokeApiKey { key_id } => UserEvent::ApiKeyRevoked { key_id },
             Asked::Amend { amendment, other_admins } => return self.amend(id, amendment, other_admins),
-            Asked::Erase { other_admins: 0 } if self.is_active_admin() => return Err(UserError::LastAdmin),
-            Asked::Erase { .. } => UserEvent::UserErased {},
+            Asked::Erase { other_admins: 0, .. } if self.is_active_admin() => {
+                return Err(UserError::LastAdmin);
+            }
+            Asked::Erase { subjects, .. } => UserEvent::UserErased { subjects },
         };
         Ok(vec![event])
-    }
-
-    fn two_factor(&self, command: UserCommand) -> Result<UserEvent, UserError> {
-        use UserCommand as Asked;
-        match (&self.two_factor, command) {
-            (TwoFactor::Off | TwoFactor::Begun { .. }, Asked::BeginTwoFactor { sealed }) => {
-                Ok(UserEvent::TwoFactorBegun { sealed })
-            }
-            (TwoFactor::On { .. }, Asked::BeginTwoFactor { .. } | Asked::EnableTwoFactor { .. }) => {
-                Err(UserError::TwoFactorOn)
-            }
-            (TwoFactor::Begun { .. }, Asked::EnableTwoFactor { recovery_code_hashes }) => {
-                Ok(UserEvent::TwoFactorEnabled { recovery_code_hashes })
-            }
-            (TwoFactor::Off, Asked::EnableTwoFactor { .. }) => Err(UserError::TwoFactorNotBegun),
-            (TwoFactor::On { .. }, Asked::DisableTwoFactor) => Ok(UserEvent::TwoFactorDisabled {}),
-            (TwoFactor::On { .. }, Asked::ResetTwoFactor { operator }) => {
-                Ok(UserEvent::TwoFactorReset { operator: operator_name(&operator) })
-            }
-            (TwoFactor::On { recovery_code_hashes, .. }, Asked::UseRecoveryCode { hash }) => {
-                let known = recovery_code_hashes.contains(&hash);
-                if known {
-                    Ok(UserEvent::RecoveryCodeUsed { hash })
-                } else {
-                    Err(UserError::NoSuchRecoveryCode)
-                }
-            }
-            (_, _) => Err(UserError::TwoFactorOff),
-        }
     }
 
     fn amend(
@@ -427,22 +393,20 @@ impl User {
             }
             UserEvent::EmailVerified {} => self.email_verified = true,
             UserEvent::TwoFactorBegun { sealed } => self.two_factor = TwoFactor::Begun { sealed },
-            UserEvent::TwoFactorEnabled { recovery_code_hashes } => self.two_factor_on(recovery_code_hashes),
+            UserEvent::TwoFactorEnabled { recovery_code_hashes } => {
+                self.two_factor.confirm(recovery_code_hashes);
+            }
             UserEvent::TwoFactorDisabled {} | UserEvent::TwoFactorReset { .. } => {
                 self.two_factor = TwoFactor::Off;
             }
-            UserEvent::RecoveryCodeUsed { hash } => {
-                if let TwoFactor::On { recovery_code_hashes, .. } = &mut self.two_factor {
-                    recovery_code_hashes.remove(&hash);
-                }
-            }
+            UserEvent::RecoveryCodeUsed { hash } => self.two_factor.spend(&hash),
             UserEvent::ApiKeyMade { key_id, .. } => drop(self.api_keys.insert(key_id)),
             UserEvent::ApiKeyRevoked { key_id } => drop(self.api_keys.remove(&key_id)),
             UserEvent::UserDeactivated { .. } => self.active = false,
             UserEvent::UserReactivated {} => self.active = true,
             UserEvent::AdminGranted {} => self.admin = true,
             UserEvent::AdminRevoked {} => self.admin = false,
-            UserEvent::UserErased {} => {
+            UserEvent::UserErased { .. } => {
                 let id = self.id.take();
                 *self = Self { id, erased: true, ..Self::default() };
             }
@@ -451,13 +415,6 @@ impl User {
             | UserEvent::PasswordReset { .. }
             | UserEvent::PasswordRehashed { .. }
             | UserEvent::SignedOutEverywhere {} => {}
-        }
-    }
-
-    fn two_factor_on(&mut self, recovery_code_hashes: BTreeSet<String>) {
-        if let TwoFactor::Begun { sealed } = &mut self.two_factor {
-            let sealed = std::mem::take(sealed);
-            self.two_factor = TwoFactor::On { sealed, recovery_code_hashes };
         }
     }
 }

@@ -15,8 +15,8 @@ pub(crate) const CHANNEL: &str = "daybook_keys";
 const LONGEST_NOTICE: usize = 7_000;
 /// With more notices than these, everything is forgotten instead.
 const MOST_NOTICES: usize = 16;
-/// The server gives up after this, so that nobody waits for ever behind a lock. And what was said to be destroyed must not come back
-/// when the server is killed, whatever the database's owner prefers.
+/// The server gives up after this, so that nobody waits for ever behind a lock. And what was said to be destroyed must not come
+/// back when the server is killed, whatever the database's owner prefers.
 const SETTINGS: &str = "set local statement_timeout = '10s'; set local synchronous_commit = on";
 
 /// What one process tells the others.
@@ -63,9 +63,9 @@ impl Notice {
 }
 
 impl Ledger {
-    /// Destroys the data keys of these names, for ever: what they sealed does not open any more, in this process from now on, in
-    /// every other that listens ([`Ledger::hear_destroyed_keys`]) within a second; one that does not listen remembers no keys. Says how
-    /// many there were; destroying again is no error.
+    /// Destroys the data keys of these names, for ever: what they sealed does not open any more, in this process from now on, in every
+    /// other within a second ([`crate::FORGOTTEN_WITHIN`], [`Ledger::hear_destroyed_keys`]). Says how many there were; destroying
+    /// again is no error.
     ///
     /// A name may be used again: what is then sealed under it is sealed with another key, and what was sealed before stays closed.
     /// An append that is under way while its key is destroyed stores something that nobody can open.

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use cqrs_es::DomainEvent;
 use domain::{
-    AccessEvent, ClaimEvent, Event, JobEvent, LogDigest, Personal, Role, SecretEvent, SecretId, TeamEvent,
-    TeamId, UserEvent, UserId,
+    AccessEvent, ApiKeyId, ClaimEvent, Event, InvitationId, JobEvent, LogDigest, Permission, Personal, Role,
+    SecretEvent, SecretId, SessionEnd, SessionId, TeamEvent, TeamId, UserEvent, UserId,
 };
 use ledger::{Metadata, Recorded, StreamId};
 use proptest::prelude::*;
@@ -73,18 +73,8 @@ fn role() -> impl Strategy<Value = Role> {
 /// Any event of a few aggregates, in no sensible order: folds must not depend on the rules having been kept.
 fn event() -> impl Strategy<Value = (Event, String)> {
     let of = |n: u128| 1..n + 1;
-    let user = (of(2), "[A-Z]{3}").prop_map(|(n, name)| {
-        let personal = |text: &str| Personal::new(id(n), text);
-        let event = UserEvent::UserRegistered {
-            email: personal(&format!("{name}@x.org")),
-            name: personal(&name),
-            password_hash: personal("h"),
-            admin: false,
-        };
-        (Event::User(event), id(n))
-    });
-    let team = (of(2), of(3), role(), 0..3u8).prop_map(|(n, who, role, what)| {
-        let user_id = user_id(who);
+    let team = (of(2), of(3), role(), 0..6u8).prop_map(|(n, who, role, what)| {
+        let (user_id, invitation_id) = (user_id(who), InvitationId(Uuid::from_u128(who)));
         let event = match what {
             0 => TeamEvent::TeamCreated {
                 team_id: team_id(n),
@@ -93,6 +83,17 @@ fn event() -> impl Strategy<Value = (Event, String)> {
                 owner: user_id,
             },
             1 => TeamEvent::MemberAdded { user_id, role },
+            2 => TeamEvent::MemberInvited {
+                invitation_id,
+                email: Personal::new("invitee-h", "x@x.org"),
+                email_hash: "h".into(),
+                role,
+                token_hash: "t".into(),
+                expires_at: at(9) + TimeDelta::nanoseconds(1_500),
+                team_name: "T".into(),
+            },
+            3 => TeamEvent::InvitationAccepted { invitation_id, user_id },
+            4 => TeamEvent::TwoFactorRequirementChanged { required: who == 1 },
             _ => TeamEvent::MemberRemoved { user_id },
         };
         (Event::Team(event), id(n))
@@ -114,12 +115,68 @@ fn event() -> impl Strategy<Value = (Event, String)> {
         };
         (Event::Secret(event), id(n))
     });
-    let access = of(2).prop_map(|n| {
-        let secret_id = SecretId(Uuid::from_u128(n));
-        (Event::Access(AccessEvent::SecretRevealed { secret_id, version: 1, reason: None }), id(n + 900))
-    });
     let claim = Just((Event::Claim(ClaimEvent::Released {}), "c".to_owned()));
-    prop_oneof![user, team, secret, job(), access, claim]
+    prop_oneof![user(), team, secret, job(), access(), claim]
+}
+
+fn user() -> impl Strategy<Value = (Event, String)> {
+    (1..3u128, "[A-Z]{3}", 0..11u8).prop_map(|(n, name, what)| {
+        let personal = |text: &str| Personal::new(id(n), text);
+        let key_id = ApiKeyId(Uuid::from_u128(u128::from(name.as_bytes()[0] % 3)));
+        let event = match what {
+            0 | 1 => UserEvent::UserRegistered {
+                email: personal(&format!("{name}@x.org")),
+                name: personal(&name),
+                password_hash: personal("h"),
+                admin: false,
+            },
+            2 => UserEvent::PasswordChanged { password_hash: personal(&name) },
+            3 => UserEvent::TwoFactorBegun { sealed: name },
+            4 => UserEvent::TwoFactorEnabled { recovery_code_hashes: [name].into() },
+            5 => UserEvent::RecoveryCodeUsed { hash: name },
+            6 => UserEvent::ApiKeyMade {
+                key_id,
+                name,
+                team_id: team_id(1),
+                prefix: "p".into(),
+                hash: "h".into(),
+                scopes: [Permission::JobsRun].into(),
+                expires_at: Some(at(9) + TimeDelta::nanoseconds(1_500)),
+            },
+            7 => UserEvent::ApiKeyRevoked { key_id },
+            8 => UserEvent::UserDeactivated { operator: Some(Personal::new("operators", name)) },
+            9 => UserEvent::AdminGranted {},
+            _ => UserEvent::UserErased { subjects: [].into() },
+        };
+        (Event::User(event), id(n))
+    })
+}
+
+fn access() -> impl Strategy<Value = (Event, String)> {
+    (1..3u128, 1..4u128, 0..4u8).prop_map(|(n, session, what)| {
+        let (user_id, refresh_expires_at) = (user_id(n), at(30) + TimeDelta::nanoseconds(1_500));
+        let event = match what {
+            0 => AccessEvent::SignedIn {
+                user_id,
+                session_id: SessionId(Uuid::from_u128(session)),
+                refresh_token_hash: "h".into(),
+                refresh_expires_at,
+            },
+            1 => AccessEvent::SessionRefreshed {
+                user_id,
+                generation: 1,
+                refresh_token_hash: "h".into(),
+                refreshed_at: at(1),
+                refresh_expires_at,
+            },
+            2 => AccessEvent::SessionEnded { user_id, reason: SessionEnd::SignedOut },
+            _ => {
+                let secret_id = SecretId(Uuid::from_u128(n));
+                AccessEvent::SecretRevealed { secret_id, version: 1, reason: None }
+            }
+        };
+        (Event::Access(event), id(session))
+    })
 }
 
 fn job() -> impl Strategy<Value = (Event, String)> {

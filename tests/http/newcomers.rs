@@ -2,7 +2,7 @@
 
 use api::tokens::Claims;
 use chrono::Utc;
-use commands::{Context, FirstTeam, NewAccount, NewPassword, Password};
+use commands::{About, Context, FirstTeam, NewAccount, NewPassword, Password, StoredHash};
 use domain::{Actor, Email, PersonName, Role, Team, TeamCommand, TeamId, UserId};
 use tests::{Client, PASSWORD, TestApp};
 use tokio::sync::OnceCell;
@@ -20,13 +20,13 @@ pub(crate) async fn account(email: &str) -> NewAccount {
     // Hashed once: it takes far longer than everything else about an account.
     static HASH: OnceCell<String> = OnceCell::const_new();
     let hash = HASH.get_or_init(async || {
-        let password = Password::choose(PASSWORD.to_owned()).unwrap();
+        let password = Password::choose(PASSWORD.to_owned(), &About::default()).unwrap();
         commands::Passwords::new().hash(password).await.unwrap()
     });
     NewAccount {
         email: Email::parse(email).unwrap(),
         name: PersonName::parse(email.split('@').next().unwrap()).unwrap(),
-        password: NewPassword::Hash(hash.await.clone()),
+        password: NewPassword::Hash(StoredHash::parse(hash.await).unwrap()),
         admin: false,
         email_verified: true,
         active: true,

@@ -4,7 +4,7 @@ mod answers;
 mod auditing;
 mod configuration;
 mod database_user;
-mod home;
+pub(crate) mod home;
 mod killed;
 mod nodes;
 mod operating;

@@ -3,10 +3,10 @@
 use axum::extract::State;
 use axum::response::Response;
 use chrono::Utc;
-use commands::Password;
-use domain::{Email, SessionId};
-use projections::SessionRow;
+use commands::{About, Password};
+use domain::{Email, PersonName, SessionId};
 use projections::time::text as time;
+use projections::{SessionRow, UserRow};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -15,7 +15,6 @@ use crate::answer::{Answer, no_content};
 use crate::app::App;
 use crate::authenticate::Person;
 use crate::extract::{Json, Path, Query};
-use crate::input::Fields;
 use crate::list::{Cursors, Page, limit};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::auth::{goodbye, second_factor, unstored};
@@ -43,14 +42,18 @@ pub async fn change_password(
     person: Person,
     Json(body): Json<PasswordBody>,
 ) -> Result<Response, Problem> {
-    let mut fields = Fields::default();
-    let new = fields.check("new_password", Password::choose(body.new_password));
-    fields.done()?;
-    let new = new.ok_or_else(|| Problem::internal("a checked field is missing"))?;
+    let new = new_password(body.new_password, &person.user)?;
     let (hash, present) = (person.user.password_hash.clone(), Password::typed(body.current_password));
     let done = app.commands.change_password(&person.context, person.user_id, hash, present, new).await?;
     app.settle(done.position).await;
     Ok(goodbye(&app, done.position))
+}
+
+/// A password that somebody chose in place of another.
+pub(super) fn new_password(text: String, user: &UserRow) -> Result<Password, Problem> {
+    let (email, name) = (Email::parse(&user.email).ok(), PersonName::parse(&user.name).ok());
+    let about = About { email: email.as_ref(), name: name.as_ref() };
+    Password::choose(text, &about).map_err(|invalid| Problem::invalid("new_password", invalid.0))
 }
 
 /// A sign-in that goes on.
@@ -234,10 +237,7 @@ pub async fn disable_two_factor(
     Json(body): Json<CodeBody>,
 ) -> Result<Response, Problem> {
     let proof = second_factor(&body.totp_code)?;
-    let Some(sealed) = person.user.two_factor_sealed.as_deref().filter(|_| person.user.two_factor) else {
-        return Err(Problem::conflict("No second factor is set up.").with_code("two_factor_off"));
-    };
-    let done = app.commands.disable_two_factor(&person.context, person.user_id, sealed, &proof).await?;
+    let done = app.commands.disable_two_factor(&person.context, person.user_id, &proof).await?;
     app.settle(done.position).await;
     Ok(no_content(done.position))
 }

@@ -1,15 +1,19 @@
 //! Registering, signing in, staying signed in, and who one is.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use chrono::{TimeDelta, Utc};
 use commands::{
-    Account, CommandError, FirstTeam, NewAccount, NewPassword, Password, SecondFactor, SignIn, SignedIn,
+    About, Account, BroughtRefresh, CommandError, FirstTeam, NewAccount, NewPassword, Password, RefreshError,
+    SecondFactor, SignIn, SignInError, SignedIn,
 };
 use domain::{Email, Permissions, PersonName, User, UserCommand};
 use projections::UserRow;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -24,6 +28,10 @@ use crate::input::{Creation, Fields};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::users::{UserBody, first_body, user_body};
 use crate::tokens::Claims;
+
+/// A sign-in that fails is not answered sooner: hashes of other systems take longer than ours, and none at all the same as ours, so
+/// without this the time would tell what there is behind an address.
+const FAILURE_TAKES: Duration = Duration::from_millis(500);
 
 /// A new account.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -67,7 +75,8 @@ pub async fn register(
     let mut fields = Fields::default();
     let email = fields.check("email", Email::parse(&body.email));
     let name = fields.check("name", PersonName::parse(&body.name));
-    let password = fields.check("password", Password::choose(body.password));
+    let person = About { email: email.as_ref(), name: name.as_ref() };
+    let password = fields.check("password", Password::choose(body.password, &person));
     fields.done()?;
     let (Some(email), Some(name), Some(password)) = (email, name, password) else {
         return Err(Problem::internal("checked fields are missing"));
@@ -147,6 +156,7 @@ pub async fn login(
     headers: HeaderMap,
     Json(body): Json<LoginBody>,
 ) -> Result<Answer<TokensBody>, Problem> {
+    let begun = Instant::now();
     app.limits.check_sign_in(anonymous.ip)?;
     let second_factor = match body.totp_code.map(Zeroizing::new) {
         None => None,
@@ -161,7 +171,11 @@ pub async fn login(
         account: row.map(account).transpose()?,
         refresh_days: refresh_days(&app),
     };
-    let signed_in = app.commands.sign_in(&anonymous.context, attempt).await?;
+    let signed_in = app.commands.sign_in(&anonymous.context, attempt).await;
+    if let Err(SignInError::Wrong) = &signed_in {
+        tokio::time::sleep_until(begun + FAILURE_TAKES).await;
+    }
+    let signed_in = signed_in?;
     tokens(&app, signed_in, cookies::wanted(&headers)).await
 }
 
@@ -267,14 +281,26 @@ pub async fn refresh(
         (None, Some(cookie)) => (cookie, true),
         (None, None) => return Err(Problem::invalid("refresh_token", "is missing")),
     };
-    if by_cookie && let Some(session) = app.commands.session_of(token).await? {
-        check_csrf(&app, &headers, session).await?;
+    let brought = app.commands.read_refresh_token(token).await?;
+    if by_cookie {
+        check_csrf(&app, &headers, brought.session_id).await?;
     }
-    let refreshed = app.commands.refresh_session(&anonymous.context, token, refresh_days(&app)).await;
-    if let Err(commands::RefreshError::Reused { position }) = &refreshed {
+    if !goes_on(&app, &brought).await? {
+        return Err(RefreshError::Invalid.into());
+    }
+    let refreshed = app.commands.refresh_session(&anonymous.context, &brought, refresh_days(&app)).await;
+    if let Err(RefreshError::Reused { position }) = &refreshed {
         app.settle(*position).await;
     }
     tokens(&app, refreshed?, by_cookie).await
+}
+
+/// Whether nothing has ended the session: what does for access tokens does for refresh tokens, a change of the password or too many
+/// sessions included. A view that does not know of it yet is waited for: to be signed out by mistake cannot be made good.
+async fn goes_on(app: &App, brought: &BroughtRefresh) -> Result<bool, Problem> {
+    app.wait(brought.position, false).await?;
+    let row = app.projections.credentials().get(brought.user_id).await?;
+    Ok(row.is_some_and(|row| row.goes_on(brought.session_id)))
 }
 
 /// Ends the session. Its tokens are refused from now on, on every node within a second.

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use commands::{CommandError, Password};
+use commands::CommandError;
 use domain::{Email, MailTokenUse};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -12,8 +12,8 @@ use crate::answer::no_content;
 use crate::app::App;
 use crate::authenticate::{Anonymous, Person};
 use crate::extract::Json;
-use crate::input::Fields;
 use crate::problem::{Problem, ProblemBody};
+use crate::routes::account::new_password;
 
 /// Who wants to get back in.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -81,11 +81,7 @@ pub async fn confirm_reset(
     let row = app.projections.users().get(token.user_id).await?;
     // A password that was set since makes older tokens worthless.
     let row = row.filter(|row| row.active && row.password_position < token.position).ok_or_else(not_open)?;
-    let mut fields = Fields::default();
-    let new = fields.check("new_password", Password::choose(body.new_password));
-    fields.done()?;
-    let new = new.ok_or_else(|| Problem::internal("a checked field is missing"))?;
-    tracing::debug!(user = row.id, "a password is being reset");
+    let new = new_password(body.new_password, &row)?;
     let done = app.commands.reset_password(&anonymous.context, &token, new).await.map_err(of_token)?;
     app.settle(done.position).await;
     Ok(no_content(done.position))

@@ -1,9 +1,14 @@
 #![allow(clippy::unwrap_used)]
+
+mod admission;
+mod invitations;
+
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
 use super::*;
 use crate::event::testing::given;
-use crate::{Actor, Permissions};
 
 fn user(n: u128) -> UserId {
     UserId(Uuid::from_u128(n))
@@ -107,16 +112,69 @@ fn a_team_that_is_not_there_cannot_change() {
     assert_eq!(given::<Team>([]).decide(join), Err(TeamError::NotFound));
 }
 
+fn amend(name: Option<&str>, two_factor_required: Option<bool>) -> TeamCommand {
+    TeamCommand::Amend { name: name.map(|name| TeamName::parse(name).unwrap()), two_factor_required }
+}
+
 #[test]
-fn only_its_own_owners_change_members() {
+fn what_is_said_of_a_team_changes_and_the_same_is_no_event() {
+    let renamed = TeamEvent::TeamRenamed { name: "Payments".into() };
+    let required = |required| TeamEvent::TwoFactorRequirementChanged { required };
     let team = given::<Team>([created()]);
-    let join = TeamCommand::AddMember { user_id: user(2), role: Role::Viewer };
-    let caller = |team, permissions| Caller { actor: Actor::User(user(1)), team, permissions };
-    assert_eq!(team.admit(&join, &caller(Some(id()), Role::Owner.permissions())), Ok(()));
-    assert_eq!(
-        team.admit(&join, &caller(Some(id()), Role::Operator.permissions())),
-        Err(Denied::Forbidden(Permission::TeamWrite))
-    );
-    assert_eq!(team.admit(&join, &caller(None, Role::Owner.permissions())), Err(Denied::NotFound));
-    assert_eq!(team.admit(&create(), &caller(None, Permissions::admin())), Ok(()));
+    let both = amend(Some("Payments"), Some(true));
+    assert_eq!(team.decide(both.clone()), Ok(vec![renamed.clone(), required(true)]));
+    for nothing in [amend(None, None), amend(Some("Main"), Some(false))] {
+        assert_eq!(team.decide(nothing), Ok(vec![]));
+    }
+    let team = given::<Team>([created(), renamed, required(true)]);
+    assert_eq!(team.decide(both), Ok(vec![]));
+    assert_eq!(team.decide(amend(Some("Main"), None)).map(|events| events.len()), Ok(1));
+    assert_eq!(team.decide(amend(None, Some(false))), Ok(vec![required(false)]));
+}
+
+fn thousand() -> impl Iterator<Item = TeamEvent> + Clone {
+    // The owner is one of them.
+    let joined = (2..=MOST_MEMBERS as u128).map(|n| added(n, Role::Viewer));
+    [created()].into_iter().chain(joined)
+}
+
+#[test]
+fn a_team_has_a_thousand_members_at_most() {
+    let join = TeamCommand::AddMember { user_id: user(5_000), role: Role::Viewer };
+    assert_eq!(given::<Team>(thousand()).decide(join.clone()), Err(TeamError::TooManyMembers));
+    let one_left = TeamEvent::MemberRemoved { user_id: user(7) };
+    let joined = vec![added(5_000, Role::Viewer)];
+    assert_eq!(given::<Team>(thousand().chain([one_left])).decide(join), Ok(joined));
+}
+
+#[test]
+fn the_last_owner_is_told_from_the_others() {
+    let alone = given::<Team>([created(), added(2, Role::Operator)]);
+    assert!(alone.is_last_owner(user(1)) && !alone.is_last_owner(user(2)) && !alone.is_last_owner(user(3)));
+    let two = given::<Team>([created(), added(2, Role::Owner)]);
+    assert!(!two.is_last_owner(user(1)) && !two.is_last_owner(user(2)));
+    let changed = TeamEvent::MemberRoleChanged { user_id: user(1), role: Role::Viewer };
+    let other = given::<Team>([created(), added(2, Role::Owner), changed]);
+    assert!(other.is_last_owner(user(2)) && !other.is_last_owner(user(1)));
+}
+
+#[test]
+fn every_refusal_has_a_code_of_its_own() {
+    use TeamError as E;
+    let conflicts = [
+        E::AlreadyExists,
+        E::AlreadyMember,
+        E::TooManyMembers,
+        E::LastOwner,
+        E::InvitationNotOpen,
+        E::InvitationForAnother,
+        E::AlreadyInvited,
+        E::TooManyInvitations,
+    ];
+    assert!(conflicts.iter().all(|error| error.kind() == RefusalKind::Conflict));
+    let missing = [E::NotFound, E::NotMember, E::NoSuchInvitation];
+    assert!(missing.iter().all(|error| error.kind() == RefusalKind::NotFound));
+    let all = conflicts.iter().chain(&missing);
+    let codes: BTreeSet<_> = all.map(|error| (error.code(), error.to_string())).collect();
+    assert_eq!(codes.len(), 11);
 }

@@ -164,47 +164,4 @@ impl Reader<'_, Teams> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{at, fact, folded, id, team_id, user_id};
-
-    fn team(sequence: i64, event: TeamEvent) -> Fact {
-        fact(sequence, "team", id(100), event)
-    }
-
-    fn created() -> Fact {
-        team(
-            1,
-            TeamEvent::TeamCreated {
-                team_id: team_id(100),
-                name: "Main".into(),
-                slug: "main".into(),
-                owner: user_id(1),
-            },
-        )
-    }
-
-    #[test]
-    fn members_come_change_and_go() {
-        let rows = folded::<Teams>(&[
-            created(),
-            team(2, TeamEvent::MemberAdded { user_id: user_id(2), role: Role::Viewer }),
-            team(3, TeamEvent::MemberAdded { user_id: user_id(3), role: Role::Viewer }),
-            team(4, TeamEvent::MemberRoleChanged { user_id: user_id(2), role: Role::Auditor }),
-            team(5, TeamEvent::MemberRemoved { user_id: user_id(3) }),
-        ]);
-        let expected = TeamRow {
-            id: id(100),
-            slug: "main".into(),
-            name: "Main".into(),
-            members: [(user_id(1), Role::Owner), (user_id(2), Role::Auditor)].into(),
-            two_factor_required: false,
-            invitations: BTreeMap::new(),
-            created_by: "system".into(),
-            created_at: at(1),
-            updated_at: at(5),
-            sequence: 5,
-        };
-        assert_eq!(rows, [(id(100), expected)].into());
-    }
-}
+mod tests;

@@ -151,7 +151,7 @@ fn change(row: &mut UserRow, event: &UserEvent, fact: &Fact) {
         UserEvent::UserReactivated {} => row.active = true,
         UserEvent::AdminGranted {} => row.admin = true,
         UserEvent::AdminRevoked {} => row.admin = false,
-        UserEvent::UserErased {} => erase(row),
+        UserEvent::UserErased { .. } => erase(row),
     }
 }
 
@@ -239,67 +239,4 @@ impl Reader<'_, Users> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{at, fact, folded, id};
-
-    fn registered() -> Fact {
-        let personal = |text: &str| Personal::new(id(1), text);
-        fact(
-            1,
-            "user",
-            id(1),
-            UserEvent::UserRegistered {
-                email: personal("Ada@Example.org"),
-                name: personal("Ada"),
-                password_hash: personal("$argon2id$x"),
-                admin: true,
-            },
-        )
-    }
-
-    #[test]
-    fn an_account_is_made_and_renamed() {
-        let renamed =
-            fact(2, "user", id(1), UserEvent::UserRenamed { name: Personal::new(id(1), "Countess") });
-        let expected = UserRow {
-            id: id(1),
-            email: "Ada@Example.org".into(),
-            canonical_email: Some("ada@example.org".into()),
-            name: "Countess".into(),
-            password_hash: "$argon2id$x".into(),
-            admin: true,
-            active: true,
-            email_verified: false,
-            two_factor: false,
-            two_factor_sealed: None,
-            recovery_codes_left: 0,
-            erased: false,
-            password_position: 1,
-            created_at: at(1),
-            updated_at: at(2),
-            sequence: 2,
-        };
-        assert_eq!(folded::<Users>(&[registered(), renamed]), [(id(1), expected)].into());
-    }
-
-    #[test]
-    fn who_was_erased_is_found_by_no_address() {
-        let erased = || Personal::Erased { erased: true, subject: id(1) };
-        let event = UserEvent::UserRegistered {
-            email: erased(),
-            name: erased(),
-            password_hash: erased(),
-            admin: false,
-        };
-        let rows = folded::<Users>(&[fact(1, "user", id(1), event)]);
-        assert_eq!(rows[&id(1)].email, "erased");
-        assert_eq!(rows[&id(1)].canonical_email, None);
-    }
-
-    #[test]
-    fn nobody_is_shown_the_hash() {
-        let rows = folded::<Users>(&[registered()]);
-        assert_eq!(Users::public(&rows[&id(1)])["password_hash"], "sealed");
-    }
-}
+mod tests;

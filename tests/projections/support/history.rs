@@ -1,7 +1,7 @@
 //! Random histories, made as people make them: by commands.
 
 use ::commands::{
-    CommandError, Commands, Context, Executed, FirstTeam, NewAccount, NewPassword, NewSecret, Password,
+    About, CommandError, Commands, Context, Executed, FirstTeam, NewAccount, NewPassword, NewSecret, Password,
 };
 use ::ledger::random_token;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -116,7 +116,9 @@ impl<'a> History<'a> {
         let account = NewAccount {
             email: Email::parse(&format!("Person{}@Example.org", self.users.len())).unwrap(),
             name: PersonName::parse(self.one_of(&NAMES)).unwrap(),
-            password: NewPassword::Chosen(Password::choose("correct horse battery".to_owned()).unwrap()),
+            password: NewPassword::Chosen(
+                Password::choose("correct horse battery".to_owned(), &About::default()).unwrap(),
+            ),
             email_verified: false,
             active: true,
             admin: self.rng.percent(20),

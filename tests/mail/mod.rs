@@ -1,0 +1,10 @@
+//! Mail: real events, a real database, and a real mail server (`server.py`), which is a process of its own and can be told to misbehave.
+
+mod files;
+mod killed;
+mod letters;
+mod once;
+mod post;
+mod privacy;
+mod refusals;
+mod server;
