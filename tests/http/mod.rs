@@ -6,6 +6,7 @@ mod cookies;
 mod edge;
 mod erasure;
 mod idempotency;
+mod invitations;
 mod newcomers;
 mod nodes;
 mod openapi;
