@@ -177,27 +177,29 @@ fn role(name: &str) -> Result<Role, Invalid> {
     known.ok_or_else(|| Invalid("must be owner, operator, viewer or auditor".to_owned()))
 }
 
-/// Gives a member another role. It holds from their next request on. The last owner stays one.
+/// Gives a member another role. It holds from their next request on. The last owner stays one. `ETag` and `If-Match` are the team's.
 #[utoipa::path(
     patch, path = "/team/members/{user_id}", tag = "teams", params(("user_id" = Uuid, Path)), request_body = RoleBody,
     responses(
         (status = 200, description = "The member", body = MemberBody),
         (status = 404, description = "Nobody of this id is in the team", body = ProblemBody),
         (status = 409, description = "The last owner", body = ProblemBody),
+        (status = 412, description = "The team has changed meanwhile", body = ProblemBody),
     ),
 )]
 pub async fn change_role(
     State(app): State<App>,
     caller: Can<TeamWrite>,
     Path(user_id): Path<Uuid>,
+    headers: HeaderMap,
     Json(asked): Json<RoleBody>,
 ) -> Result<Answer<MemberBody>, Problem> {
     let (team, user_id) = (caller.team()?, UserId(user_id));
     let role = role(&asked.role).map_err(|invalid| Problem::invalid("role", invalid.0))?;
     let command = TeamCommand::ChangeRole { user_id, role };
-    let done = app.commands.execute::<Team>(&caller.context, team, None, command).await?;
+    let done = app.commands.execute::<Team>(&caller.context, team, if_match(&headers)?, command).await?;
     app.settle(done.position).await;
-    Ok(Answer::ok(member(&app, user_id, role).await?).at(done.position))
+    Ok(Answer::ok(member(&app, user_id, role).await?).tagged(done.sequence).at(done.position))
 }
 
 /// Parts with a member; whoever asks it of oneself leaves. The last owner stays.
@@ -207,19 +209,21 @@ pub async fn change_role(
         (status = 204, description = "Not in the team any more"),
         (status = 404, description = "Nobody of this id is in the team", body = ProblemBody),
         (status = 409, description = "The last owner", body = ProblemBody),
+        (status = 412, description = "The team has changed meanwhile", body = ProblemBody),
     ),
 )]
 pub async fn remove(
     State(app): State<App>,
     caller: Identity,
     Path(user_id): Path<Uuid>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (team, user_id) = (caller.team()?, UserId(user_id));
     if !caller.is_person(user_id) {
         caller.require(domain::Permission::TeamWrite).await?;
     }
     let command = TeamCommand::RemoveMember { user_id };
-    let done = app.commands.execute::<Team>(&caller.context, team, None, command).await?;
+    let done = app.commands.execute::<Team>(&caller.context, team, if_match(&headers)?, command).await?;
     app.settle(done.position).await;
     Ok(no_content(done.position))
 }
@@ -326,21 +330,23 @@ pub async fn invitations(
     responses(
         (status = 204, description = "Its token is worthless"),
         (status = 404, description = "No such invitation of this team", body = ProblemBody),
+        (status = 412, description = "The team has changed meanwhile", body = ProblemBody),
     ),
 )]
 pub async fn withdraw(
     State(app): State<App>,
     caller: Can<TeamWrite>,
     Path(id): Path<Uuid>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let (team, expected) = (caller.team()?, if_match(&headers)?);
     let command = TeamCommand::WithdrawInvitation { id: InvitationId(id) };
-    let done = app.commands.execute::<Team>(&caller.context, caller.team()?, None, command).await?;
+    let done = app.commands.execute::<Team>(&caller.context, team, expected, command).await?;
     app.settle(done.position).await;
     Ok(no_content(done.position))
 }
 
-/// The teams one is in, in the order in which one joined; for an instance admin all teams, in the order in which they were made; for an
-/// API key its own.
+/// The teams one is in, for an instance admin all teams, for an API key its own; in the order in which they were made.
 #[utoipa::path(
     get, path = "/teams", tag = "teams", params(PageQuery),
     responses((status = 200, description = "A page", body = Page<TeamSummary>)),
@@ -363,11 +369,13 @@ pub async fn list(
     let rows = if admin {
         app.projections.teams().list(after.as_deref(), limit as i64 + 1).await?
     } else {
-        let all = memberships.iter().map(|membership| membership.team_id.to_string());
-        let all = all.filter(|id| identity.may_name(id));
-        let rest = all.skip_while(|id| after.as_ref().is_some_and(|after| id != after));
+        // Not in the order in which one joined: whoever leaves the team that a page ended with could not go on from there.
+        let after = after.unwrap_or_default();
+        let mut ids: Vec<_> = memberships.iter().map(|membership| membership.team_id.to_string()).collect();
+        ids.retain(|id| *id > after && identity.may_name(id));
+        ids.sort_unstable();
         let mut rows = vec![];
-        for id in rest.skip(usize::from(after.is_some())).take(limit + 1) {
+        for id in ids.into_iter().take(limit + 1) {
             rows.extend(app.projections.teams().get(id).await?.map(|row| TeamRow::clone(&row)));
         }
         rows
