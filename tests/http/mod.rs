@@ -2,6 +2,7 @@
 
 mod audit;
 mod auth;
+mod device;
 mod edge;
 mod idempotency;
 mod nodes;
@@ -12,3 +13,4 @@ mod secret_lists;
 mod secrets;
 mod smoke;
 mod support;
+mod two_factor;
