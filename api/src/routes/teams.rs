@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use domain::{Email, Invalid, InvitationId, Role, Team, TeamCommand, TeamName, TeamSlug, UserId};
+use domain::{Email, Invalid, InvitationId, Permission, Role, Team, TeamCommand, TeamName, TeamSlug, UserId};
 use projections::time::text as time;
 use projections::{InvitationRow, TeamRow};
 use serde::{Deserialize, Serialize};
