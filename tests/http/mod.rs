@@ -19,3 +19,4 @@ mod sessions;
 mod smoke;
 mod support;
 mod teams;
+mod users;
