@@ -25,4 +25,3 @@ mod support;
 mod teams;
 mod two_factor;
 mod two_factor_teams;
-mod users;
