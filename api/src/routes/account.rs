@@ -15,7 +15,7 @@ use crate::answer::{Answer, no_content};
 use crate::app::App;
 use crate::authenticate::Person;
 use crate::extract::{Json, Path, Query};
-use crate::list::{Cursors, Page, limit};
+use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::auth::{goodbye, second_factor, unstored};
 
@@ -91,6 +91,8 @@ pub struct PageQuery {
     pub(super) limit: Option<u32>,
     /// From a page's `next`.
     pub(super) cursor: Option<String>,
+    /// Picks fields: `fields=id,created_at`.
+    pub(super) fields: Option<String>,
 }
 
 /// One's sessions, in the order in which they began.
@@ -105,7 +107,7 @@ pub async fn sessions(
     State(app): State<App>,
     person: Person,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<SessionBody>>, Problem> {
+) -> Result<Json<Page<serde_json::Value>>, Problem> {
     let limit = limit(query.limit)?;
     let cursors = Cursors::new(&app, ("sessions", person.user_id));
     let after = cursors.open(query.cursor.as_deref()).await?.unwrap_or_default();
@@ -115,7 +117,8 @@ pub async fn sessions(
     sessions.retain(|session| now < session.expires_at && session.id.to_string() > after);
     sessions.sort_by_key(|session| session.id);
     let items = sessions.into_iter().take(limit + 1).map(|session| body(session, person.session)).collect();
-    Ok(Json(cursors.page(items, limit, |session: &SessionBody| session.id.clone()).await?))
+    let page = cursors.page(items, limit, |session: &SessionBody| session.id.clone()).await?;
+    Ok(Json(pick(page, query.fields.as_deref())?))
 }
 
 fn body(session: &SessionRow, current: SessionId) -> SessionBody {
@@ -151,7 +154,7 @@ pub async fn end_session(
 }
 
 /// What a device needs; shown this once.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(example = json!({"secret": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "otpauth_uri": "otpauth://totp/Daybook:ada%40example.org?secret=GEZD…&issuer=Daybook", "qr_svg": "<svg…"}))]
 pub struct EnrolmentBody {
     /// The shared key in base32, to be typed.
@@ -195,7 +198,7 @@ pub struct CodeBody {
 }
 
 /// What signs one in when the device is lost; shown this once.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(example = json!({"recovery_codes": ["k3wq-8n2p-x7ra-5mzt"]}))]
 pub struct RecoveryBody {
     /// Each is good for one use.

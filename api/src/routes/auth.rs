@@ -27,7 +27,7 @@ use crate::routes::users::{UserBody, first_body, seen_body, user_body};
 use crate::tokens::Claims;
 
 /// A new account.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"email": "ada@example.org", "password": "correct horse battery", "name": "Ada Lovelace"}))]
 pub struct RegisterBody {
@@ -114,7 +114,7 @@ pub struct LoginBody {
 }
 
 /// What a signed-in person carries from now on: tokens, or what a browser must know that keeps them in cookies.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(example = json!({"access_token": "eyJ0eXAiOiJKV1QiLCJhbGciOiJFZERTQSIs…", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "dbr_0198c5a0…"}))]
 pub struct TokensBody {
     /// For `Authorization: Bearer`.
