@@ -1,5 +1,7 @@
 //! Daybook over HTTP.
 
+mod api_key_limits;
+mod api_keys;
 mod audit;
 mod auth;
 mod cookies;
