@@ -7,6 +7,7 @@ mod edge;
 mod erasure;
 mod idempotency;
 mod invitations;
+mod names;
 mod newcomers;
 mod nodes;
 mod openapi;
