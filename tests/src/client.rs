@@ -47,6 +47,12 @@ impl Client {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
+    /// The same person, speaking to another node.
+    #[must_use]
+    pub fn speaking_to(&self, address: SocketAddr) -> Self {
+        Self { base: format!("http://{address}"), ..self.clone() }
+    }
+
     /// The same person, sending one more header with every request.
     #[must_use]
     pub fn with_header(&self, name: &str, value: impl ToString) -> Self {
