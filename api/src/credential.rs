@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, Method, header};
 use chrono::Utc;
 use commands::{API_KEY, BroughtKey};
 use domain::{ApiKeyId, SessionId, UserId};
+use ledger::Sha256;
 use projections::{ApiKeyRow, CredentialsRow};
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ use crate::app::App;
 use crate::cookies::{self, CSRF_HEADER};
 use crate::problem::Problem;
 
-/// What was brought, as far as it can be told without looking anywhere: a token's signature is good, a key has its form.
+/// What was brought, as far as it can be told without looking anywhere: a token's signature is good, a key is of our making.
 pub(crate) enum Brought {
     /// An access token; `by_cookie`: the browser sent it by itself.
     Token { user_id: UserId, session: SessionId, by_cookie: bool },
@@ -32,16 +33,17 @@ pub(crate) enum Credential {
 
 impl Brought {
     /// Reads the request's credential.
-    pub(crate) fn by(parts: &Parts, app: &App) -> Result<Self, Problem> {
+    pub(crate) async fn by(parts: &Parts, app: &App) -> Result<Self, Problem> {
         let header = bearer(&parts.headers)?;
-        let cookie = cookies::access_token(&parts.headers);
+        let cookie =
+            cookies::access_token(&parts.headers, app.settings.production()).map_err(|_| disagreement())?;
         let brought = match (header, cookie) {
             (None, None) => {
                 let detail = "An access token or an API key is needed: Authorization: Bearer <token>.";
                 return Err(Problem::unauthorized(detail));
             }
             (Some(text), cookie) => {
-                let brought = Self::in_header(text, app)?;
+                let brought = Self::in_header(text, app).await?;
                 match cookie {
                     Some(cookie) if !brought.agrees_with(cookie, app) => return Err(disagreement()),
                     Some(_) | None => brought,
@@ -52,9 +54,9 @@ impl Brought {
         Ok(brought)
     }
 
-    fn in_header(text: &str, app: &App) -> Result<Self, Problem> {
+    async fn in_header(text: &str, app: &App) -> Result<Self, Problem> {
         if text.starts_with(API_KEY) {
-            return BroughtKey::parse(text).map(Self::Key).ok_or_else(no_such_key);
+            return app.commands.brought_key(text).await?.map(Self::Key).ok_or_else(no_such_key);
         }
         Self::token(text, app, false)
     }
@@ -167,10 +169,11 @@ pub(crate) async fn csrf_token(app: &App, session: SessionId) -> Result<String, 
 /// 403 when it is missing or another session's.
 pub(crate) async fn check_csrf(app: &App, headers: &HeaderMap, session: SessionId) -> Result<(), Problem> {
     let right = csrf_token(app, session).await?;
-    if headers.get(CSRF_HEADER).is_some_and(|given| given.as_bytes() == right.as_bytes()) {
+    // By their digests: how long that takes tells nothing of the right one.
+    if headers.get(CSRF_HEADER).is_some_and(|given| Sha256::of(given) == Sha256::of(&right)) {
         return Ok(());
     }
-    let detail = "Requests that change something need the header X-CSRF-Token with the value of the cookie daybook_csrf.";
+    let detail = "Requests that change something need the header X-CSRF-Token with the value of the session's csrf_token.";
     Err(Problem::forbidden(detail).with_code("csrf_failed"))
 }
 

@@ -79,7 +79,8 @@ impl Register {
         } else {
             user_ids.remove(&user_id);
         }
-        if user_ids == self.admins {
+        // Where there is no register yet, it is begun whatever changes: the log is then never gone through for it again.
+        if user_ids == self.admins && self.length > 0 {
             return Ok(None);
         }
         claim_event(self.stream, self.length + 1, &ClaimEvent::AdminsAre { user_ids }).map(Some)
@@ -106,7 +107,7 @@ impl Commands {
     /// under their key opens no more, here and on every other node. Views that still show something of theirs (the audit
     /// trail: addresses; teams: invitations) are made anew by the reactor `forgetting`.
     ///
-    /// If we crash before the key is destroyed, that reaction destroys it.
+    /// If we crash before all of it is done, that reaction does the rest.
     ///
     /// # Errors
     /// [`domain::UserError::LastAdmin`] among others; see [`CommandError`].
@@ -114,15 +115,14 @@ impl Commands {
         &self,
         context: &Context,
         user_id: UserId,
+        expected: Option<i64>,
         canonical_email: Option<&str>,
         teams: &[TeamId],
     ) -> Result<Executed, CommandError> {
         context.caller.require(Permission::UsersManage)?;
         let erasing = Erasing { user_id, canonical_email };
-        let done = self.execute_with::<User>(context, &user_id.to_string(), None, &erasing).await?;
-        for team in teams {
-            self.take_out(context, *team, user_id).await?;
-        }
+        let mut done = self.execute_with::<User>(context, &user_id.to_string(), expected, &erasing).await?;
+        done.position = self.take_out_of(context, user_id, teams).await?.max(done.position);
         self.destroy_keys_of(user_id, self.other_subjects(canonical_email).await?).await?;
         Ok(done)
     }
@@ -136,9 +136,8 @@ impl Commands {
         user_id: UserId,
         subjects: BTreeSet<String>,
     ) -> Result<(), CommandError> {
-        let mut subjects: Vec<String> = subjects.into_iter().collect();
-        subjects.push(user_id.to_string());
-        self.ledger.destroy_subjects(&subjects).await?;
+        self.ledger.retire_subject(&user_id.to_string()).await?;
+        self.ledger.destroy_subjects(&subjects.into_iter().collect::<Vec<_>>()).await?;
         Ok(())
     }
 
@@ -148,7 +147,29 @@ impl Commands {
         Ok([format!("invitee-{}", self.claim_id(ClaimKind::Email, &[email]).await?)].into())
     }
 
-    async fn take_out(&self, context: &Context, team: TeamId, user_id: UserId) -> Result<(), CommandError> {
+    /// Somebody who was erased leaves these teams, but one they are the last owner of. The position after the last.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn take_out_of(
+        &self,
+        context: &Context,
+        user_id: UserId,
+        teams: &[TeamId],
+    ) -> Result<Option<i64>, CommandError> {
+        let mut position = None;
+        for team in teams {
+            position = self.take_out(context, *team, user_id).await?.max(position);
+        }
+        Ok(position)
+    }
+
+    async fn take_out(
+        &self,
+        context: &Context,
+        team: TeamId,
+        user_id: UserId,
+    ) -> Result<Option<i64>, CommandError> {
         let mut context = context.clone();
         context.idempotency = None;
         context.caller = Caller {
@@ -158,10 +179,10 @@ impl Commands {
         };
         let removed = self.execute::<Team>(&context, team, None, TeamCommand::RemoveMember { user_id }).await;
         match removed {
-            Ok(_) => Ok(()),
+            Ok(done) => Ok(done.position),
             Err(CommandError::Refused(refusal)) => {
                 tracing::info!(%team, code = refusal.code(), "an erased person stays in a team");
-                Ok(())
+                Ok(None)
             }
             Err(error) => Err(error),
         }

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | account and network together | 5 | 1, 2, 4, ... seconds, up to 15 minutes; up to 1 minute where the account's owner has been before |
 //! | network (an IPv4 address or an IPv6 /64) | 20 | 1, 2, 4, ... seconds, up to 15 minutes |
+//! | account, for mails | 5 | 1, 2, 4, ... seconds, up to an hour |
 //! | account | 10 | at sign-in the answer is held back, 0.25 seconds and more, up to 3; for codes and confirmations, where only somebody who has a part of the credentials gets so far, 1, 2, 4, ... seconds, up to 15 minutes |
 //!
 //! Where somebody has succeeded within 90 days, only the first line holds for that account. An hour without an attempt is forgotten. An attempt
@@ -149,6 +150,15 @@ impl Attempt {
     pub async fn succeeded(self) {
         let reserved = self.reserved;
         self.settle("succeeded", |tallies, now| tallies.succeed(reserved, now)).await;
+    }
+
+    /// Whatever came of it: right, wrong by `is_wrong`, or not looked at for another reason.
+    pub(crate) async fn judged<T, E>(self, outcome: &Result<T, E>, is_wrong: fn(&E) -> bool) {
+        match outcome {
+            Ok(_) => self.succeeded().await,
+            Err(error) if is_wrong(error) => {}
+            Err(_) => self.withdrawn().await,
+        }
     }
 
     /// The password or code was not looked at (the pool was full, the database away): it counts for nothing.

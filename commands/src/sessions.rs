@@ -22,7 +22,6 @@ use crate::{CommandError, Commands, Context};
 const TOGETHER: TimeDelta = TimeDelta::seconds(1);
 
 /// Somebody who has signed in, or whose session goes on.
-#[derive(Debug)]
 pub struct SignedIn {
     /// Who.
     pub user_id: UserId,

@@ -1,6 +1,7 @@
 //! The second factor: set up, confirmed, asked for, switched off.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -15,13 +16,22 @@ use crate::idempotency::claim_event;
 use crate::totp::{Enrolment, SharedKey, recovery_code_hash, recovery_codes};
 use crate::{CommandError, Commands, Context};
 
-/// What a person typed as their second factor.
-#[derive(Clone, Debug)]
+/// What a person typed as their second factor. Not printable.
+#[derive(Clone)]
 pub enum SecondFactor {
     /// Six digits from their device.
     Totp(String),
     /// One of their recovery codes, for which they need not have the device.
     Recovery(Zeroizing<String>),
+}
+
+impl fmt::Debug for SecondFactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Totp(_) => "Totp",
+            Self::Recovery(_) => "Recovery",
+        })
+    }
 }
 
 impl SecondFactor {
@@ -125,9 +135,9 @@ impl Commands {
         let hashes = codes.iter().map(|code| recovery_code_hash(code)).collect();
         let change = WithCode { user_id, code, change: Change::Enable(hashes) };
         let done = self.execute_with::<User>(context, &user_id.to_string(), None, &change).await;
-        let done = self.on_record(context, user_id, done).await?;
-        attempt.succeeded().await;
-        Ok((codes, done))
+        let done = self.on_record(context, user_id, done).await;
+        attempt.judged(&done, |error| matches!(error, CommandError::WrongCode)).await;
+        Ok((codes, done?))
     }
 
     /// Asks for it no more.
@@ -149,9 +159,9 @@ impl Commands {
             }
             SecondFactor::Recovery(code) => self.disable_by_recovery(context, user_id, code).await,
         };
-        let done = self.on_record(context, user_id, done).await?;
-        attempt.succeeded().await;
-        Ok(done)
+        let done = self.on_record(context, user_id, done).await;
+        attempt.judged(&done, |error| matches!(error, CommandError::WrongCode)).await;
+        done
     }
 
     /// If we crash between the two, a code is spent and nothing else has changed.

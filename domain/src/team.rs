@@ -394,6 +394,16 @@ impl Guarded for Team {
                 Actor::Anonymous => caller.require(Permission::UsersRegister),
                 Actor::User(_) | Actor::Key(_) | Actor::Job(_) | Actor::System => Err(Denied::NotFound),
             },
+            // A program gives no more than it has: else a key with little would make itself an owner.
+            TeamCommand::Invite(Invite { role, .. }) | TeamCommand::ChangeRole { role, .. }
+                if matches!(caller.actor, Actor::Key(_))
+                    && !role.permissions().is_within(caller.permissions) =>
+            {
+                let missing = Permission::ALL.iter().find(|permission| {
+                    role.permissions().contains(**permission) && !caller.permissions.contains(**permission)
+                });
+                caller.require_in(self.id, *missing.unwrap_or(&Permission::TeamWrite))
+            }
             // Whoever is in it may leave.
             TeamCommand::RemoveMember { user_id }
                 if caller.actor == Actor::User(*user_id) && self.members.contains_key(user_id) =>

@@ -99,6 +99,24 @@ impl Ledger {
         self.destroy_keys(&names).await
     }
 
+    /// As [`Ledger::destroy_subjects`] of one subject, which never has a key again: whatever is still appended of it opens as erased.
+    ///
+    /// # Errors
+    /// As [`Ledger::destroy_keys`].
+    pub async fn retire_subject(&self, subject: &str) -> Result<u64, LedgerError> {
+        let name = key_name(subject);
+        let mut transaction = self.pool().begin().await?;
+        transaction.execute(SETTINGS).await?;
+        // After an append that is about to store a key of this name, and before any other (see `append_events`).
+        sqlx::query("select pg_advisory_xact_lock(7310868735422851431)").execute(&mut *transaction).await?;
+        sqlx::query("insert into retired_keys (id) values ($1) on conflict do nothing")
+            .bind(&name)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        self.destroy_keys(&[name]).await
+    }
+
     /// If we crash here, the rows are there and nobody was told, or they are gone and everybody is told.
     async fn destroy(&self, names: &[String]) -> Result<u64, LedgerError> {
         let mut transaction = self.pool().begin().await?;

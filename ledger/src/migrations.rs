@@ -12,6 +12,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "reactors", include_str!("../../migrations/0005_reactors.sql")),
     (6, "mails", include_str!("../../migrations/0006_mails.sql")),
     (7, "api_key_uses", include_str!("../../migrations/0007_api_key_uses.sql")),
+    (8, "retired_keys", include_str!("../../migrations/0008_retired_keys.sql")),
 ];
 
 pub(crate) fn migrator() -> Migrator {

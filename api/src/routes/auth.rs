@@ -1,19 +1,16 @@
 //! Registering, signing in, staying signed in, and who one is.
 
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use chrono::{TimeDelta, Utc};
 use commands::{
     About, Account, BroughtRefresh, CommandError, FirstTeam, NewAccount, NewPassword, Password, RefreshError,
-    SecondFactor, SignIn, SignInError, SignedIn,
+    SecondFactor, SignIn, SignedIn,
 };
 use domain::{Email, Permissions, PersonName, User, UserCommand};
 use projections::UserRow;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
@@ -26,15 +23,11 @@ use crate::credential::{check_csrf, csrf_token, disagreement};
 use crate::extract::Json;
 use crate::input::{Creation, Fields};
 use crate::problem::{Problem, ProblemBody};
-use crate::routes::users::{UserBody, first_body, user_body};
+use crate::routes::users::{UserBody, first_body, seen_body, user_body};
 use crate::tokens::Claims;
 
-/// A sign-in that fails is not answered sooner: hashes of other systems take longer than ours, and none at all the same as ours, so
-/// without this the time would tell what there is behind an address.
-const FAILURE_TAKES: Duration = Duration::from_millis(500);
-
 /// A new account.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"email": "ada@example.org", "password": "correct horse battery", "name": "Ada Lovelace"}))]
 pub struct RegisterBody {
@@ -121,7 +114,7 @@ pub struct LoginBody {
 }
 
 /// What a signed-in person carries from now on: tokens, or what a browser must know that keeps them in cookies.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(example = json!({"access_token": "eyJ0eXAiOiJKV1QiLCJhbGciOiJFZERTQSIs…", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "dbr_0198c5a0…"}))]
 pub struct TokensBody {
     /// For `Authorization: Bearer`.
@@ -156,7 +149,6 @@ pub async fn login(
     headers: HeaderMap,
     Json(body): Json<LoginBody>,
 ) -> Result<Answer<TokensBody>, Problem> {
-    let begun = Instant::now();
     app.limits.check_sign_in(anonymous.ip)?;
     let second_factor = match body.totp_code.map(Zeroizing::new) {
         None => None,
@@ -171,11 +163,7 @@ pub async fn login(
         account: row.map(account).transpose()?,
         refresh_days: refresh_days(&app),
     };
-    let signed_in = app.commands.sign_in(&anonymous.context, attempt).await;
-    if let Err(SignInError::Wrong) = &signed_in {
-        tokio::time::sleep_until(begun + FAILURE_TAKES).await;
-    }
-    let signed_in = signed_in?;
+    let signed_in = app.commands.sign_in(&anonymous.context, attempt).await?;
     tokens(&app, signed_in, cookies::wanted(&headers)).await
 }
 
@@ -274,7 +262,7 @@ pub async fn refresh(
     headers: HeaderMap,
     Json(body): Json<RefreshBody>,
 ) -> Result<Answer<TokensBody>, Problem> {
-    let cookie = cookies::refresh_token(&headers);
+    let cookie = cookies::refresh_token(&headers, app.settings.production()).map_err(|_| disagreement())?;
     let (token, by_cookie) = match (&body.refresh_token, cookie) {
         (Some(text), Some(cookie)) if text != cookie => return Err(disagreement()),
         (Some(text), _) => (text.as_str(), false),
@@ -332,14 +320,14 @@ pub(super) fn goodbye(app: &App, position: Option<i64>) -> Response {
     Answer::ok(()).at(position).with_cookies(cookies).without_content()
 }
 
-/// Who one is.
+/// Who one is; for an API key who its maker is, with no team but the key's.
 #[utoipa::path(
     get, path = "/auth/me", tag = "auth",
     responses((status = 200, description = "The caller", body = UserBody)),
 )]
 pub async fn me(State(app): State<App>, identity: Identity) -> Result<Answer<UserBody>, Problem> {
     let row = &identity.user;
-    Ok(Answer::ok(user_body(&app, row).await?).tagged(row.sequence))
+    Ok(Answer::ok(seen_body(&app, &identity, row).await?).tagged(row.sequence))
 }
 
 /// What one changes about oneself.

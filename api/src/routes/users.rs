@@ -73,6 +73,13 @@ pub(super) async fn user_body(app: &App, row: &UserRow) -> Result<UserBody, Prob
     Ok(body_of(row, teams, last.map(|last| last.at)))
 }
 
+/// What the caller may see of somebody.
+pub(super) async fn seen_body(app: &App, identity: &Identity, row: &UserRow) -> Result<UserBody, Problem> {
+    let mut body = user_body(app, row).await?;
+    body.teams.retain(|team| identity.may_name(&team.id));
+    Ok(body)
+}
+
 async fn teams_of(app: &App, user: &str) -> Result<Vec<TeamOfUser>, Problem> {
     let memberships = app.projections.memberships().get(user).await?;
     let mut teams = vec![];
@@ -187,11 +194,11 @@ pub async fn show_in_auth(
 }
 
 async fn one(app: &App, identity: &Identity, id: UserId) -> Result<Answer<UserBody>, Problem> {
-    if identity.user_id != id {
+    if !identity.is_person(id) {
         identity.require(domain::Permission::UsersManage).await?;
     }
     let row = app.projections.users().get(id).await?.ok_or_else(Problem::not_found)?;
-    Ok(Answer::ok(user_body(app, &row).await?).tagged(row.sequence))
+    Ok(Answer::ok(seen_body(app, identity, &row).await?).tagged(row.sequence))
 }
 
 /// What an admin changes of somebody; all of it or nothing.
@@ -251,14 +258,15 @@ pub async fn erase(
     State(app): State<App>,
     admin: Can<UsersManage>,
     Path(id): Path<Uuid>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let id = UserId(id);
+    let (id, expected) = (UserId(id), if_match(&headers)?);
     let row = app.projections.users().get(id).await?.ok_or_else(Problem::not_found)?;
     let memberships = app.projections.memberships().get(id).await?;
     let memberships = memberships.as_deref().map(|row| row.teams.as_slice()).unwrap_or_default();
     let teams: Vec<_> = memberships.iter().map(|membership| membership.team_id).collect();
     let email = row.canonical_email.as_deref();
-    let done = app.commands.erase(&admin.context, id, email, &teams).await?;
+    let done = app.commands.erase(&admin.context, id, expected, email, &teams).await?;
     app.key_uses.forget(id).await.map_err(crate::refusal::database)?;
     app.settle(done.position).await;
     Ok(no_content(done.position))

@@ -12,6 +12,8 @@ pub enum Purpose {
     SecondFactor,
     /// The password once more, by somebody who is signed in.
     Confirmation,
+    /// Nothing: a mail that is asked for, to be sent to the account's address. Each counts, so that nobody's mailbox is filled.
+    Mail,
 }
 
 /// How failures under one key slow down what comes next.
@@ -31,6 +33,8 @@ const KNOWN_PAIR: Limit = Limit { free: 5, longest: TimeDelta::minutes(1) };
 const NETWORK: Limit = Limit { free: 20, longest: LONGEST };
 /// One account from everywhere, where only somebody who has a part of the credentials can fail.
 const ACCOUNT: Limit = Limit { free: 10, longest: LONGEST };
+/// Mails to one account, whoever asks for them.
+const MAILS: Limit = Limit { free: 5, longest: TimeDelta::hours(1) };
 /// Failures of one account after which the answers to strangers are held back.
 const UNHURRIED: i32 = 10;
 /// How long the first of them is held back; it doubles.
@@ -47,15 +51,17 @@ impl Purpose {
             Self::SignIn => "sign_in",
             Self::SecondFactor => "second_factor",
             Self::Confirmation => "confirmation",
+            Self::Mail => "mail",
         }
     }
 
-    /// Whether failures from everywhere together may make an account wait. For a password they may not: anybody in the world
-    /// could lock the owner out.
-    fn account_may_wait(self) -> bool {
+    /// How failures from everywhere together make an account wait. For a password they do not: anybody in the world could lock the
+    /// owner out.
+    fn account_limit(self) -> Option<&'static Limit> {
         match self {
-            Self::SignIn => false,
-            Self::SecondFactor | Self::Confirmation => true,
+            Self::SignIn => None,
+            Self::SecondFactor | Self::Confirmation => Some(&ACCOUNT),
+            Self::Mail => Some(&MAILS),
         }
     }
 }
@@ -97,7 +103,7 @@ impl Tallies {
         let mut wait = self.pair.wait(now);
         if !known {
             wait = wait.max(self.network.wait(now));
-            if purpose.account_may_wait() {
+            if purpose.account_limit().is_some() {
                 wait = wait.max(self.account.wait(now));
             }
         }
@@ -109,8 +115,9 @@ impl Tallies {
             return Ok(Reserved { hold: Duration::ZERO, known });
         }
         self.network.count(Some(&NETWORK), now);
-        self.account.count(purpose.account_may_wait().then_some(&ACCOUNT), now);
-        let hold = if purpose.account_may_wait() { Duration::ZERO } else { hold(self.account.failures) };
+        self.account.count(purpose.account_limit(), now);
+        let hold =
+            if purpose.account_limit().is_some() { Duration::ZERO } else { hold(self.account.failures) };
         Ok(Reserved { hold, known })
     }
 

@@ -18,7 +18,7 @@ const ERASED: &str = "erased";
 #[derive(Debug)]
 pub struct Users;
 
-/// A person's account.
+/// A person's account. What has a default was not in rows of the first version, which serve until they are made anew.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UserRow {
     /// The user's id.
@@ -43,12 +43,16 @@ pub struct UserRow {
     /// Whether they sign in with a second factor.
     pub two_factor: bool,
     /// The sealed shared key of the second factor, while one is set up.
+    #[serde(default)]
     pub two_factor_sealed: Option<String>,
     /// Recovery codes that are not spent.
+    #[serde(default)]
     pub recovery_codes_left: usize,
     /// Whether nobody knows any more who it was.
+    #[serde(default)]
     pub erased: bool,
     /// The position of the event that set the present password.
+    #[serde(default)]
     pub password_position: i64,
     /// When the account was made.
     #[serde(with = "millis")]
