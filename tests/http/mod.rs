@@ -11,6 +11,7 @@ mod erasure;
 mod idempotency;
 mod invitations;
 mod log;
+mod names;
 mod newcomers;
 mod nodes;
 mod openapi;

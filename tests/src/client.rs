@@ -53,6 +53,12 @@ impl Client {
         self.token.as_deref().unwrap_or_default()
     }
 
+    /// The same person, speaking to another node.
+    #[must_use]
+    pub fn speaking_to(&self, address: SocketAddr) -> Self {
+        Self { base: format!("http://{address}"), ..self.clone() }
+    }
+
     /// The same person, sending one more header with every request.
     #[must_use]
     pub fn with_header(&self, name: &str, value: impl ToString) -> Self {

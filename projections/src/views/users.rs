@@ -1,7 +1,7 @@
 //! Accounts, by user id.
 
 use chrono::{DateTime, Utc};
-use domain::{Event, Personal, UserEvent};
+use domain::{Event, Personal, UserEvent, canonical_text};
 use serde::{Deserialize, Serialize};
 use sqlx::QueryBuilder;
 
@@ -29,7 +29,8 @@ pub struct UserRow {
     pub canonical_email: Option<String>,
     /// What they are called.
     pub name: String,
-    /// The same in lower case, for those who search: PostgreSQL's own lower case knows no letters but a to z in the locale `C`.
+    /// The same as those who search compare it ([`domain::canonical_text`]): PostgreSQL's own lower case knows no letters but a to z in
+    /// the locale `C`.
     pub canonical_name: String,
     /// PHC string of the password's hash.
     pub password_hash: String,
@@ -164,7 +165,7 @@ fn change(row: &mut UserRow, event: &UserEvent, fact: &Fact) {
 
 fn call(row: &mut UserRow, name: &str) {
     name.clone_into(&mut row.name);
-    row.canonical_name = name.to_lowercase();
+    row.canonical_name = canonical_text(name);
 }
 
 fn no_second_factor(row: &mut UserRow) {
@@ -191,7 +192,7 @@ impl StreamView for Users {
 /// As [`domain::Email::canonical`]; nobody is found by an address that was erased.
 fn canonical(email: &Personal) -> Option<String> {
     match email {
-        Personal::Open { personal, .. } => Some(personal.to_lowercase()),
+        Personal::Open { personal, .. } => Some(canonical_text(personal)),
         Personal::Sealed { .. } | Personal::Erased { .. } => None,
     }
 }
@@ -235,7 +236,7 @@ impl Reader<'_, Users> {
             }
         }
         if let Some(q) = &filter.q {
-            let q = q.to_lowercase();
+            let q = canonical_text(q);
             query.push(" and (position(").push_bind(q.clone());
             query.push(" in coalesce(row->>'canonical_email', '')) > 0 or position(").push_bind(q);
             query.push(" in row->>'canonical_name') > 0)");
