@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should say so at once")]
 
+mod guessing;
 mod http;
 mod jobs;
 mod ledger;
+mod mail;
 mod processes;
 mod projections;
+mod reactors;
 mod stored_events;
 mod tidy;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use chrono::Utc;
 use commands::Context;
 use domain::{AccessEvent, Actor, Caller, Permission, Permissions, SessionId, TeamId, UserId};
@@ -57,6 +57,8 @@ pub struct Identity {
     credential: Credential,
     /// What they could do in the team, which asks for a second factor that they have not set up.
     withheld: Permissions,
+    /// What was asked for, as the interface writes it: method and path, ids left open.
+    operation: (Method, Option<MatchedPath>),
     app: App,
 }
 
@@ -94,7 +96,8 @@ impl FromRequestParts<App> for Identity {
             app.key_uses.note(key, user_id, ip).await;
         }
         let withheld = speaking.withheld;
-        Ok(Self { user_id, user, context, credential, withheld, app: app.clone() })
+        let operation = (parts.method.clone(), parts.extensions.get::<MatchedPath>().cloned());
+        Ok(Self { user_id, user, context, credential, withheld, operation, app: app.clone() })
     }
 }
 
@@ -129,16 +132,17 @@ impl Identity {
         }
     }
 
-    /// Asks for `permission`. A refusal is recorded before it is told.
+    /// Asks for `permission`. A refusal is recorded, with the operation, before it is told.
     ///
     /// # Errors
     /// 403 that names the permission.
-    pub async fn require(&self, permission: Permission, resource: &str) -> Result<(), Problem> {
+    pub async fn require(&self, permission: Permission) -> Result<(), Problem> {
         if self.has(permission) {
             return Ok(());
         }
-        let refused =
-            AccessEvent::AccessRefused { permission: permission.to_string(), resource: resource.to_owned() };
+        let (method, path) = &self.operation;
+        let resource = format!("{method} {}", path.as_ref().map_or("", MatchedPath::as_str));
+        let refused = AccessEvent::AccessRefused { permission: permission.to_string(), resource };
         self.app.commands.record(&self.context, &refused).await?;
         if self.withheld.contains(permission) {
             let detail =
@@ -146,15 +150,6 @@ impl Identity {
             return Err(Problem::forbidden(detail).with_code("two_factor_required"));
         }
         Err(Problem::forbidden(format!("The permission {permission} is missing.")))
-    }
-
-    /// Asks for `permission` on behalf of the operation that `parts` are of.
-    ///
-    /// # Errors
-    /// 403 that names the permission.
-    async fn require_for(&self, permission: Permission, parts: &Parts) -> Result<(), Problem> {
-        let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        self.require(permission, &format!("{} {path}", parts.method)).await
     }
 }
 
@@ -243,7 +238,7 @@ impl<P: Needs> FromRequestParts<App> for Can<P> {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let identity = Identity::from_request_parts(parts, app).await?;
-        identity.require_for(P::PERMISSION, parts).await?;
+        identity.require(P::PERMISSION).await?;
         Ok(Self { identity, needs: PhantomData })
     }
 }
@@ -266,7 +261,7 @@ impl FromRequestParts<App> for CanAudit {
         let identity = Identity::from_request_parts(parts, app).await?;
         await_position(app, &parts.headers, true).await?;
         if !identity.has(Permission::AuditInstance) {
-            identity.require_for(Permission::AuditRead, parts).await?;
+            identity.require(Permission::AuditRead).await?;
         }
         Ok(Self(identity))
     }

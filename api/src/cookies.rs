@@ -16,26 +16,41 @@ const ACCESS: &str = "daybook_access";
 const REFRESH: &str = "daybook_refresh";
 /// What [`CSRF_HEADER`] must say; the only one that scripts can read.
 const CSRF: &str = "daybook_csrf";
+/// Over TLS names begin with this: then no other host of the same domain can plant one (RFC 6265bis, section 4.1.3.2).
+const HOST: &str = "__Host-";
+
+/// A cookie is there twice: one of the two was planted.
+#[derive(Debug)]
+pub(crate) struct Twice;
 
 /// Whether the client wants its tokens in cookies.
 pub(crate) fn wanted(headers: &HeaderMap) -> bool {
     headers.get(DAYBOOK_SESSION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"cookie"))
 }
 
-/// The access token that a browser sent.
-pub(crate) fn access_token(headers: &HeaderMap) -> Option<&str> {
-    cookie(headers, ACCESS)
+/// The access token that a browser sent; `secure`: only over TLS.
+pub(crate) fn access_token(headers: &HeaderMap, secure: bool) -> Result<Option<&str>, Twice> {
+    cookie(headers, ACCESS, secure)
 }
 
 /// The refresh token that a browser sent.
-pub(crate) fn refresh_token(headers: &HeaderMap) -> Option<&str> {
-    cookie(headers, REFRESH)
+pub(crate) fn refresh_token(headers: &HeaderMap, secure: bool) -> Result<Option<&str>, Twice> {
+    cookie(headers, REFRESH, secure)
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn cookie<'a>(headers: &'a HeaderMap, name: &str, secure: bool) -> Result<Option<&'a str>, Twice> {
+    let name = named(name, secure);
     let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(given, _)| *given == name).map(|(_, value)| value)
+    let pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let mut found = pairs.filter(|(given, _)| *given == name).map(|(_, value)| value);
+    match (found.next(), found.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(Twice),
+    }
+}
+
+fn named(name: &str, secure: bool) -> String {
+    if secure { format!("{HOST}{name}") } else { name.to_owned() }
 }
 
 /// What a browser is told to keep.
@@ -71,6 +86,7 @@ pub(crate) fn forgotten(secure: bool) -> Vec<HeaderValue> {
 }
 
 fn set(name: &str, value: &str, seconds: i64, secure: bool, hidden: bool) -> Option<HeaderValue> {
+    let name = named(name, secure);
     let secure = if secure { "; Secure" } else { "" };
     let hidden = if hidden { "; HttpOnly" } else { "" };
     let text = format!("{name}={value}; Path=/; Max-Age={seconds}; SameSite=Strict{hidden}{secure}");
@@ -92,8 +108,18 @@ mod tests {
     #[test]
     fn cookies_are_found_among_others() {
         let sent = headers(&["a=b; daybook_access=x.y.z;c=d", "daybook_refresh=r"]);
-        assert_eq!((access_token(&sent), refresh_token(&sent)), (Some("x.y.z"), Some("r")));
-        assert_eq!(access_token(&headers(&["xdaybook_access=x", "daybook_access"])), None);
+        let found = |headers: &HeaderMap| access_token(headers, false).ok().flatten().map(str::to_owned);
+        assert_eq!(found(&sent).as_deref(), Some("x.y.z"));
+        assert!(matches!(refresh_token(&sent, false), Ok(Some("r"))));
+        assert_eq!(found(&headers(&["xdaybook_access=x", "daybook_access"])), None);
+    }
+
+    #[test]
+    fn what_another_host_has_planted_is_not_taken() {
+        let twice = headers(&["daybook_access=planted; daybook_access=own"]);
+        assert!(access_token(&twice, false).is_err());
+        let plain = headers(&["daybook_access=planted; __Host-daybook_access=own"]);
+        assert!(matches!(access_token(&plain, true), Ok(Some("own"))));
     }
 
     #[test]
@@ -109,9 +135,15 @@ mod tests {
             headers.iter().map(|value| value.to_str().unwrap_or_default().to_owned()).collect()
         };
         let cookies = texts(kept.headers(true));
-        assert_eq!(cookies[0], "daybook_access=a; Path=/; Max-Age=60; SameSite=Strict; HttpOnly; Secure");
-        assert_eq!(cookies[1], "daybook_refresh=r; Path=/; Max-Age=600; SameSite=Strict; HttpOnly; Secure");
-        assert_eq!(cookies[2], "daybook_csrf=c; Path=/; Max-Age=600; SameSite=Strict; Secure");
+        assert_eq!(
+            cookies[0],
+            "__Host-daybook_access=a; Path=/; Max-Age=60; SameSite=Strict; HttpOnly; Secure"
+        );
+        assert_eq!(
+            cookies[1],
+            "__Host-daybook_refresh=r; Path=/; Max-Age=600; SameSite=Strict; HttpOnly; Secure"
+        );
+        assert_eq!(cookies[2], "__Host-daybook_csrf=c; Path=/; Max-Age=600; SameSite=Strict; Secure");
         assert!(texts(forgotten(false)).iter().all(|text| text.contains("=; Path=/; Max-Age=0")));
     }
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use commands::jobs::{KindProblem, Kinds};
-use commands::{CommandError, Commands, Context, FirstTeam, NewAccount, NewPassword, Password};
+use commands::{About, CommandError, Commands, Context, FirstTeam, NewAccount, NewPassword, Password};
 use domain::{Caller, Email, Invalid, PersonName, TeamName, TeamSlug};
 use ledger::private::{PrivateError, PrivateServer};
 use ledger::{Keyring, Ledger, LedgerError};
@@ -237,9 +237,11 @@ pub async fn first_admin(node: &Node) -> Result<Option<FirstAdmin>, StartError> 
         Some(_) => None,
         None => Some(one_time_password()?),
     };
-    let chosen = node.settings.admin_password.as_ref().map(|hidden| hidden.expose().to_owned());
-    let text = chosen.or_else(|| generated.clone()).unwrap_or_default();
-    let password = Password::choose(text).map_err(field("ADMIN_PASSWORD"))?;
+    let person = About { email: Some(&email), name: None };
+    let chosen = node.settings.admin_password.as_ref();
+    let chosen = chosen.map(|hidden| Password::choose(hidden.expose().to_owned(), &person));
+    let password = chosen.unwrap_or_else(|| Ok(Password::typed(generated.clone().unwrap_or_default())));
+    let password = password.map_err(field("ADMIN_PASSWORD"))?;
     match node.commands.register(&registrar(), admin_account(email, password)?).await {
         Ok(_) => Ok(Some(FirstAdmin { email: email_text, password: generated })),
         Err(CommandError::Taken(_)) => Ok(None),

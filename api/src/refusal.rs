@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use commands::{CommandError, PasswordError, RefreshError, RevealError, SignInError};
+use commands::{AttemptError, CommandError, PasswordError, RefreshError, RevealError, SignInError};
 use domain::{ClaimKind, Denied, RefusalKind};
 use ledger::{AppendError, LedgerError};
 use projections::ReadError;
@@ -40,6 +40,7 @@ impl From<CommandError> for Problem {
                     .with_code("idempotency_key_in_use")
             }
             CommandError::Password(error) => error.into(),
+            CommandError::Attempt(error) => error.into(),
             CommandError::WrongCode => {
                 Self::invalid("totp_code", "is not right, or was used before").with_code("wrong_code")
             }
@@ -134,6 +135,17 @@ impl From<PasswordError> for Problem {
     }
 }
 
+impl From<AttemptError> for Problem {
+    fn from(error: AttemptError) -> Self {
+        match error {
+            AttemptError::TooSoon { wait } => Self::too_many_requests(wait)
+                .with_code("too_many_attempts")
+                .with_detail("Too many attempts have failed; see Retry-After."),
+            AttemptError::Uncounted(error) => error.into(),
+        }
+    }
+}
+
 impl From<SignInError> for Problem {
     fn from(error: SignInError) -> Self {
         match error {
@@ -149,6 +161,7 @@ impl From<SignInError> for Problem {
                 Self::unauthorized("The second factor is not right, or was used before.")
                     .with_code("totp_invalid")
             }
+            SignInError::Attempt(error) => error.into(),
             SignInError::Password(error) => error.into(),
             SignInError::Unrecorded(error) => error.into(),
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use commands::jobs::Worker;
+use commands::reactor::{self, ReactorOptions};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -18,6 +19,8 @@ use tower_http::compression::CompressionLayer;
 
 use crate::app::{App, Parts};
 use crate::config::Settings;
+use crate::forgetting::Forgetting;
+use crate::mail::{MailError, mailer};
 use crate::middleware::headers::{SecurityHeaders, security_headers};
 use crate::middleware::rate_limit::RateLimits;
 use crate::middleware::{cors, metrics as request_metrics, request_id, time_limit};
@@ -40,7 +43,7 @@ const MOST_IN_BACKGROUND: usize = 256;
 pub struct Roles {
     /// Answers HTTP. Without it only `/livez`, `/readyz`, `/api/health` and `/metrics` are there.
     pub api: bool,
-    /// Runs jobs.
+    /// Runs jobs and sends mail.
     pub worker: bool,
     /// Folds events into views.
     pub follower: bool,
@@ -57,6 +60,9 @@ pub enum ServeError {
     /// The token keys cannot be used.
     #[error("JWT_SECRET cannot be used: {0}")]
     Tokens(#[from] TokenError),
+    /// Mail cannot be sent as it is configured.
+    #[error(transparent)]
+    Mail(#[from] MailError),
     /// The listener failed.
     #[error("the HTTP listener failed: {0}")]
     Http(#[from] std::io::Error),
@@ -77,6 +83,7 @@ pub async fn run(
         node.keys.jwt_secret.expose(),
         node.keys.jwt_secret_previous.as_ref().map(crate::config::Hidden::expose),
     )?;
+    let mailer = mailer(&node.settings, &node.ledger, listener.local_addr()?)?;
     let app = App::new(Parts {
         limits: RateLimits::new(&node.settings),
         key_uses: node.key_uses(),
@@ -94,6 +101,8 @@ pub async fn run(
     let keys = hear_destroyed_keys(&node, follower_stop.clone());
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
+    let forgetting = roles.follower.then(|| forgetting(&node, shutdown.clone()));
+    let mailer = roles.worker.then(|| tokio::spawn(mailer.run(shutdown.clone())));
 
     tokio::select! {
         () = catch_up(&app) => {}
@@ -103,6 +112,8 @@ pub async fn run(
     // Also when the listener failed by itself.
     shutdown.cancel();
     wind_down("worker", worker).await;
+    wind_down("forgetting", forgetting).await;
+    wind_down("mail", mailer).await;
     follower_stop.cancel();
     wind_down("follower", Some(follower)).await;
     wind_down("keys", Some(keys)).await;
@@ -126,6 +137,19 @@ fn follow(node: &Node, roles: Roles, stop: CancellationToken) -> JoinHandle<()> 
 fn hear_destroyed_keys(node: &Node, stop: CancellationToken) -> JoinHandle<()> {
     let ledger = node.ledger.clone();
     tokio::spawn(async move { ledger.hear_destroyed_keys(stop).await })
+}
+
+/// The views of erased people are made anew by nodes that look after views.
+fn forgetting(node: &Node, stop: CancellationToken) -> JoinHandle<()> {
+    let (commands, projections) = (node.commands.clone(), node.projections.clone());
+    let reactor = Forgetting { commands, projections, key_uses: node.key_uses() };
+    tokio::spawn(reactor::run(
+        node.ledger.clone(),
+        reactor,
+        reactor::Start::Beginning,
+        ReactorOptions::default(),
+        stop,
+    ))
 }
 
 /// The first answer waits until the views have what is in the log already: whoever was just told of the first admin's password

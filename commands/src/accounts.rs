@@ -12,7 +12,7 @@ use crate::context::now;
 use crate::door::{Executed, Prepare, Prepared, first_events};
 use crate::teams::{Accepting, MakingTeam};
 use crate::tokens::mail_token;
-use crate::{CommandError, Commands, Context, Password};
+use crate::{CommandError, Commands, Context, ImportedAccount, Password, StoredHash};
 
 /// How long somebody has to show that an address is theirs.
 pub(crate) const VERIFICATION: TimeDelta = TimeDelta::days(3);
@@ -41,8 +41,8 @@ pub struct NewAccount {
 pub enum NewPassword {
     /// Chosen just now.
     Chosen(Password),
-    /// The hash that an older system had of it, which [`crate::Passwords`] can check.
-    Hash(String),
+    /// The hash that an older system had of it. It is replaced at the first sign-in.
+    Hash(StoredHash),
 }
 
 /// The team that comes with an account.
@@ -70,6 +70,8 @@ struct Registering<'a> {
     context: &'a Context,
     user: Register,
     joining: Joining,
+    /// Whether a mail asks them to show that the address is theirs.
+    asked_by_mail: bool,
 }
 
 impl Prepare<User> for Registering<'_> {
@@ -91,7 +93,7 @@ impl Prepare<User> for Registering<'_> {
         if self.user.admin {
             alongside.extend(commands.admin_entered(self.user.id, &command).await?);
         }
-        if !self.user.email_verified && self.user.active {
+        if self.asked_by_mail {
             alongside.push(commands.verification_request(self.user.id, &self.user.email).await?);
         }
         Ok(Prepared { command, alongside, data_keys: vec![] })
@@ -114,15 +116,32 @@ impl Commands {
         };
         // The invitation came to the address, so its bearer has the mailbox.
         let email_verified = new.email_verified || matches!(joining, Joining::Accepting(_));
+        let asked_by_mail = !email_verified && matches!(new.password, NewPassword::Chosen(_));
         let password_hash = match new.password {
             NewPassword::Chosen(password) => self.passwords().hash(password).await?,
-            NewPassword::Hash(hash) => hash,
+            NewPassword::Hash(hash) => hash.as_str().to_owned(),
         };
         let context = &registering(context, id);
         let NewAccount { email, name, admin, active, .. } = new;
         let user = Register { id, email, name, password_hash, admin, email_verified, active };
-        let registering = Registering { context, user, joining };
+        let registering = Registering { context, user, joining, asked_by_mail };
         self.execute_with::<User>(context, &id.to_string(), Some(0), &registering).await
+    }
+
+    /// Makes an account as another system had it, without a team. Nobody is asked anything by mail.
+    ///
+    /// # Errors
+    /// As [`Commands::register`].
+    pub async fn import(
+        &self,
+        context: &Context,
+        account: ImportedAccount,
+    ) -> Result<Executed, CommandError> {
+        let ImportedAccount { email, name, password_hash, admin, email_verified, active } = account;
+        let password = NewPassword::Hash(password_hash);
+        let team = FirstTeam::None;
+        let new = NewAccount { email, name, password, admin, email_verified, active, team };
+        self.register(context, new).await
     }
 
     /// The record that leads to a mail with a token.

@@ -48,7 +48,8 @@ struct Erasing<'a> {
 impl Prepare<User> for Erasing<'_> {
     async fn prepare(&self, commands: &Commands, user: &User) -> Result<Prepared<UserCommand>, CommandError> {
         let register = commands.admins().await?;
-        let command = UserCommand::Erase { other_admins: register.besides(self.user_id) };
+        let subjects = commands.other_subjects(self.canonical_email).await?;
+        let command = UserCommand::Erase { other_admins: register.besides(self.user_id), subjects };
         let mut prepared = Prepared::alone(command);
         if !user.is_erased() {
             prepared.alongside.extend(register.entry(self.user_id, user, &prepared.command)?);
@@ -78,7 +79,8 @@ impl Register {
         } else {
             user_ids.remove(&user_id);
         }
-        if user_ids == self.admins {
+        // Where there is no register yet, it is begun whatever changes: the log is then never gone through for it again.
+        if user_ids == self.admins && self.length > 0 {
             return Ok(None);
         }
         claim_event(self.stream, self.length + 1, &ClaimEvent::AdminsAre { user_ids }).map(Some)
@@ -102,10 +104,10 @@ impl Commands {
     }
 
     /// Forgets a person: they leave their teams (but one they are the last owner of), their address is free again, and what was sealed
-    /// under their key opens no more, here and on every other node. Views that hold opened personal data of others' doing (the audit
-    /// trail) are made anew by whoever reacts to the event.
+    /// under their key opens no more, here and on every other node. Views that still show something of theirs (the audit
+    /// trail: addresses; teams: invitations) are made anew by the reactor `forgetting`.
     ///
-    /// If we crash before the key is destroyed, that reaction destroys it.
+    /// If we crash before all of it is done, that reaction does the rest.
     ///
     /// # Errors
     /// [`domain::UserError::LastAdmin`] among others; see [`CommandError`].
@@ -113,37 +115,61 @@ impl Commands {
         &self,
         context: &Context,
         user_id: UserId,
+        expected: Option<i64>,
         canonical_email: Option<&str>,
         teams: &[TeamId],
     ) -> Result<Executed, CommandError> {
         context.caller.require(Permission::UsersManage)?;
         let erasing = Erasing { user_id, canonical_email };
-        let done = self.execute_with::<User>(context, &user_id.to_string(), None, &erasing).await?;
-        for team in teams {
-            self.take_out(context, *team, user_id).await?;
-        }
-        let subjects = self.subjects_of(user_id, canonical_email).await?;
-        self.ledger.destroy_subjects(&subjects).await?;
+        let mut done = self.execute_with::<User>(context, &user_id.to_string(), expected, &erasing).await?;
+        done.position = self.take_out_of(context, user_id, teams).await?.max(done.position);
+        self.destroy_keys_of(user_id, self.other_subjects(canonical_email).await?).await?;
         Ok(done)
     }
 
-    /// Everything under whose keys something of this person is sealed.
+    /// Destroys what opens a person's data; `subjects` as the event [`UserEvent::UserErased`] names them.
     ///
     /// # Errors
     /// The database is out of reach.
-    pub async fn subjects_of(
+    pub async fn destroy_keys_of(
         &self,
         user_id: UserId,
-        canonical_email: Option<&str>,
-    ) -> Result<Vec<String>, CommandError> {
-        let mut subjects = vec![user_id.to_string()];
-        if let Some(email) = canonical_email {
-            subjects.push(format!("invitee-{}", self.claim_id(ClaimKind::Email, &[email]).await?));
-        }
-        Ok(subjects)
+        subjects: BTreeSet<String>,
+    ) -> Result<(), CommandError> {
+        self.ledger.retire_subject(&user_id.to_string()).await?;
+        self.ledger.destroy_subjects(&subjects.into_iter().collect::<Vec<_>>()).await?;
+        Ok(())
     }
 
-    async fn take_out(&self, context: &Context, team: TeamId, user_id: UserId) -> Result<(), CommandError> {
+    /// Invitations to an address are sealed for whoever has it, whether or not they have an account by then.
+    async fn other_subjects(&self, canonical_email: Option<&str>) -> Result<BTreeSet<String>, CommandError> {
+        let Some(email) = canonical_email else { return Ok(BTreeSet::new()) };
+        Ok([format!("invitee-{}", self.claim_id(ClaimKind::Email, &[email]).await?)].into())
+    }
+
+    /// Somebody who was erased leaves these teams, but one they are the last owner of. The position after the last.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn take_out_of(
+        &self,
+        context: &Context,
+        user_id: UserId,
+        teams: &[TeamId],
+    ) -> Result<Option<i64>, CommandError> {
+        let mut position = None;
+        for team in teams {
+            position = self.take_out(context, *team, user_id).await?.max(position);
+        }
+        Ok(position)
+    }
+
+    async fn take_out(
+        &self,
+        context: &Context,
+        team: TeamId,
+        user_id: UserId,
+    ) -> Result<Option<i64>, CommandError> {
         let mut context = context.clone();
         context.idempotency = None;
         context.caller = Caller {
@@ -153,10 +179,10 @@ impl Commands {
         };
         let removed = self.execute::<Team>(&context, team, None, TeamCommand::RemoveMember { user_id }).await;
         match removed {
-            Ok(_) => Ok(()),
+            Ok(done) => Ok(done.position),
             Err(CommandError::Refused(refusal)) => {
                 tracing::info!(%team, code = refusal.code(), "an erased person stays in a team");
-                Ok(())
+                Ok(None)
             }
             Err(error) => Err(error),
         }

@@ -1,5 +1,7 @@
 //! Who asks, from where, and as part of what.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use chrono::{DateTime, SubsecRound as _, Utc};
 use domain::{Actor, Caller, TeamId};
 use ledger::Metadata;
@@ -67,6 +69,11 @@ impl Context {
         let mut context = self.clone();
         context.caller.actor = actor;
         context
+    }
+
+    /// From where, for what is counted by network; all who say nothing count as one.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 
     pub(crate) fn metadata(&self) -> Metadata {

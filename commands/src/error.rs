@@ -4,6 +4,7 @@ use cqrs_es::AggregateError;
 use domain::{ClaimKind, Denied, Refusal};
 use ledger::{AppendError, LedgerError, SealError};
 
+use crate::guessing::AttemptError;
 use crate::passwords::PasswordError;
 use crate::totp::TotpError;
 
@@ -37,6 +38,9 @@ pub enum CommandError {
     /// No hash could be made in time.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// Too many attempts have failed.
+    #[error(transparent)]
+    Attempt(#[from] AttemptError),
     /// The code of a second factor is not right, or was used before.
     #[error("the code is not right, or was used before")]
     WrongCode,
@@ -128,6 +132,9 @@ pub enum SignInError {
     /// The password is right; the second factor is not, or was used before.
     #[error("the second factor is wrong")]
     WrongSecondFactor,
+    /// Too many attempts have failed.
+    #[error(transparent)]
+    Attempt(#[from] AttemptError),
     /// No hash could be checked in time.
     #[error(transparent)]
     Password(#[from] PasswordError),

@@ -21,7 +21,10 @@ pub(crate) struct Earlier {
 /// An idempotency key that this request may use, and is now the only one of this process to use.
 pub(crate) struct HeldKey {
     pub(crate) stream: StreamId,
+    /// Keyed: bodies hold passwords and secrets, and a digest that anybody can compute would let them be guessed for ever.
     fingerprint: String,
+    /// As the first version stored it.
+    plain: String,
     in_flight: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -124,7 +127,8 @@ impl Commands {
         }
         let held = HeldKey {
             stream,
-            fingerprint: idempotency.fingerprint.clone(),
+            fingerprint: self.ledger.keyed_hash(&["fingerprint", &idempotency.fingerprint]).await?,
+            plain: idempotency.fingerprint.clone(),
             in_flight: Arc::clone(&self.in_flight),
         };
         match self.earlier(&held).await? {
@@ -138,7 +142,9 @@ impl Commands {
         let recorded = self.ledger.read_stream(&held.stream, 0, None, 1).await?;
         let Some(recorded) = recorded.first() else { return Ok(None) };
         match read_claim(recorded)? {
-            ClaimEvent::KeyUsed { fingerprint, .. } if fingerprint != held.fingerprint => {
+            ClaimEvent::KeyUsed { fingerprint, .. }
+                if fingerprint != held.fingerprint && fingerprint != held.plain =>
+            {
                 Err(CommandError::KeyReused)
             }
             ClaimEvent::KeyUsed { owner_id, .. } => {

@@ -7,9 +7,13 @@ mod api_keys;
 mod context;
 mod door;
 mod error;
+mod guessing;
 mod idempotency;
+mod import;
 pub mod jobs;
+pub mod mail;
 mod passwords;
+pub mod reactor;
 mod records;
 mod recovery;
 mod secrets;
@@ -30,11 +34,13 @@ pub use api_keys::{API_KEY, BroughtKey, KeyRequest, MadeKey};
 pub use context::{Context, IdempotencyKey};
 pub use door::Executed;
 pub use error::{CommandError, RefreshError, RevealError, SignInError};
-pub use passwords::{Password, PasswordError, Passwords};
+pub use guessing::{Attempt, AttemptError, Guessing, Purpose};
+pub use import::{ImportLine, ImportLines, ImportedAccount, LineProblem};
+pub use passwords::{About, Password, PasswordError, Passwords, StoredHash, Verdict};
 pub use recovery::BroughtToken;
 pub use secrets::{NewSecret, SealedSecret};
-pub use sessions::SignedIn;
-pub use sign_in::{Account, SignIn};
+pub use sessions::{BroughtRefresh, SignedIn};
+pub use sign_in::{Account, PresentPassword, SignIn};
 pub use totp::{Enrolment, TotpError};
 pub use two_factor::SecondFactor;
 
@@ -43,6 +49,7 @@ pub use two_factor::SecondFactor;
 pub struct Commands {
     ledger: Ledger,
     passwords: Passwords,
+    guessing: Guessing,
     /// Idempotency keys whose first request is still being answered by this process.
     in_flight: Arc<Mutex<HashSet<String>>>,
 }
@@ -51,7 +58,18 @@ impl Commands {
     /// The write side on this ledger.
     #[must_use]
     pub fn new(ledger: &Ledger) -> Self {
-        Self { ledger: ledger.clone(), passwords: Passwords::new(), in_flight: Arc::default() }
+        Self {
+            ledger: ledger.clone(),
+            passwords: Passwords::new(),
+            guessing: Guessing::new(ledger),
+            in_flight: Arc::default(),
+        }
+    }
+
+    /// What slows down those who guess at passwords and codes.
+    #[must_use]
+    pub fn guessing(&self) -> &Guessing {
+        &self.guessing
     }
 
     /// The pool that hashes passwords.

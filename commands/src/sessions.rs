@@ -22,7 +22,6 @@ use crate::{CommandError, Commands, Context};
 const TOGETHER: TimeDelta = TimeDelta::seconds(1);
 
 /// Somebody who has signed in, or whose session goes on.
-#[derive(Debug)]
 pub struct SignedIn {
     /// Who.
     pub user_id: UserId,
@@ -32,6 +31,18 @@ pub struct SignedIn {
     pub refresh_token: String,
     /// The log's position after the record.
     pub position: Option<i64>,
+}
+
+/// A refresh token that was brought, of a session that was begun here. Whether that still goes on is another matter.
+#[derive(Clone, Copy, Debug)]
+pub struct BroughtRefresh {
+    /// Whose session it is of.
+    pub user_id: UserId,
+    /// The session.
+    pub session_id: SessionId,
+    /// The position at which it was begun.
+    pub position: i64,
+    generation: u32,
 }
 
 /// A session about to begin.
@@ -104,24 +115,41 @@ impl Commands {
         Ok(Beginning { session_id, refresh_token, event })
     }
 
+    /// Looks which session a refresh token is of.
+    ///
+    /// # Errors
+    /// [`RefreshError::Invalid`] when it is none of this instance's.
+    pub async fn read_refresh_token(&self, text: &str) -> Result<BroughtRefresh, RefreshError> {
+        let token = RefreshToken::read(&self.ledger, text).await.map_err(CommandError::from)?;
+        let RefreshToken { session, generation } = token.ok_or(RefreshError::Invalid)?;
+        let first = self.ledger.read_stream(&StreamId::new("access", session), 0, None, 1).await;
+        let first = first.map_err(CommandError::from)?.into_iter().next().ok_or(RefreshError::Invalid)?;
+        match serde_json::from_value(first.payload) {
+            Ok(AccessEvent::SignedIn { user_id, .. }) => {
+                Ok(BroughtRefresh { user_id, session_id: session, position: first.position, generation })
+            }
+            Ok(_) | Err(_) => Err(RefreshError::Invalid),
+        }
+    }
+
     /// Exchanges a refresh token for the next one. Of requests that bring the same token at once exactly one succeeds; whoever repeats
     /// theirs a moment later gets the same answer again; and any other use of an old token ends the session, on the record.
+    ///
+    /// The session's own history does not know of what ends all of a person's at once: the caller has looked whether it still stands.
     ///
     /// # Errors
     /// See [`RefreshError`].
     pub async fn refresh_session(
         &self,
         context: &Context,
-        text: &str,
+        brought: &BroughtRefresh,
         refresh_days: u16,
     ) -> Result<SignedIn, RefreshError> {
-        let unknown = || RefreshError::Invalid;
-        let token = RefreshToken::read(&self.ledger, text).await.map_err(CommandError::from)?;
-        let token = token.ok_or_else(unknown)?;
-        let user_id = self.owner_of_session(token.session).await?.ok_or_else(unknown)?;
+        let BroughtRefresh { user_id, session_id, generation, .. } = *brought;
+        let token = RefreshToken { session: session_id, generation };
         let context = &acting_as(context, user_id);
         let refreshing = Refreshing { token, days: refresh_days };
-        let done = self.execute_with::<Session>(context, &token.session.to_string(), None, &refreshing).await;
+        let done = self.execute_with::<Session>(context, &session_id.to_string(), None, &refreshing).await;
         match done {
             Ok(done) => self.refreshed(user_id, token, &done).await,
             Err(CommandError::Refused(refusal)) => match of_session(refusal) {
@@ -180,23 +208,6 @@ impl Commands {
     /// See [`CommandError`]; another's session does not exist.
     pub async fn end_session(&self, context: &Context, id: SessionId) -> Result<Executed, CommandError> {
         self.execute::<Session>(context, id, None, SessionCommand::End).await
-    }
-
-    /// The session that a refresh token is of, if it is one of this instance's.
-    ///
-    /// # Errors
-    /// The database is out of reach.
-    pub async fn session_of(&self, text: &str) -> Result<Option<SessionId>, CommandError> {
-        Ok(RefreshToken::read(&self.ledger, text).await?.map(|token| token.session))
-    }
-
-    async fn owner_of_session(&self, id: SessionId) -> Result<Option<UserId>, CommandError> {
-        let first = self.ledger.read_stream(&StreamId::new("access", id), 0, None, 1).await?;
-        let Some(first) = first.into_iter().next() else { return Ok(None) };
-        Ok(match serde_json::from_value(first.payload) {
-            Ok(AccessEvent::SignedIn { user_id, .. }) => Some(user_id),
-            Ok(_) | Err(_) => None,
-        })
     }
 }
 

@@ -2,9 +2,11 @@
 
 use domain::{AccessEvent, ClaimKind, Email, SessionId, User, UserCommand, UserEvent, UserId};
 use ledger::{AppendError, NewEvent, StreamId};
+use tokio::time::{Duration, Instant, sleep_until};
 
-use crate::door::Executed;
+use crate::door::{Executed, Prepare, Prepared};
 use crate::error::SignInError;
+use crate::guessing::{AttemptError, Purpose};
 use crate::sessions::{Beginning, SignedIn, acting_as};
 use crate::totp::recovery_code_hash;
 use crate::two_factor::{SecondFactor, SpendingCode};
@@ -13,8 +15,11 @@ use crate::{CommandError, Commands, Context, Password};
 /// Events of an account read at once where one looks what has become of it meanwhile.
 const PAGE: i64 = 100;
 
+/// A password that is wrong is not answered sooner: hashes of other systems take longer than ours, and none at all as long as ours, so
+/// without this the time would tell what there is behind an address.
+const FAILURE_TAKES: Duration = Duration::from_millis(500);
+
 /// Somebody who wants to sign in.
-#[derive(Debug)]
 pub struct SignIn {
     /// The address they gave.
     pub email: Email,
@@ -29,7 +34,6 @@ pub struct SignIn {
 }
 
 /// An account as the view `users` shows it.
-#[derive(Debug)]
 pub struct Account {
     /// Whose.
     pub user_id: UserId,
@@ -43,6 +47,33 @@ pub struct Account {
     pub sequence: i64,
 }
 
+/// A password as the view `users` shows it.
+#[derive(Debug)]
+pub struct PresentPassword {
+    /// Its hash.
+    pub hash: String,
+    /// The position at which it was set.
+    pub position: i64,
+}
+
+/// Another password for somebody who knew the one that was set at `position`.
+struct ChangingPassword {
+    user_id: UserId,
+    position: i64,
+    password_hash: String,
+}
+
+impl Prepare<User> for ChangingPassword {
+    async fn prepare(&self, commands: &Commands, _: &User) -> Result<Prepared<UserCommand>, CommandError> {
+        // Whoever only knows the old one must not undo what was done against them.
+        if commands.has_new_password_since(self.user_id, self.position).await? {
+            return Err(CommandError::WrongPassword);
+        }
+        let password_hash = self.password_hash.clone();
+        Ok(Prepared::alone(UserCommand::ChangePassword { password_hash }))
+    }
+}
+
 impl Commands {
     /// Checks what somebody brings, and begins a session. Unknown address, wrong password and an account that is not active take as
     /// long and look alike.
@@ -51,38 +82,65 @@ impl Commands {
     /// See [`SignInError`]; without a record there is no answer.
     pub async fn sign_in(&self, context: &Context, attempt: SignIn) -> Result<SignedIn, SignInError> {
         let SignIn { email, password, second_factor, account, refresh_days } = attempt;
+        let (account, outdated) = self.known(context, &email, password.clone(), account).await?;
+        let signed_in = match &account.second_factor {
+            None => self.signed_in(context, &account, vec![], refresh_days).await?,
+            Some(sealed) => {
+                let outcome = self.with_second_factor(context, &account, sealed, second_factor, refresh_days);
+                let outcome = outcome.await;
+                let reason = match &outcome {
+                    Err(SignInError::SecondFactorNeeded) => Some("second_factor_missing"),
+                    Err(SignInError::WrongSecondFactor) => Some("wrong_second_factor"),
+                    Err(SignInError::Attempt(AttemptError::TooSoon { .. })) => Some("second_factor_too_soon"),
+                    Err(_) | Ok(_) => None,
+                };
+                if let Some(reason) = reason {
+                    self.failed(context, &email, reason).await?;
+                }
+                outcome?
+            }
+        };
+        if !self.still_stands(context, &account, signed_in.session_id).await? {
+            self.failed(context, &email, "changed_meanwhile").await?;
+            return Err(SignInError::Wrong);
+        }
+        if outdated {
+            self.rehash_password(context, &account, password).await;
+        }
+        Ok(signed_in)
+    }
+
+    /// The account that the password is of, and whether the hash of it should be made anew.
+    async fn known(
+        &self,
+        context: &Context,
+        email: &Email,
+        password: Password,
+        account: Option<Account>,
+    ) -> Result<(Account, bool), SignInError> {
+        let attempt = self.guessing().begin(Purpose::SignIn, &email.canonical(), context.address()).await?;
+        let begun = Instant::now();
         // Somebody who is not active is checked like nobody: neither the time nor the answer tells.
         let hash = account.as_ref().filter(|account| account.active).map(|it| it.password_hash.clone());
-        let verdict = self.passwords().verify(password.clone(), hash).await?;
+        let verdict = match self.passwords().verify(password, hash).await {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                attempt.withdrawn().await;
+                return Err(error.into());
+            }
+        };
         let reason = match &account {
             None => "unknown_account",
             Some(account) if !account.active => "inactive_account",
             Some(_) => "wrong_password",
         };
-        let Some(account) = account.filter(|account| account.active && verdict) else {
-            self.failed(context, &email, reason).await?;
+        let Some(account) = account.filter(|account| account.active && verdict.right) else {
+            self.failed(context, email, reason).await?;
+            sleep_until(begun + FAILURE_TAKES).await;
             return Err(SignInError::Wrong);
         };
-        let signed_in = match &account.second_factor {
-            None => self.signed_in(context, &account, vec![], refresh_days).await?,
-            Some(sealed) => {
-                let outcome = self.with_second_factor(context, &account, sealed, second_factor, refresh_days);
-                match outcome.await {
-                    Ok(signed_in) => signed_in,
-                    Err(error @ SignInError::SecondFactorNeeded) => {
-                        self.failed(context, &email, "second_factor_missing").await?;
-                        return Err(error);
-                    }
-                    Err(error @ SignInError::WrongSecondFactor) => {
-                        self.failed(context, &email, "wrong_second_factor").await?;
-                        return Err(error);
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        };
-        self.still_stands(context, &account, signed_in.session_id).await?;
-        Ok(signed_in)
+        attempt.succeeded().await;
+        Ok((account, verdict.outdated))
     }
 
     async fn with_second_factor(
@@ -93,9 +151,24 @@ impl Commands {
         second_factor: Option<SecondFactor>,
         refresh_days: u16,
     ) -> Result<SignedIn, SignInError> {
+        let Some(second_factor) = second_factor else { return Err(SignInError::SecondFactorNeeded) };
+        let (account_id, address) = (account.user_id.to_string(), context.address());
+        let attempt = self.guessing().begin(Purpose::SecondFactor, &account_id, address).await?;
+        let outcome = self.by_second_factor(context, account, sealed, second_factor, refresh_days).await;
+        attempt.judged(&outcome, |error| matches!(error, SignInError::WrongSecondFactor)).await;
+        outcome
+    }
+
+    async fn by_second_factor(
+        &self,
+        context: &Context,
+        account: &Account,
+        sealed: &str,
+        second_factor: SecondFactor,
+        refresh_days: u16,
+    ) -> Result<SignedIn, SignInError> {
         match second_factor {
-            None => Err(SignInError::SecondFactorNeeded),
-            Some(SecondFactor::Totp(code)) => {
+            SecondFactor::Totp(code) => {
                 let step = self.accepted_step(account.user_id, sealed, &code).await?;
                 let step = step.ok_or(SignInError::WrongSecondFactor)?;
                 match self.signed_in(context, account, vec![step], refresh_days).await {
@@ -104,7 +177,7 @@ impl Commands {
                     outcome => Ok(outcome?),
                 }
             }
-            Some(SecondFactor::Recovery(code)) => {
+            SecondFactor::Recovery(code) => {
                 self.by_recovery_code(context, account, &code, refresh_days).await
             }
         }
@@ -158,7 +231,7 @@ impl Commands {
         context: &Context,
         account: &Account,
         session_id: SessionId,
-    ) -> Result<(), SignInError> {
+    ) -> Result<bool, SignInError> {
         let stream = StreamId::new("user", account.user_id);
         let since = self.ledger.read_stream(&stream, account.sequence, None, PAGE).await;
         let since = since.map_err(CommandError::from)?;
@@ -167,40 +240,53 @@ impl Commands {
             .any(|event| serde_json::from_value(event.payload).is_ok_and(|event| ends_sessions(&event)));
         if ended {
             self.end_session(&acting_as(context, account.user_id), session_id).await?;
-            return Err(SignInError::Wrong);
         }
-        Ok(())
+        Ok(!ended)
     }
 
-    /// Changes the password of somebody who is signed in and knows the present one, whose hash is `present_hash`. Ends all sessions.
+    /// Changes the password of somebody who is signed in and knows the present one. Ends all sessions.
     ///
     /// # Errors
-    /// [`CommandError::WrongPassword`], on record; see [`CommandError`].
+    /// [`CommandError::WrongPassword`], on record, or when it was set anew meanwhile; see [`CommandError`].
     pub async fn change_password(
         &self,
         context: &Context,
         user_id: UserId,
-        present_hash: String,
-        present: Password,
+        present: PresentPassword,
+        typed: Password,
         new: Password,
     ) -> Result<Executed, CommandError> {
-        if !self.passwords().verify(present, Some(present_hash)).await? {
+        let PresentPassword { hash, position } = present;
+        let (account, address) = (user_id.to_string(), context.address());
+        let attempt = self.guessing().begin(Purpose::Confirmation, &account, address).await?;
+        let verdict = match self.passwords().verify(typed, Some(hash)).await {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                attempt.withdrawn().await;
+                return Err(error.into());
+            }
+        };
+        if !verdict.right {
             let failed = AccessEvent::ProofFailed { user_id, proof: "password".to_owned() };
             self.record(context, &failed).await?;
             return Err(CommandError::WrongPassword);
         }
+        attempt.succeeded().await;
         let password_hash = self.passwords().hash(new).await?;
-        self.execute::<User>(context, user_id, None, UserCommand::ChangePassword { password_hash }).await
+        let changing = ChangingPassword { user_id, position, password_hash };
+        self.execute_with::<User>(context, &user_id.to_string(), None, &changing).await
     }
 
     /// Keeps a password's hash under present parameters. What stands in its way is for the next sign-in: it is logged and nobody is
     /// kept waiting for it twice.
-    pub async fn rehash_password(&self, context: &Context, user_id: UserId, password: Password) {
+    async fn rehash_password(&self, context: &Context, account: &Account, password: Password) {
+        let user_id = account.user_id;
         let context = acting_as(context, user_id);
         let outcome = match self.passwords().hash(password).await {
             Ok(password_hash) => {
                 let command = UserCommand::Rehash { password_hash };
-                self.execute::<User>(&context, user_id, None, command).await.map(drop)
+                // Only if it is still the same password.
+                self.execute::<User>(&context, user_id, Some(account.sequence), command).await.map(drop)
             }
             Err(error) => Err(error.into()),
         };
@@ -215,15 +301,15 @@ fn ends_sessions(event: &UserEvent) -> bool {
         UserEvent::PasswordChanged { .. }
         | UserEvent::PasswordReset { .. }
         | UserEvent::SignedOutEverywhere {}
-        | UserEvent::TwoFactorEnabled { .. }
         | UserEvent::TwoFactorReset { .. }
         | UserEvent::UserDeactivated { .. }
-        | UserEvent::UserErased {} => true,
+        | UserEvent::UserErased { .. } => true,
         UserEvent::UserRegistered { .. }
         | UserEvent::UserRenamed { .. }
         | UserEvent::PasswordRehashed { .. }
         | UserEvent::EmailVerified {}
         | UserEvent::TwoFactorBegun { .. }
+        | UserEvent::TwoFactorEnabled { .. }
         | UserEvent::TwoFactorDisabled {}
         | UserEvent::RecoveryCodeUsed { .. }
         | UserEvent::ApiKeyMade { .. }

@@ -89,15 +89,17 @@ impl Commands {
         self.execute_with::<Team>(context, &making.id.to_string(), Some(0), &making).await
     }
 
-    /// Asks whoever has the address `email` to join the caller's team. A mail with the token goes to them.
+    /// Asks whoever has the address `email` to join the caller's team: `invitee`, if somebody has an account with it. A mail with the
+    /// token goes to them.
     ///
     /// # Errors
-    /// See [`CommandError`].
+    /// What [`TeamError`] says of invitations; see [`CommandError`].
     pub async fn invite(
         &self,
         context: &Context,
         team: TeamId,
         email: Email,
+        invitee: Option<UserId>,
         role: Role,
     ) -> Result<(InvitationId, Executed), CommandError> {
         let id = InvitationId(Uuid::now_v7());
@@ -107,6 +109,7 @@ impl Commands {
             id,
             email_hash: self.claim_id(ClaimKind::Email, &[&email.canonical()]).await?,
             email,
+            invitee,
             role,
             token_hash: Sha256::of(token),
             now,

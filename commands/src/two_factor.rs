@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::context::now;
 use crate::door::{Executed, Prepare, Prepared};
+use crate::guessing::Purpose;
 use crate::idempotency::claim_event;
 use crate::totp::{Enrolment, SharedKey, recovery_code_hash, recovery_codes};
 use crate::{CommandError, Commands, Context};
@@ -128,11 +129,15 @@ impl Commands {
         user_id: UserId,
         code: &str,
     ) -> Result<(Vec<Zeroizing<String>>, Executed), CommandError> {
+        let (account, address) = (user_id.to_string(), context.address());
+        let attempt = self.guessing().begin(Purpose::SecondFactor, &account, address).await?;
         let codes = recovery_codes()?;
         let hashes = codes.iter().map(|code| recovery_code_hash(code)).collect();
         let change = WithCode { user_id, code, change: Change::Enable(hashes) };
         let done = self.execute_with::<User>(context, &user_id.to_string(), None, &change).await;
-        Ok((codes, self.on_record(context, user_id, done).await?))
+        let done = self.on_record(context, user_id, done).await;
+        attempt.judged(&done, |error| matches!(error, CommandError::WrongCode)).await;
+        Ok((codes, done?))
     }
 
     /// Asks for it no more.
@@ -145,6 +150,8 @@ impl Commands {
         user_id: UserId,
         proof: &SecondFactor,
     ) -> Result<Executed, CommandError> {
+        let (account, address) = (user_id.to_string(), context.address());
+        let attempt = self.guessing().begin(Purpose::SecondFactor, &account, address).await?;
         let done = match proof {
             SecondFactor::Totp(code) => {
                 let change = WithCode { user_id, code, change: Change::Disable };
@@ -152,7 +159,9 @@ impl Commands {
             }
             SecondFactor::Recovery(code) => self.disable_by_recovery(context, user_id, code).await,
         };
-        self.on_record(context, user_id, done).await
+        let done = self.on_record(context, user_id, done).await;
+        attempt.judged(&done, |error| matches!(error, CommandError::WrongCode)).await;
+        done
     }
 
     /// If we crash between the two, a code is spent and nothing else has changed.

@@ -46,7 +46,7 @@ pub enum ClaimEvent {
     Claimed { kind: ClaimKind, owner_type: String, owner_id: String },
     /// Nobody holds it any more.
     Released {},
-    /// An idempotency key was used for a request with this fingerprint (hex SHA-256 of method, path and body); its effect
+    /// An idempotency key was used for a request with this fingerprint (keyed hash of method, path and body); its effect
     /// was the creation of `owner_type/owner_id`.
     KeyUsed { fingerprint: String, owner_type: String, owner_id: String },
     /// A one-time password of this time step (RFC 6238) was accepted; none of this or an earlier step will be again.

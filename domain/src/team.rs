@@ -24,6 +24,8 @@ pub struct Invite {
     pub id: InvitationId,
     /// Whom.
     pub email: Email,
+    /// Who has an account with this address, if anybody has.
+    pub invitee: Option<UserId>,
     /// Keyed hash of the canonical address: what is compared when somebody accepts.
     pub email_hash: String,
     /// As what.
@@ -270,6 +272,9 @@ impl Team {
 
     /// Invitations that have expired make room for new ones, and are withdrawn on this occasion.
     fn invite(&self, invite: Invite) -> Result<Vec<TeamEvent>, TeamError> {
+        if invite.invitee.is_some_and(|invitee| self.members.contains_key(&invitee)) {
+            return Err(TeamError::AlreadyMember);
+        }
         let (open, expired): (Vec<_>, Vec<_>) =
             self.invitations.iter().partition(|(_, invitation)| invite.now < invitation.expires_at);
         if open.iter().any(|(_, invitation)| invitation.email_hash == invite.email_hash) {
@@ -389,6 +394,16 @@ impl Guarded for Team {
                 Actor::Anonymous => caller.require(Permission::UsersRegister),
                 Actor::User(_) | Actor::Key(_) | Actor::Job(_) | Actor::System => Err(Denied::NotFound),
             },
+            // A program gives no more than it has: else a key with little would make itself an owner.
+            TeamCommand::Invite(Invite { role, .. }) | TeamCommand::ChangeRole { role, .. }
+                if matches!(caller.actor, Actor::Key(_))
+                    && !role.permissions().is_within(caller.permissions) =>
+            {
+                let missing = Permission::ALL.iter().find(|permission| {
+                    role.permissions().contains(**permission) && !caller.permissions.contains(**permission)
+                });
+                caller.require_in(self.id, *missing.unwrap_or(&Permission::TeamWrite))
+            }
             // Whoever is in it may leave.
             TeamCommand::RemoveMember { user_id }
                 if caller.actor == Actor::User(*user_id) && self.members.contains_key(user_id) =>

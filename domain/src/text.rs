@@ -2,6 +2,7 @@
 //! transparent serde representation is for stored events, which were valid when they happened and are never checked again.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -88,11 +89,43 @@ fn length(text: &str, most: usize) -> Result<(), Invalid> {
     }
 }
 
-/// Characters that show nothing or change how their neighbours are shown: controls, bidirectional overrides and
-/// isolates, zero-width characters other than the joiners that some scripts need, and the byte-order mark.
+/// Characters that show nothing or change how their neighbours are shown, besides controls: soft hyphens, what Unicode calls
+/// bidirectional controls, fillers, line and paragraph separators, zero-width characters, the byte-order mark, tags.
+const DECEPTIVE: [RangeInclusive<char>; 15] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{61c}'..='\u{61c}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180e}'..='\u{180e}',
+    '\u{200b}'..='\u{200b}',
+    '\u{200e}'..='\u{200f}',
+    '\u{2028}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{3164}'..='\u{3164}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff9}'..='\u{fffb}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e007f}',
+];
+
+/// Joiners, variation selectors and the empty braille pattern: some scripts need them, and by themselves they show nothing.
+const BARE: [RangeInclusive<char>; 7] = [
+    '\u{34f}'..='\u{34f}',
+    '\u{180b}'..='\u{180d}',
+    '\u{180f}'..='\u{180f}',
+    '\u{200c}'..='\u{200d}',
+    '\u{2800}'..='\u{2800}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{e0100}'..='\u{e01ef}',
+];
+
 fn is_deceptive(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    c.is_control() || DECEPTIVE.iter().any(|range| range.contains(&c))
+}
+
+fn shows_nothing(c: char) -> bool {
+    c.is_whitespace() || BARE.iter().any(|range| range.contains(&c))
 }
 
 fn check_line(text: &str, most: usize) -> Result<(), Invalid> {
@@ -102,6 +135,9 @@ fn check_line(text: &str, most: usize) -> Result<(), Invalid> {
     }
     if text.trim() != text || text.trim().is_empty() {
         return invalid("must not begin or end with white space");
+    }
+    if text.chars().all(shows_nothing) {
+        return invalid("must show something");
     }
     Ok(())
 }
@@ -234,9 +270,22 @@ mod tests {
         for good in ["Ada Lovelace", "李小龙", "Zoë", "م\u{200d}حمد", "👩\u{200d}🚀"] {
             assert!(PersonName::parse(good).is_ok(), "{good}");
         }
-        for bad in
-            ["", " Ada", "Ada\0", "Ada\n", "\u{202e}adA", "Ada\u{200b}", "\u{feff}Ada", "\u{2066}x\u{2069}"]
-        {
+        for bad in [
+            "",
+            " Ada",
+            "Ada\0",
+            "Ada\n",
+            "\u{202e}adA",
+            "Ada\u{200b}",
+            "\u{feff}Ada",
+            "\u{2066}x\u{2069}",
+            "\u{61c}Ada",
+            "A\u{ad}da",
+            "\u{3164}",
+            "\u{200d}",
+            "\u{fe0f}\u{200c}",
+            "\u{2800}",
+        ] {
             assert!(PersonName::parse(bad).is_err(), "{bad:?}");
         }
         assert!(PersonName::parse(&"x".repeat(200)).is_ok());

@@ -106,8 +106,8 @@ pub enum UserCommand {
     RevokeApiKey { key_id: ApiKeyId },
     /// Change what an instance admin changes; all of it or nothing.
     Amend { amendment: Amendment, other_admins: usize },
-    /// Forget who it was.
-    Erase { other_admins: usize },
+    /// Forget who it was. `subjects`: under whose keys else something of theirs is sealed.
+    Erase { other_admins: usize, subjects: BTreeSet<String> },
 }
 
 /// What can happen to an account.
@@ -158,8 +158,8 @@ pub enum UserEvent {
     AdminGranted {},
     /// Not any more.
     AdminRevoked {},
-    /// Nobody knows any more who it was.
-    UserErased {},
+    /// Nobody knows any more who it was: the keys of the account and of these subjects are destroyed.
+    UserErased { subjects: BTreeSet<String> },
 }
 
 stored_names!(UserEvent {
@@ -348,8 +348,10 @@ impl User {
             }
             Asked::RevokeApiKey { key_id } => UserEvent::ApiKeyRevoked { key_id },
             Asked::Amend { amendment, other_admins } => return self.amend(id, amendment, other_admins),
-            Asked::Erase { other_admins: 0 } if self.is_active_admin() => return Err(UserError::LastAdmin),
-            Asked::Erase { .. } => UserEvent::UserErased {},
+            Asked::Erase { other_admins: 0, .. } if self.is_active_admin() => {
+                return Err(UserError::LastAdmin);
+            }
+            Asked::Erase { subjects, .. } => UserEvent::UserErased { subjects },
         };
         Ok(vec![event])
     }
@@ -404,7 +406,7 @@ impl User {
             UserEvent::UserReactivated {} => self.active = true,
             UserEvent::AdminGranted {} => self.admin = true,
             UserEvent::AdminRevoked {} => self.admin = false,
-            UserEvent::UserErased {} => {
+            UserEvent::UserErased { .. } => {
                 let id = self.id.take();
                 *self = Self { id, erased: true, ..Self::default() };
             }

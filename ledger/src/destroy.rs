@@ -15,8 +15,8 @@ pub(crate) const CHANNEL: &str = "daybook_keys";
 const LONGEST_NOTICE: usize = 7_000;
 /// With more notices than these, everything is forgotten instead.
 const MOST_NOTICES: usize = 16;
-/// The server gives up after this, so that nobody waits for ever behind a lock. And what was said to be destroyed must not come back
-/// when the server is killed, whatever the database's owner prefers.
+/// The server gives up after this, so that nobody waits for ever behind a lock. And what was said to be destroyed must not come
+/// back when the server is killed, whatever the database's owner prefers.
 const SETTINGS: &str = "set local statement_timeout = '10s'; set local synchronous_commit = on";
 
 /// What one process tells the others.
@@ -63,9 +63,9 @@ impl Notice {
 }
 
 impl Ledger {
-    /// Destroys the data keys of these names, for ever: what they sealed does not open any more, in this process from now on, in
-    /// every other that listens ([`Ledger::hear_destroyed_keys`]) within a second; one that does not listen remembers no keys. Says how
-    /// many there were; destroying again is no error.
+    /// Destroys the data keys of these names, for ever: what they sealed does not open any more, in this process from now on, in every
+    /// other within a second ([`crate::FORGOTTEN_WITHIN`], [`Ledger::hear_destroyed_keys`]). Says how many there were; destroying
+    /// again is no error.
     ///
     /// A name may be used again: what is then sealed under it is sealed with another key, and what was sealed before stays closed.
     /// An append that is under way while its key is destroyed stores something that nobody can open.
@@ -97,6 +97,24 @@ impl Ledger {
     pub async fn destroy_subjects(&self, subjects: &[String]) -> Result<u64, LedgerError> {
         let names: Vec<String> = subjects.iter().map(|subject| key_name(subject)).collect();
         self.destroy_keys(&names).await
+    }
+
+    /// As [`Ledger::destroy_subjects`] of one subject, which never has a key again: whatever is still appended of it opens as erased.
+    ///
+    /// # Errors
+    /// As [`Ledger::destroy_keys`].
+    pub async fn retire_subject(&self, subject: &str) -> Result<u64, LedgerError> {
+        let name = key_name(subject);
+        let mut transaction = self.pool().begin().await?;
+        transaction.execute(SETTINGS).await?;
+        // After an append that is about to store a key of this name, and before any other (see `append_events`).
+        sqlx::query("select pg_advisory_xact_lock(7310868735422851431)").execute(&mut *transaction).await?;
+        sqlx::query("insert into retired_keys (id) values ($1) on conflict do nothing")
+            .bind(&name)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        self.destroy_keys(&[name]).await
     }
 
     /// If we crash here, the rows are there and nobody was told, or they are gone and everybody is told.

@@ -11,9 +11,13 @@ use tokio_util::sync::CancellationToken;
 use crate::Ledger;
 use crate::destroy::{CHANNEL, Notice};
 
+/// How long after [`Ledger::destroy_keys`] has answered a process may still open something that was sealed with the key. Who makes
+/// something from the log that must not hold what was erased waits this long before: then it is erased on every node.
+pub const FORGOTTEN_WITHIN: Duration = Duration::from_secs(1);
 /// How long keys are used after the last moment at which the server was known to tell us of everything. This and no more is
 /// how long a destroyed key may still open something here.
 const TRUST: Duration = Duration::from_millis(900);
+const _: () = assert!(TRUST.as_millis() < FORGOTTEN_WITHIN.as_millis());
 /// How often the server is asked whether it is still there. Three times within [`TRUST`], so that one slow answer costs nothing.
 const PROBE: Duration = Duration::from_millis(300);
 /// How long its answer, and that to the first words, may take.
@@ -35,9 +39,9 @@ enum Interrupted {
 }
 
 impl Ledger {
-    /// Hears which keys any process destroys, and forgets them, until `stop`. Without it, and whenever it is interrupted, this process
-    /// remembers no keys and reads them from the database each time, which is slower and just as right. One per process is
-    /// enough.
+    /// Hears which keys any process destroys, and forgets them, until `stop`. Without it, and whenever it is interrupted, this
+    /// process remembers no keys and reads them from the database each time, which is slower and just as right. One per
+    /// process is enough.
     pub async fn hear_destroyed_keys(&self, stop: CancellationToken) {
         let mut pause = PAUSES.0;
         while !stop.is_cancelled() {

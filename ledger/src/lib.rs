@@ -33,6 +33,7 @@ pub use digest::{Sha256, random_token};
 pub use error::{AppendError, LedgerError};
 pub use event::{Metadata, NewEvent, Recorded, StreamId};
 pub use follow::Follower;
+pub use hearing::FORGOTTEN_WITHIN;
 pub use seal::{DataKey, Keyring, NewDataKey, SealError};
 pub use store::{Loaded, Store};
 

@@ -117,6 +117,8 @@ impl KeyMemory {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
     use crate::seal::Keyring;
 
@@ -192,26 +194,33 @@ mod tests {
     /// Readers that look at "the row" and remember it, while it is destroyed again and again.
     #[test]
     fn no_reader_puts_back_what_was_destroyed() {
-        let (memory, row) = (hearing(), AtomicU64::new(0));
-        let keys: Vec<Arc<DataKey>> = (0..2_000).map(|_| key()).collect();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    while row.load(Ordering::SeqCst) < keys.len() as u64 - 1 {
-                        let epoch = memory.epoch();
-                        let read = row.load(Ordering::SeqCst) as usize;
-                        std::thread::yield_now();
-                        memory.put("k", &keys[read], epoch);
-                    }
-                });
+        let (memory, row, done) = (hearing(), AtomicU64::new(0), AtomicBool::new(false));
+        let keys: Vec<Arc<DataKey>> = (0..200).map(|_| key()).collect();
+        let read_on = || {
+            while !done.load(Ordering::SeqCst) {
+                let epoch = memory.epoch();
+                let read = row.load(Ordering::SeqCst) as usize;
+                std::thread::yield_now();
+                memory.put("k", &keys[read], epoch);
             }
-            for (version, key) in keys.iter().enumerate().skip(1) {
-                row.store(version as u64, Ordering::SeqCst);
-                memory.forget(["k"]);
-                if let Some(found) = memory.get("k") {
-                    assert!(Arc::ptr_eq(&found, key), "version {version}");
-                }
-            }
+        };
+        // What is there after a key was destroyed, for as long as a reader may need that has looked at the row before.
+        let destroy = |version: usize| {
+            row.store(version as u64, Ordering::SeqCst);
+            memory.forget(["k"]);
+            let late = (0..50).filter_map(|_| {
+                std::thread::yield_now();
+                memory.get("k").filter(|found| !Arc::ptr_eq(found, &keys[version]))
+            });
+            late.count()
+        };
+        let put_back: usize = std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..4).map(|_| scope.spawn(read_on)).collect();
+            let put_back = (1..keys.len()).map(destroy).sum();
+            done.store(true, Ordering::SeqCst);
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+            put_back
         });
+        assert_eq!(put_back, 0);
     }
 }

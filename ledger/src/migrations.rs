@@ -8,7 +8,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "ledger", include_str!("../../migrations/0001_ledger.sql")),
     (2, "jobs", include_str!("../../migrations/0002_jobs.sql")),
     (3, "projections", include_str!("../../migrations/0003_projections.sql")),
-    (8, "api_key_uses", include_str!("../../migrations/0008_api_key_uses.sql")),
+    (4, "sign_in_attempts", include_str!("../../migrations/0004_sign_in_attempts.sql")),
+    (5, "reactors", include_str!("../../migrations/0005_reactors.sql")),
+    (6, "mails", include_str!("../../migrations/0006_mails.sql")),
+    (7, "api_key_uses", include_str!("../../migrations/0007_api_key_uses.sql")),
+    (8, "retired_keys", include_str!("../../migrations/0008_retired_keys.sql")),
 ];
 
 pub(crate) fn migrator() -> Migrator {

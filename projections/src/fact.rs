@@ -1,7 +1,7 @@
 //! Events as views see them.
 
 use chrono::{DateTime, Utc};
-use domain::{Event, TeamId};
+use domain::{AccessEvent, Event, TeamId};
 use ledger::{Ledger, LedgerError, Recorded, StreamId};
 use serde_json::Value;
 
@@ -70,14 +70,15 @@ impl Fact {
         })
     }
 
-    /// The team whose event it is: of a team's own events that team, whoever caused them.
+    /// The team whose event it is: of a team's own events that team, whoever caused them. What concerns a person and not their work for a
+    /// team is no team's, whichever they spoke for meanwhile.
     #[must_use]
     pub fn team(&self) -> Option<TeamId> {
         match &self.event {
             Event::Team(_) => self.aggregate_id.parse().ok().or(self.team_id),
-            Event::User(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => {
-                self.team_id
-            }
+            Event::User(_) => None,
+            Event::Access(event) => self.team_id.filter(|_| is_of_a_team(event)),
+            Event::Secret(_) | Event::Job(_) | Event::Claim(_) => self.team_id,
         }
     }
 
@@ -96,6 +97,26 @@ impl Fact {
             Some(Value::Object(fields)) => fields.into_iter().collect(),
             Some(_) | None => vec![],
         }
+    }
+}
+
+/// Whether it was seen or tried on behalf of a team.
+fn is_of_a_team(event: &AccessEvent) -> bool {
+    match event {
+        AccessEvent::SecretRevealed { .. }
+        | AccessEvent::SecretUsed { .. }
+        | AccessEvent::AccessRefused { .. }
+        | AccessEvent::AuditRead { .. }
+        | AccessEvent::ViewRebuilt { .. } => true,
+        AccessEvent::SignedIn { .. }
+        | AccessEvent::SessionRefreshed { .. }
+        | AccessEvent::RefreshTokenReused { .. }
+        | AccessEvent::SessionEnded { .. }
+        | AccessEvent::PasswordResetRequested { .. }
+        | AccessEvent::EmailVerificationRequested { .. }
+        | AccessEvent::MailTokenUsed { .. }
+        | AccessEvent::ProofFailed { .. }
+        | AccessEvent::SignInFailed { .. } => false,
     }
 }
 

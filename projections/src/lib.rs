@@ -156,6 +156,13 @@ impl Projections {
         self.inner.registry.all.iter().map(|view| view.spec().name).collect()
     }
 
+    /// The names of the views that hold personal data as it was opened.
+    #[must_use]
+    pub fn personal(&self) -> Vec<&'static str> {
+        let views = self.inner.registry.all.iter().map(|view| view.spec());
+        views.filter(|spec| spec.personal).map(|spec| spec.name).collect()
+    }
+
     fn place(&self, name: &str) -> Result<usize, UnknownView> {
         self.inner.registry.place(name).ok_or_else(|| UnknownView(name.to_owned()))
     }

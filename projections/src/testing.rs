@@ -146,7 +146,7 @@ fn user() -> impl Strategy<Value = (Event, String)> {
             7 => UserEvent::ApiKeyRevoked { key_id },
             8 => UserEvent::UserDeactivated { operator: Some(Personal::new("operators", name)) },
             9 => UserEvent::AdminGranted {},
-            _ => UserEvent::UserErased {},
+            _ => UserEvent::UserErased { subjects: [].into() },
         };
         (Event::User(event), id(n))
     })

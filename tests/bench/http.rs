@@ -24,6 +24,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// What it asks next.
+    pub(crate) fn asks(&mut self, request: String) {
+        self.request = request.into_bytes();
+    }
+
     pub(crate) async fn all(address: &str, request: &str, status: &'static str) -> Vec<Self> {
         let mut connections = vec![];
         for _ in 0..CONNECTIONS {
@@ -83,7 +88,7 @@ pub(crate) async fn run(table: &mut Table, peer: Option<Peer>) {
     )
     .unwrap();
     let began = Instant::now();
-    let (server, address, password) = serve(folder.path());
+    let (server, address, password) = serve(folder.path(), "password");
     let server = Server(server);
     let body = format!(r#"{{"email":"admin@localhost","password":"{password}"}}"#);
     let mut login = Connection::all(&address, &request("POST", "/api/auth/login", "", &body), "HTTP/1.1 200")
@@ -113,6 +118,12 @@ pub(crate) async fn run(table: &mut Table, peer: Option<Peer>) {
         floor(|peer| peer.read).map(|peer| (peer, "12x")),
     );
     println!("resident memory after the load: {} MiB", resident(server.0.id()));
+    let requests = crate::identity::run(table, folder.path(), &address, &password).await;
+    // Started anew, it has nothing in its caches.
+    drop(server);
+    let (server, address, _) = serve(folder.path(), "data");
+    let server = Server(server);
+    crate::identity::cold_and_warm(table, &address, &requests).await;
     drop(server);
 }
 
@@ -126,7 +137,8 @@ impl Drop for Server {
 }
 
 /// The release binary beside this one, on a private PostgreSQL of its own.
-fn serve(folder: &std::path::Path) -> (Child, String, String) {
+/// `last` begins the last line it says as it starts.
+fn serve(folder: &std::path::Path, last: &str) -> (Child, String, String) {
     let binary = std::env::current_exe().unwrap().with_file_name("daybook");
     let mut child = Command::new(binary)
         .args(["serve", "--roles", "api,follower"])
@@ -143,6 +155,8 @@ fn serve(folder: &std::path::Path) -> (Child, String, String) {
         }
         if let Some(rest) = line.trim().strip_prefix("password ") {
             password = rest.split_whitespace().next().unwrap().to_owned();
+        }
+        if line.trim().starts_with(last) {
             break;
         }
     }

@@ -12,6 +12,7 @@
 
 mod append;
 mod http;
+mod identity;
 mod peer;
 mod table;
 

@@ -14,8 +14,19 @@ pub(crate) struct Measured {
     pub(crate) rate: f64,
     /// Median, in milliseconds.
     pub(crate) p50: f64,
+    /// 95 of 100 took at most this, in milliseconds.
+    pub(crate) p95: f64,
     /// 99 of 100 took at most this, in milliseconds.
     pub(crate) p99: f64,
+}
+
+impl Measured {
+    /// From the microseconds that each took, all within so many seconds.
+    pub(crate) fn of(mut took: Vec<u32>, seconds: f64) -> Self {
+        took.sort_unstable();
+        let at = |part: f64| f64::from(took[((took.len() - 1) as f64 * part) as usize]) / 1000.0;
+        Self { rate: took.len() as f64 / seconds, p50: at(0.5), p95: at(0.95), p99: at(0.99) }
+    }
 }
 
 /// What was measured, and how it compares with its floor: the ratio and the goal.
@@ -103,9 +114,7 @@ where
     for task in tasks {
         took.extend(task.await.unwrap());
     }
-    took.sort_unstable();
-    let at = |part: f64| f64::from(took[((took.len() - 1) as f64 * part) as usize]) / 1000.0;
-    Measured { rate: took.len() as f64 / seconds, p50: at(0.5), p99: at(0.99) }
+    Measured::of(took, seconds)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the span of a measurement is a span of time")]

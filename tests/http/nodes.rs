@@ -1,10 +1,12 @@
 //! Two nodes on one database.
 
+use api::server::Roles;
 use domain::{Role, Team, TeamCommand};
 use serde_json::json;
 use tests::{Setup, TestApp, eventually};
 
 use super::support::{keep, problem};
+use crate::ledger::support::remembers;
 
 #[tokio::test]
 async fn what_one_node_wrote_the_other_shows_from_that_position_on() {
@@ -79,4 +81,40 @@ async fn who_loses_a_role_on_one_node_loses_it_on_the_other() {
     })
     .await;
     problem(&refused, 404, "team_not_found");
+}
+
+/// Whatever its role, a node remembers keys only because it hears which are destroyed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_destroyed_on_one_node_opens_nothing_on_any_other() {
+    let one = TestApp::start().await;
+    let none = Roles { api: false, worker: false, follower: false };
+    let roles = [
+        Roles { api: true, ..none },
+        Roles { worker: true, ..none },
+        Roles { follower: true, ..none },
+        Roles { api: true, follower: true, ..none },
+    ];
+    let secret = keep(&one.operator(), "db").await;
+    let (key, path) =
+        (format!("secret/{}/1", secret.str("id")), format!("/api/secrets/{}/value", secret.str("id")));
+    let mut nodes = vec![];
+    for roles in roles {
+        let node = one.another_node(Setup::default().roles(roles)).await;
+        remembers(&node.ledger, &one.database).await;
+        assert!(node.ledger.data_key(&key).await.unwrap().is_some());
+        nodes.push(node);
+    }
+    nodes[0].operator().get(&path).await.expect(200);
+    assert_eq!(one.ledger.destroy_keys(std::slice::from_ref(&key)).await.unwrap(), 1);
+    assert_ne!(one.operator().get(&path).await.status, 200);
+    for node in &nodes {
+        eventually("the node forgets", async || {
+            node.ledger.data_key(&key).await.unwrap().is_none().then_some(())
+        })
+        .await;
+    }
+    assert_ne!(nodes[0].operator().get(&path).await.status, 200);
+    for node in nodes {
+        node.stop().await;
+    }
 }

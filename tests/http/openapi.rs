@@ -81,6 +81,90 @@ async fn errors_are_documented_as_the_problems_they_are() {
     }
 }
 
+/// A schema with its references followed.
+fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str() {
+        Some(target) => resolved(document, document.pointer(target.trim_start_matches('#')).unwrap()),
+        None => schema,
+    }
+}
+
+/// The example of a body: its own, its schema's, or, of a page, the items'.
+fn example<'a>(document: &'a Value, content: &'a Value) -> Option<&'a Value> {
+    let schema = resolved(document, &content["schema"]);
+    let own = [&content["example"], &schema["example"], &schema["examples"][0]];
+    let found = own.into_iter().find(|example| !example.is_null());
+    found.or_else(|| {
+        let items = resolved(document, &schema["properties"]["items"]["items"]);
+        [&items["example"], &items["examples"][0]].into_iter().find(|example| !example.is_null())
+    })
+}
+
+/// The names and types that a schema knows, of its own or put together with others.
+fn properties(document: &Value, schema: &Value) -> serde_json::Map<String, Value> {
+    let schema = resolved(document, schema);
+    let mut known = schema["properties"].as_object().cloned().unwrap_or_default();
+    for part in schema["allOf"].as_array().into_iter().flatten() {
+        known.extend(properties(document, part));
+    }
+    known
+}
+
+#[tokio::test]
+async fn every_operation_on_people_and_teams_shows_examples_of_what_goes_in_and_out() {
+    let app = TestApp::start().await;
+    let document = document(&app).await;
+    let mut missing = vec![];
+    let mut shown = 0;
+    for (method, path, operation) in operations(&document) {
+        if !["auth", "users", "teams"].iter().any(|tag| operation["tags"][0] == *tag) {
+            continue;
+        }
+        let answers = operation["responses"].as_object().unwrap().iter();
+        let answers =
+            answers.filter(|(status, _)| status.starts_with('2')).map(|(_, answer)| &answer["content"]);
+        for content in answers.chain([&operation["requestBody"]["content"]]) {
+            let content = &content["application/json"];
+            if content.is_null() {
+                continue;
+            }
+            let Some(example) = example(&document, content) else {
+                missing.push(format!("{method} {path}: {content}"));
+                continue;
+            };
+            shown += 1;
+            let schema = resolved(&document, &content["schema"]);
+            let items = &schema["properties"]["items"]["items"];
+            let known = properties(&document, if items.is_null() { schema } else { items });
+            for (field, value) in example.as_object().unwrap() {
+                let kind = known.get(field).unwrap_or_else(|| panic!("{method} {path}: there is no {field}"));
+                assert!(fits(&document, kind, value), "{method} {path}: {field} is {value}, not {kind}");
+            }
+        }
+    }
+    assert!(missing.is_empty(), "without an example: {missing:#?}");
+    assert!(shown > 30, "{shown}");
+}
+
+/// Whether a value has the type that a schema asks for, as far as that is one of JSON's own.
+fn fits(document: &Value, schema: &Value, value: &Value) -> bool {
+    let schema = resolved(document, schema);
+    let kinds: Vec<&str> = match &schema["type"] {
+        Value::String(kind) => vec![kind],
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect(),
+        _ => return true,
+    };
+    kinds.iter().any(|kind| match *kind {
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        "null" => value.is_null(),
+        other => panic!("{other}"),
+    })
+}
+
 #[tokio::test]
 async fn every_reference_in_the_document_leads_somewhere() {
     let app = TestApp::start().await;
@@ -113,8 +197,29 @@ async fn answers_have_the_fields_that_are_documented() {
     let secret = keep(&app.operator(), "documented").await.json;
     let me = app.operator().get("/api/auth/me").await.expect(200).json;
     let events = app.auditor().get("/api/audit/events").await.expect(200).json["items"][0].clone();
-    for (schema, answer) in [("SecretBody", secret), ("UserBody", me), ("EventBody", events)] {
-        let documented = document["components"]["schemas"][schema]["properties"].as_object().unwrap();
+    let owner = app.owner();
+    let first = async |path: &str| owner.get(path).await.expect(200).json["items"][0].clone();
+    let team = owner.get("/api/team").await.expect(200).json;
+    let member = team["members"][0].clone();
+    let invitation = json!({"email": "grace@example.org", "role": "viewer"});
+    let invitation = owner.post("/api/team/invitations", invitation).await.expect(201).json;
+    let key = json!({"name": "deploy", "scopes": ["team:read"]});
+    let made = owner.post("/api/auth/api-keys", key).await.expect(201).json;
+    let key = first("/api/auth/api-keys").await;
+    let (session, summary) = (first("/api/auth/sessions").await, first("/api/teams").await);
+    for (schema, answer) in [
+        ("SecretBody", secret),
+        ("UserBody", me),
+        ("EventBody", events),
+        ("TeamBody", team),
+        ("MemberBody", member),
+        ("InvitationBody", invitation),
+        ("MadeKeyBody", made),
+        ("ApiKeyBody", key),
+        ("SessionBody", session),
+        ("TeamSummary", summary),
+    ] {
+        let documented = properties(&document, &document["components"]["schemas"][schema]);
         let documented: BTreeSet<_> = documented.keys().collect();
         assert_eq!(answer.as_object().unwrap().keys().collect::<BTreeSet<_>>(), documented, "{schema}");
     }

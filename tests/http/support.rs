@@ -1,11 +1,32 @@
 //! What the stories share.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use domain::SessionId;
 use serde_json::{Value, json};
-use tests::{Client, Reply, TestApp};
+use tests::{Client, PASSWORD, Reply, TestApp};
 
 /// Keeps a secret of this name.
 pub(crate) async fn keep(client: &Client, name: &str) -> Reply {
     client.post("/api/secrets", json!({"name": name, "value": format!("value of {name}")})).await.expect(201)
+}
+
+/// Signs in one of those whom the harness makes, by name.
+pub(crate) async fn sign_in(app: &TestApp, name: &str) -> Reply {
+    let body = json!({"email": format!("{name}@example.org"), "password": PASSWORD});
+    app.anon().post("/api/auth/login", body).await.expect(200)
+}
+
+/// Exchanges a refresh token.
+pub(crate) async fn refresh(app: &TestApp, token: &str) -> Reply {
+    app.anon().post("/api/auth/refresh", json!({"refresh_token": token})).await
+}
+
+/// The session that an access token is of.
+pub(crate) fn session_of(access_token: &str) -> SessionId {
+    let claims = BASE64URL.decode(access_token.split('.').nth(1).unwrap()).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    claims["sid"].as_str().unwrap().parse().unwrap()
 }
 
 /// Makes sure that the reply is a problem document of this status and code, about this very request.

@@ -1,6 +1,6 @@
 //! The read side's stories (D5, D6, D7), each in its file, and what they share.
 
-mod support;
+pub(crate) mod support;
 
 mod cache;
 mod cli;

@@ -11,7 +11,7 @@ use api::tokens::{Claims, TokenKeys};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::Utc;
-use commands::{Commands, Context, FirstTeam, Password};
+use commands::{About, Commands, Context, FirstTeam, Password};
 use domain::{
     Actor, Caller, Email, Permissions, PersonName, Role, SessionId, Team, TeamCommand, TeamId, TeamName,
     TeamSlug, UserId,
@@ -29,7 +29,8 @@ use crate::{Database, within};
 
 /// The password of everybody whom the harness makes.
 pub const PASSWORD: &str = "correct horse battery";
-const JWT_SECRET: &str = "the tests' own secret, of more than 32 characters";
+/// The secret behind the access tokens of everybody whom the harness makes.
+pub const JWT_SECRET: &str = "the tests' own secret, of more than 32 characters";
 
 /// How a [`TestApp`] differs from the usual one.
 #[derive(Clone, Debug, Default)]
@@ -329,7 +330,7 @@ async fn account(commands: &Commands, name: &str, admin: bool) -> UserId {
     let account = known_account(
         Email::parse(&format!("{name}@example.org")).unwrap(),
         PersonName::parse(name).unwrap(),
-        Password::choose(PASSWORD.to_owned()).unwrap(),
+        Password::choose(PASSWORD.to_owned(), &About::default()).unwrap(),
         admin,
         FirstTeam::Own,
     );

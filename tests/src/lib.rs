@@ -7,9 +7,10 @@ mod client;
 mod database;
 mod folder;
 mod server;
+mod tokens;
 mod wait;
 
-pub use app::{PASSWORD, People, Setup, TestApp};
+pub use app::{JWT_SECRET, PASSWORD, People, Setup, TestApp};
 pub use client::{Client, Reply};
 pub use database::{Database, connect_from_environment};
 pub use server::Server;

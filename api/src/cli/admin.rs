@@ -1,7 +1,7 @@
 //! `daybook admin`.
 
 use clap::Subcommand;
-use commands::{CommandError, FirstTeam, Password};
+use commands::{About, CommandError, FirstTeam, Password};
 use domain::{ClaimKind, Email, PersonName};
 
 use super::{Failure, with_node};
@@ -32,14 +32,16 @@ impl Admin {
         };
         let address = Email::parse(&email).map_err(usage("email"))?;
         let name = PersonName::parse(&name).map_err(usage("name"))?;
-        let (text, generated) = if password_stdin {
+        let (password, generated) = if password_stdin {
             let mut line = String::new();
             std::io::stdin().read_line(&mut line)?;
-            (line.trim_end_matches(['\r', '\n']).to_owned(), false)
+            let person = About { email: Some(&address), name: Some(&name) };
+            let text = line.trim_end_matches(['\r', '\n']).to_owned();
+            (Password::choose(text, &person).map_err(usage("password-stdin"))?, None)
         } else {
-            (one_time_password()?, true)
+            let text = one_time_password()?;
+            (Password::typed(text.clone()), Some(text))
         };
-        let password = Password::choose(text.clone()).map_err(usage("password-stdin"))?;
         with_node(async move |node| {
             let account = known_account(address, name, password, true, FirstTeam::Own);
             match node.commands.register(&registrar(), account).await {
@@ -50,7 +52,7 @@ impl Admin {
                 Err(error) => return Err(Failure::unreachable(error)),
             }
             say!("admin    {email}");
-            if generated {
+            if let Some(text) = generated {
                 say!("password {text}   (shown this once)");
             }
             Ok(())

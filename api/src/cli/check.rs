@@ -1,6 +1,6 @@
 //! `daybook check`.
 
-use commands::Password;
+use commands::{About, Password};
 use domain::Email;
 
 use super::Failure;
@@ -30,11 +30,13 @@ pub(super) async fn run() -> Result<(), Failure> {
 /// What only the rules of the domain can tell.
 fn fields(settings: &Settings) -> Vec<(String, String)> {
     let mut problems = vec![];
-    if let Some(Err(invalid)) = settings.admin_email.as_deref().map(Email::parse) {
-        problems.push(("ADMIN_EMAIL".to_owned(), invalid.0));
+    let email = settings.admin_email.as_deref().map(Email::parse);
+    if let Some(Err(invalid)) = &email {
+        problems.push(("ADMIN_EMAIL".to_owned(), invalid.0.clone()));
     }
-    let password =
-        settings.admin_password.as_ref().map(|hidden| Password::choose(hidden.expose().to_owned()));
+    let person = About { email: email.as_ref().and_then(|email| email.as_ref().ok()), name: None };
+    let choose = |text: &str| Password::choose(text.to_owned(), &person);
+    let password = settings.admin_password.as_ref().map(|hidden| choose(hidden.expose()));
     if let Some(Err(invalid)) = password {
         problems.push(("ADMIN_PASSWORD".to_owned(), invalid.0));
     }

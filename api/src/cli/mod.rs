@@ -11,8 +11,9 @@ mod events;
 mod projections;
 mod serve;
 mod state;
+mod users;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use ::projections::RoleError;
@@ -43,6 +44,9 @@ enum Command {
     /// Instance admins
     #[command(subcommand)]
     Admin(admin::Admin),
+    /// People's accounts
+    #[command(subcommand)]
+    Users(users::Users),
     /// Print the log
     Events(events::Events),
     /// Print a thing as it was
@@ -150,6 +154,20 @@ fn out(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
     }
 }
 
+/// Asks before something that cannot be taken back lightly, unless told not to. Where nobody can be asked, the answer is no.
+fn confirmed(yes: bool, question: &str) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::Usage(format!("{question} Nobody is there to answer; say --yes")));
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::No("not done".to_owned())) }
+}
+
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -180,6 +198,7 @@ async fn run(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Admin(admin) => admin.run().await,
+        Command::Users(users) => users.run().await,
         Command::Events(events) => events.run().await,
         Command::State(state) => state.run().await,
         Command::Projections(command) => command.run().await,

@@ -24,7 +24,7 @@ pub(super) struct Serve {
 enum Role {
     /// Answers HTTP
     Api,
-    /// Runs jobs
+    /// Runs jobs and sends mail
     Worker,
     /// Folds events into views
     Follower,
@@ -106,12 +106,7 @@ async fn listen(settings: &Settings) -> Result<TcpListener, Failure> {
 
 /// Settings of the contract that nothing uses yet are accepted, and said to be so.
 fn not_yet(settings: &Settings) {
-    let set = [
-        ("PUBLIC_URL", settings.public_url.is_some()),
-        ("SMTP_URL", settings.smtp_url.is_some()),
-        ("MAIL_FROM", settings.mail_from.is_some()),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", settings.otel_exporter_otlp_endpoint.is_some()),
-    ];
+    let set = [("OTEL_EXPORTER_OTLP_ENDPOINT", settings.otel_exporter_otlp_endpoint.is_some())];
     for (name, _) in set.into_iter().filter(|(_, set)| *set) {
         tracing::warn!(name, "this version does not use the setting yet");
     }

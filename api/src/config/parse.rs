@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use axum::http::Uri;
+use commands::mail::{MailFrom, SmtpServer};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -135,21 +136,12 @@ pub(super) fn email(text: &str) -> Result<String, String> {
 
 /// `a@b` or `Name <a@b>`.
 pub(super) fn mailbox(text: &str) -> Result<String, String> {
-    let address = match text.strip_suffix('>').and_then(|rest| rest.rsplit_once('<')) {
-        Some((name, address)) if !name.contains(char::is_control) => address,
-        Some(_) => "",
-        None => text,
-    };
-    email(address).map(|_| text.to_owned())
+    MailFrom::parse(text).map(|_| text.to_owned())
 }
 
+/// Everything about it is checked, files that it names included.
 pub(super) fn smtp_url(text: &str) -> Result<Hidden, String> {
-    let rest = text.strip_prefix("smtp://").or_else(|| text.strip_prefix("smtps://"));
-    let host = rest.map(|rest| rest.rsplit_once('@').map_or(rest, |(_, host)| host));
-    match host {
-        Some(host) if !host.is_empty() && !host.starts_with([':', '/']) => Ok(Hidden::new(text)),
-        _ => Err("must be smtp://host[:port] or smtps://host[:port], with user:password@ if needed".into()),
-    }
+    SmtpServer::parse(text).map(|_| Hidden::new(text))
 }
 
 /// A `tracing` filter. A bare word must be a level: `EnvFilter` would take a misspelt level for a module's name and log nothing.

@@ -22,8 +22,6 @@ use crate::problem::Problem;
 
 /// Attempts to sign in, register or reset a password, per minute and IP.
 const SIGN_IN_PER_MINUTE: u32 = 10;
-/// Mails that people ask for, per minute and address.
-const MAILS_PER_MINUTE: u32 = 3;
 /// Clients remembered by one limiter, about 100 bytes each.
 const MAX_CLIENTS: usize = 100_000;
 /// Clients beyond that share this many counters.
@@ -53,9 +51,6 @@ struct Limiters {
     anonymous: Limiter<IpAddr>,
     authenticated: Limiter<Uuid>,
     sign_in: Limiter<IpAddr>,
-    mail_to: Limiter<u64>,
-    /// Turns e-mail addresses into numbers nobody outside this process can foresee or turn back.
-    emails: RandomState,
 }
 
 impl RateLimits {
@@ -66,8 +61,6 @@ impl RateLimits {
                 anonymous: Limiter::new(settings.rate_limit_per_minute),
                 authenticated: Limiter::new(settings.rate_limit_authenticated_per_minute),
                 sign_in: Limiter::new(SIGN_IN_PER_MINUTE),
-                mail_to: Limiter::new(MAILS_PER_MINUTE),
-                emails: RandomState::new(),
             })
         };
         Self(settings.rate_limit_enabled.then(limiters))
@@ -95,15 +88,6 @@ impl RateLimits {
     /// When there were too many of late.
     pub fn check_sign_in(&self, ip: ClientIp) -> Result<(), TooMany> {
         self.0.as_ref().map_or(Ok(()), |limiters| limiters.sign_in.check(network(ip)))
-    }
-
-    /// A mail that somebody asks to be sent to this address. The address itself is not kept.
-    ///
-    /// # Errors
-    /// When there were too many of late.
-    pub fn check_mail_to(&self, email: &str) -> Result<(), TooMany> {
-        let Some(limiters) = &self.0 else { return Ok(()) };
-        limiters.mail_to.check(limiters.emails.hash_one(email.trim().to_lowercase()))
     }
 }
 
@@ -258,13 +242,11 @@ mod tests {
     }
 
     #[test]
-    fn signing_in_is_strict_per_address_and_per_person() {
+    fn signing_in_is_strict_per_address() {
         let limits = limits(&[]);
         (0..10).for_each(|_| limits.check_sign_in(ip("192.0.2.1")).unwrap());
         limits.check_sign_in(ip("192.0.2.1")).unwrap_err();
-        (0..3).for_each(|_| limits.check_mail_to("Ada@example.org").unwrap());
-        limits.check_mail_to(" ada@EXAMPLE.org").unwrap_err();
-        limits.check_mail_to("bob@example.org").unwrap();
+        limits.check_sign_in(ip("192.0.2.2")).unwrap();
     }
 
     #[test]
@@ -281,7 +263,6 @@ mod tests {
         for _ in 0..50 {
             limits.check_anonymous(ip("192.0.2.1")).unwrap();
             limits.check_sign_in(ip("192.0.2.1")).unwrap();
-            limits.check_mail_to("a@b").unwrap();
         }
     }
 

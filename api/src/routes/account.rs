@@ -3,10 +3,10 @@
 use axum::extract::State;
 use axum::response::Response;
 use chrono::Utc;
-use commands::{Password, SecondFactor};
-use domain::{Email, SessionId};
-use projections::SessionRow;
+use commands::{About, Password, PresentPassword, SecondFactor};
+use domain::{Email, PersonName, SessionId};
 use projections::time::text as time;
+use projections::{SessionRow, UserRow};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -15,8 +15,7 @@ use crate::answer::{Answer, no_content};
 use crate::app::App;
 use crate::authenticate::Person;
 use crate::extract::{Json, Path, Query};
-use crate::input::Fields;
-use crate::list::{Cursors, Page, limit};
+use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::auth::{goodbye, second_factor, unstored};
 
@@ -43,18 +42,29 @@ pub async fn change_password(
     person: Person,
     Json(body): Json<PasswordBody>,
 ) -> Result<Response, Problem> {
-    let mut fields = Fields::default();
-    let new = fields.check("new_password", Password::choose(body.new_password));
-    fields.done()?;
-    let new = new.ok_or_else(|| Problem::internal("a checked field is missing"))?;
-    let (hash, present) = (person.user.password_hash.clone(), Password::typed(body.current_password));
-    let done = app.commands.change_password(&person.context, person.user_id, hash, present, new).await?;
+    let new = new_password(body.new_password, &person.user)?;
+    let present =
+        PresentPassword { hash: person.user.password_hash.clone(), position: person.user.password_position };
+    let typed = Password::typed(body.current_password);
+    let done = app.commands.change_password(&person.context, person.user_id, present, typed, new).await?;
     app.settle(done.position).await;
     Ok(goodbye(&app, done.position))
 }
 
+/// A password that somebody chose in place of another.
+pub(super) fn new_password(text: String, user: &UserRow) -> Result<Password, Problem> {
+    let (email, name) = (Email::parse(&user.email).ok(), PersonName::parse(&user.name).ok());
+    let about = About { email: email.as_ref(), name: name.as_ref() };
+    Password::choose(text, &about).map_err(|invalid| Problem::invalid("new_password", invalid.0))
+}
+
 /// A sign-in that goes on.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0198c5a1-1d33-7b24-a25e-80b14c3dae6f", "current": true,
+    "created_at": "2026-07-01T09:30:00.000Z", "refreshed_at": "2026-07-02T08:15:42.120Z",
+    "expires_at": "2026-07-09T08:15:42.120Z", "ip": "192.0.2.7", "user_agent": "curl/8.5.0"
+}))]
 pub struct SessionBody {
     /// The session's id.
     #[schema(format = "uuid")]
@@ -81,6 +91,8 @@ pub struct PageQuery {
     pub(super) limit: Option<u32>,
     /// From a page's `next`.
     pub(super) cursor: Option<String>,
+    /// Picks fields: `fields=id,created_at`.
+    pub(super) fields: Option<String>,
 }
 
 /// One's sessions, in the order in which they began.
@@ -95,7 +107,7 @@ pub async fn sessions(
     State(app): State<App>,
     person: Person,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<SessionBody>>, Problem> {
+) -> Result<Json<Page<serde_json::Value>>, Problem> {
     let limit = limit(query.limit)?;
     let cursors = Cursors::new(&app, ("sessions", person.user_id));
     let after = cursors.open(query.cursor.as_deref()).await?.unwrap_or_default();
@@ -105,7 +117,8 @@ pub async fn sessions(
     sessions.retain(|session| now < session.expires_at && session.id.to_string() > after);
     sessions.sort_by_key(|session| session.id);
     let items = sessions.into_iter().take(limit + 1).map(|session| body(session, person.session)).collect();
-    Ok(Json(cursors.page(items, limit, |session: &SessionBody| session.id.clone()).await?))
+    let page = cursors.page(items, limit, |session: &SessionBody| session.id.clone()).await?;
+    Ok(Json(pick(page, query.fields.as_deref())?))
 }
 
 fn body(session: &SessionRow, current: SessionId) -> SessionBody {
@@ -136,11 +149,12 @@ pub async fn end_session(
 ) -> Result<Response, Problem> {
     let done = app.commands.end_session(&person.context, SessionId(id)).await?;
     app.settle(done.position).await;
-    Ok(no_content(done.position))
+    // One's own is a signing out.
+    Ok(if id == person.session.0 { goodbye(&app, done.position) } else { no_content(done.position) })
 }
 
 /// What a device needs; shown this once.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(example = json!({"secret": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "otpauth_uri": "otpauth://totp/Daybook:ada%40example.org?secret=GEZD…&issuer=Daybook", "qr_svg": "<svg…"}))]
 pub struct EnrolmentBody {
     /// The shared key in base32, to be typed.
@@ -184,7 +198,7 @@ pub struct CodeBody {
 }
 
 /// What signs one in when the device is lost; shown this once.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(example = json!({"recovery_codes": ["k3wq-8n2p-x7ra-5mzt"]}))]
 pub struct RecoveryBody {
     /// Each is good for one use.

@@ -19,13 +19,18 @@ use crate::authenticate::Person;
 use crate::extract::{Json, Path, Query};
 use crate::input::{Creation, Fields};
 use crate::key_uses::KeyUse;
-use crate::list::{Cursors, Page, limit};
+use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::account::PageQuery;
 use crate::routes::auth::unstored;
 
 /// A key; never the key itself.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0198c5a1-2e44-7c35-936f-91c25d4ebf70", "name": "deploy", "prefix": "dbk_0198c5a12e44", "team_id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d",
+    "scopes": ["secrets:read", "secrets:reveal"], "created_at": "2026-07-01T09:30:00.000Z",
+    "expires_at": "2027-01-01T00:00:00.000Z", "last_used_at": "2026-07-02T08:15:30.000Z", "last_used_ip": "192.0.2.7"
+}))]
 pub struct ApiKeyBody {
     /// The key's id.
     #[schema(format = "uuid")]
@@ -53,7 +58,7 @@ pub struct ApiKeyBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "deploy", "scopes": ["secrets:read", "secrets:reveal"], "expires_at": "2027-01-01T00:00:00.000Z"}))]
-pub struct MakeBody {
+pub struct MakeKeyBody {
     name: String,
     /// Some of secrets:read, secrets:write, secrets:reveal, jobs:read, jobs:run, audit:read, team:read, team:write.
     scopes: Vec<String>,
@@ -63,7 +68,12 @@ pub struct MakeBody {
 
 /// A key that was made.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct MadeBody {
+#[schema(example = json!({
+    "key": "dbk_0198c5a12e44…", "id": "0198c5a1-2e44-7c35-936f-91c25d4ebf70", "name": "deploy", "prefix": "dbk_0198c5a12e44", "team_id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d",
+    "scopes": ["secrets:read", "secrets:reveal"], "created_at": "2026-07-01T09:30:00.000Z",
+    "expires_at": "2027-01-01T00:00:00.000Z", "last_used_at": null, "last_used_ip": null
+}))]
+pub struct MadeKeyBody {
     /// The key itself, for `Authorization: Bearer`. Shown this once.
     key: String,
     #[serde(flatten)]
@@ -72,9 +82,9 @@ pub struct MadeBody {
 
 /// Makes a key that acts for one in the team one speaks for.
 #[utoipa::path(
-    post, path = "/auth/api-keys", tag = "auth", request_body = MakeBody,
+    post, path = "/auth/api-keys", tag = "auth", request_body = MakeKeyBody,
     responses(
-        (status = 201, description = "The key", body = MadeBody),
+        (status = 201, description = "The key", body = MadeKeyBody),
         (status = 403, description = "Not a person's session, or in no team", body = ProblemBody),
         (status = 409, description = "Too many keys", body = ProblemBody),
         (status = 422, description = "A field is wrong, or a scope is more than one may oneself", body = ProblemBody),
@@ -83,8 +93,8 @@ pub struct MadeBody {
 pub async fn make(
     State(app): State<App>,
     person: Person,
-    creation: Creation<MakeBody>,
-) -> Result<Answer<MadeBody>, Problem> {
+    creation: Creation<MakeKeyBody>,
+) -> Result<Answer<MadeKeyBody>, Problem> {
     let team_id = person.team()?;
     let (body, context) = creation.within(&person.context);
     let mut fields = Fields::default();
@@ -102,7 +112,7 @@ pub async fn make(
     let row = app.projections.credentials().get_anew(person.user_id).await?;
     let row = row.iter().flat_map(|row| &row.api_keys).find(|row| row.id == made.id).cloned();
     let gone = || Problem::conflict("The key was revoked already.").with_code("api_key_revoked");
-    let body = MadeBody { key: made.key.to_string(), about: about(&row.ok_or_else(gone)?, None) };
+    let body = MadeKeyBody { key: made.key.to_string(), about: about(&row.ok_or_else(gone)?, None) };
     Ok(unstored(Answer::created(body).at(made.done.position)))
 }
 
@@ -135,7 +145,7 @@ pub async fn list(
     State(app): State<App>,
     person: Person,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<ApiKeyBody>>, Problem> {
+) -> Result<Json<Page<serde_json::Value>>, Problem> {
     let limit = limit(query.limit)?;
     let cursors = Cursors::new(&app, ("api-keys", person.user_id));
     let after = cursors.open(query.cursor.as_deref()).await?.unwrap_or_default();
@@ -146,7 +156,8 @@ pub async fn list(
     keys.sort_by_key(|key| key.id);
     let last = |key: &ApiKeyRow| uses.iter().find(|(id, _)| *id == key.id).map(|(_, last)| last);
     let items = keys.into_iter().take(limit + 1).map(|key| about(key, last(key))).collect();
-    Ok(Json(cursors.page(items, limit, |key: &ApiKeyBody| key.id.clone()).await?))
+    let page = cursors.page(items, limit, |key: &ApiKeyBody| key.id.clone()).await?;
+    Ok(Json(pick(page, query.fields.as_deref())?))
 }
 
 fn about(key: &ApiKeyRow, last: Option<&KeyUse>) -> ApiKeyBody {

@@ -5,7 +5,8 @@ use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use chrono::{TimeDelta, Utc};
 use commands::{
-    Account, CommandError, FirstTeam, NewAccount, NewPassword, Password, SecondFactor, SignIn, SignedIn,
+    About, Account, BroughtRefresh, CommandError, FirstTeam, NewAccount, NewPassword, Password, RefreshError,
+    SecondFactor, SignIn, SignedIn,
 };
 use domain::{Email, Permissions, PersonName, User, UserCommand};
 use projections::UserRow;
@@ -26,7 +27,7 @@ use crate::routes::users::{UserBody, first_body, seen_body, user_body};
 use crate::tokens::Claims;
 
 /// A new account.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"email": "ada@example.org", "password": "correct horse battery", "name": "Ada Lovelace"}))]
 pub struct RegisterBody {
@@ -67,7 +68,8 @@ pub async fn register(
     let mut fields = Fields::default();
     let email = fields.check("email", Email::parse(&body.email));
     let name = fields.check("name", PersonName::parse(&body.name));
-    let password = fields.check("password", Password::choose(body.password));
+    let person = About { email: email.as_ref(), name: name.as_ref() };
+    let password = fields.check("password", Password::choose(body.password, &person));
     fields.done()?;
     let (Some(email), Some(name), Some(password)) = (email, name, password) else {
         return Err(Problem::internal("checked fields are missing"));
@@ -91,8 +93,9 @@ pub async fn register(
 /// An invitation that is not good is a matter of that field.
 pub(super) fn of_invitation(error: CommandError) -> Problem {
     match error.refusal_code() {
-        Some(code @ "invitation_not_open") => {
-            Problem::invalid("invitation_token", "is not one that is open").with_code(code)
+        // Nor is it told whether there is such a team.
+        Some("invitation_not_open" | "team_not_found") => {
+            Problem::invalid("invitation_token", "is not one that is open").with_code("invitation_not_open")
         }
         _ => error.into(),
     }
@@ -111,7 +114,7 @@ pub struct LoginBody {
 }
 
 /// What a signed-in person carries from now on: tokens, or what a browser must know that keeps them in cookies.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(example = json!({"access_token": "eyJ0eXAiOiJKV1QiLCJhbGciOiJFZERTQSIs…", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "dbr_0198c5a0…"}))]
 pub struct TokensBody {
     /// For `Authorization: Bearer`.
@@ -259,21 +262,33 @@ pub async fn refresh(
     headers: HeaderMap,
     Json(body): Json<RefreshBody>,
 ) -> Result<Answer<TokensBody>, Problem> {
-    let cookie = cookies::refresh_token(&headers);
+    let cookie = cookies::refresh_token(&headers, app.settings.production()).map_err(|_| disagreement())?;
     let (token, by_cookie) = match (&body.refresh_token, cookie) {
         (Some(text), Some(cookie)) if text != cookie => return Err(disagreement()),
         (Some(text), _) => (text.as_str(), false),
         (None, Some(cookie)) => (cookie, true),
         (None, None) => return Err(Problem::invalid("refresh_token", "is missing")),
     };
-    if by_cookie && let Some(session) = app.commands.session_of(token).await? {
-        check_csrf(&app, &headers, session).await?;
+    let brought = app.commands.read_refresh_token(token).await?;
+    if by_cookie {
+        check_csrf(&app, &headers, brought.session_id).await?;
     }
-    let refreshed = app.commands.refresh_session(&anonymous.context, token, refresh_days(&app)).await;
-    if let Err(commands::RefreshError::Reused { position }) = &refreshed {
+    if !goes_on(&app, &brought).await? {
+        return Err(RefreshError::Invalid.into());
+    }
+    let refreshed = app.commands.refresh_session(&anonymous.context, &brought, refresh_days(&app)).await;
+    if let Err(RefreshError::Reused { position }) = &refreshed {
         app.settle(*position).await;
     }
     tokens(&app, refreshed?, by_cookie).await
+}
+
+/// Whether nothing has ended the session: what does for access tokens does for refresh tokens, a change of the password or too many
+/// sessions included. A view that does not know of it yet is waited for: to be signed out by mistake cannot be made good.
+async fn goes_on(app: &App, brought: &BroughtRefresh) -> Result<bool, Problem> {
+    app.wait(brought.position, false).await?;
+    let row = app.projections.credentials().get(brought.user_id).await?;
+    Ok(row.is_some_and(|row| row.goes_on(brought.session_id)))
 }
 
 /// Ends the session. Its tokens are refused from now on, on every node within a second.

@@ -1,9 +1,11 @@
 //! Getting back in, and showing that an address is one's own: by a token that was sent there.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use commands::{CommandError, Password};
+use commands::{AttemptError, CommandError, Purpose};
 use domain::{Email, MailTokenUse};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -12,8 +14,9 @@ use crate::answer::no_content;
 use crate::app::App;
 use crate::authenticate::{Anonymous, Person};
 use crate::extract::Json;
-use crate::input::Fields;
+use crate::middleware::client_ip::ClientIp;
 use crate::problem::{Problem, ProblemBody};
+use crate::routes::account::new_password;
 
 /// Who wants to get back in.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -37,7 +40,7 @@ pub async fn request_reset(
     app.limits.check_sign_in(anonymous.ip)?;
     let email = Email::parse(&body.email).map_err(|invalid| Problem::invalid("email", invalid.0))?;
     // Nobody can fill another's mailbox, and the answer is the same: what is too much is left out.
-    let room = app.limits.check_mail_to(&email.canonical()).is_ok();
+    let room = mail_wait(&app, &email, anonymous.ip).await?.is_none();
     let row = app.projections.users().by_email(&email.canonical()).await?;
     // Off the request's way: whether something is recorded must not show in the time of the answer.
     if let Some(row) = row.filter(|row| row.active && room) {
@@ -51,6 +54,17 @@ pub async fn request_reset(
         });
     }
     Ok(StatusCode::ACCEPTED)
+}
+
+/// Counts a mail to this address, on all nodes together. If there were too many of late, it is not to be sent, and the answer is when the
+/// next one may be.
+async fn mail_wait(app: &App, email: &Email, ip: ClientIp) -> Result<Option<Duration>, Problem> {
+    // Not said to have succeeded, it counts.
+    match app.commands.guessing().begin(Purpose::Mail, &email.canonical(), ip.0).await {
+        Ok(_) => Ok(None),
+        Err(AttemptError::TooSoon { wait }) => Ok(Some(wait)),
+        Err(error @ AttemptError::Uncounted(_)) => Err(error.into()),
+    }
 }
 
 /// A new password, and what allows it.
@@ -79,14 +93,11 @@ pub async fn confirm_reset(
     let token = app.commands.read_mail_token(&body.token, MailTokenUse::PasswordReset).await;
     let token = token.map_err(of_token)?;
     let row = app.projections.users().get(token.user_id).await?;
-    // A password that was set since makes older tokens worthless.
+    // A password that was set since makes older tokens worthless: what the command asks again is not worth a hash.
     let row = row.filter(|row| row.active && row.password_position < token.position).ok_or_else(not_open)?;
-    let mut fields = Fields::default();
-    let new = fields.check("new_password", Password::choose(body.new_password));
-    fields.done()?;
-    let new = new.ok_or_else(|| Problem::internal("a checked field is missing"))?;
-    tracing::debug!(user = row.id, "a password is being reset");
-    let done = app.commands.reset_password(&anonymous.context, &token, new).await.map_err(of_token)?;
+    let new = new_password(body.new_password, &row)?;
+    let done = app.commands.reset_password(&anonymous.context, &token, new).await;
+    let done = done.map_err(of_token)?;
     app.settle(done.position).await;
     Ok(no_content(done.position))
 }
@@ -129,12 +140,18 @@ pub async fn verify_email(
         (status = 409, description = "Shown already", body = ProblemBody),
     ),
 )]
-pub async fn resend_verification(State(app): State<App>, person: Person) -> Result<StatusCode, Problem> {
+pub async fn resend_verification(
+    State(app): State<App>,
+    person: Person,
+    ip: ClientIp,
+) -> Result<StatusCode, Problem> {
     if person.user.email_verified {
         return Err(Problem::conflict("The address is known to be yours.").with_code("email_verified"));
     }
     let email = Email::parse(&person.user.email).map_err(|invalid| Problem::internal(invalid.0))?;
-    app.limits.check_mail_to(&email.canonical())?;
+    if let Some(wait) = mail_wait(&app, &email, ip).await? {
+        return Err(Problem::too_many_requests(wait).with_code("too_many_mails"));
+    }
     app.commands.request_email_verification(&person.context, person.user_id, &email).await?;
     Ok(StatusCode::ACCEPTED)
 }

@@ -21,6 +21,12 @@ use crate::problem::{Problem, ProblemBody};
 
 /// A person, as everybody who may see them sees them.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0198c5a0-3f6e-7c41-9a2b-5d8e1f0a7b3c", "email": "ada@example.org", "name": "Ada Lovelace",
+    "admin": false, "active": true, "email_verified": true, "two_factor": false,
+    "teams": [{"id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d", "slug": "payments", "name": "Payments", "role": "owner"}],
+    "created_at": "2026-07-01T09:30:00.000Z", "last_sign_in_at": "2026-07-02T08:15:42.120Z"
+}))]
 pub struct UserBody {
     /// The account's id.
     #[schema(format = "uuid")]
@@ -47,6 +53,7 @@ pub struct UserBody {
 
 /// A team somebody is in.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d", "slug": "payments", "name": "Payments", "role": "owner"}))]
 pub struct TeamOfUser {
     /// The team's id.
     #[schema(format = "uuid")]
@@ -187,8 +194,8 @@ pub async fn show_in_auth(
 }
 
 async fn one(app: &App, identity: &Identity, id: UserId) -> Result<Answer<UserBody>, Problem> {
-    if identity.user_id != id {
-        identity.require(domain::Permission::UsersManage, "GET /api/users/{id}").await?;
+    if !identity.is_person(id) {
+        identity.require(domain::Permission::UsersManage).await?;
     }
     let row = app.projections.users().get(id).await?.ok_or_else(Problem::not_found)?;
     Ok(Answer::ok(seen_body(app, identity, &row).await?).tagged(row.sequence))
@@ -198,7 +205,7 @@ async fn one(app: &App, identity: &Identity, id: UserId) -> Result<Answer<UserBo
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"active": false}))]
-pub struct AmendBody {
+pub struct AmendUserBody {
     /// Whether they may sign in; `false` ends their sessions.
     #[serde(default)]
     active: Option<bool>,
@@ -212,7 +219,7 @@ pub struct AmendBody {
 
 /// Changes somebody's name, whether they may sign in, and whether they administer the instance. The last admin stays one.
 #[utoipa::path(
-    patch, path = "/users/{id}", tag = "users", params(("id" = Uuid, Path)), request_body = AmendBody,
+    patch, path = "/users/{id}", tag = "users", params(("id" = Uuid, Path)), request_body = AmendUserBody,
     responses(
         (status = 200, description = "The person", body = UserBody),
         (status = 404, description = "Nobody has this id", body = ProblemBody),
@@ -225,7 +232,7 @@ pub async fn amend(
     admin: Can<UsersManage>,
     Path(id): Path<Uuid>,
     headers: HeaderMap,
-    Json(body): Json<AmendBody>,
+    Json(body): Json<AmendUserBody>,
 ) -> Result<Answer<UserBody>, Problem> {
     let name = body.name.as_deref().map(PersonName::parse).transpose();
     let name = name.map_err(|invalid| Problem::invalid("name", invalid.0))?;
@@ -251,14 +258,15 @@ pub async fn erase(
     State(app): State<App>,
     admin: Can<UsersManage>,
     Path(id): Path<Uuid>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let id = UserId(id);
+    let (id, expected) = (UserId(id), if_match(&headers)?);
     let row = app.projections.users().get(id).await?.ok_or_else(Problem::not_found)?;
     let memberships = app.projections.memberships().get(id).await?;
     let memberships = memberships.as_deref().map(|row| row.teams.as_slice()).unwrap_or_default();
     let teams: Vec<_> = memberships.iter().map(|membership| membership.team_id).collect();
     let email = row.canonical_email.as_deref();
-    let done = app.commands.erase(&admin.context, id, email, &teams).await?;
+    let done = app.commands.erase(&admin.context, id, expected, email, &teams).await?;
     app.key_uses.forget(id).await.map_err(crate::refusal::database)?;
     app.settle(done.position).await;
     Ok(no_content(done.position))

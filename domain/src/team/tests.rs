@@ -88,6 +88,25 @@ fn the_last_owner_stays() {
 }
 
 #[test]
+fn who_is_in_the_team_is_not_asked_to_join() {
+    let team = given::<Team>([created(), added(2, Role::Viewer)]);
+    let invite = |invitee| {
+        TeamCommand::Invite(Invite {
+            id: InvitationId(Uuid::from_u128(7)),
+            email: Email::parse("ada@example.org").unwrap(),
+            invitee,
+            email_hash: "hash".into(),
+            role: Role::Owner,
+            token_hash: "token".into(),
+            now: DateTime::UNIX_EPOCH,
+            expires_at: DateTime::UNIX_EPOCH + chrono::TimeDelta::days(7),
+        })
+    };
+    assert_eq!(team.decide(invite(Some(user(2)))), Err(TeamError::AlreadyMember));
+    assert!(team.decide(invite(Some(user(3)))).is_ok() && team.decide(invite(None)).is_ok());
+}
+
+#[test]
 fn a_team_that_is_not_there_cannot_change() {
     let join = TeamCommand::AddMember { user_id: user(2), role: Role::Viewer };
     assert_eq!(given::<Team>([]).decide(join), Err(TeamError::NotFound));

@@ -92,7 +92,7 @@ fn every_command() -> Vec<UserCommand> {
         UserCommand::MakeApiKey(key(1)),
         UserCommand::RevokeApiKey { key_id: key(1).id },
         UserCommand::Amend { amendment: Amendment::default(), other_admins: 1 },
-        UserCommand::Erase { other_admins: 1 },
+        UserCommand::Erase { other_admins: 1, subjects: [].into() },
     ]
 }
 
@@ -168,13 +168,19 @@ fn all_sessions_end_at_ones_word() {
 fn erasing_is_said_once_and_nothing_happens_afterwards() {
     let user = given::<User>([registered()]);
     assert!(!user.is_erased());
-    let erase = UserCommand::Erase { other_admins: 0 };
-    assert_eq!(user.decide(erase.clone()), Ok(vec![UserEvent::UserErased {}]));
+    let erase = UserCommand::Erase { other_admins: 0, subjects: [].into() };
+    assert_eq!(user.decide(erase.clone()), Ok(vec![UserEvent::UserErased { subjects: [].into() }]));
 
     let begun = UserEvent::TwoFactorBegun { sealed: "s".into() };
     let enabled = UserEvent::TwoFactorEnabled { recovery_code_hashes: ["r".to_owned()].into() };
     let made = api_key_made(key(1));
-    let erased = given::<User>([registered_as(true), begun, enabled, made, UserEvent::UserErased {}]);
+    let erased = given::<User>([
+        registered_as(true),
+        begun,
+        enabled,
+        made,
+        UserEvent::UserErased { subjects: [].into() },
+    ]);
     assert!(erased.is_erased() && !erased.is_active_admin());
     assert_eq!(erased.decide(erase), Ok(vec![]), "said already");
     assert_eq!(erased.decide(register()), Err(UserError::AlreadyExists), "the id stays taken");

@@ -50,7 +50,7 @@ pub struct AuditRow {
 
 impl View for Audit {
     const NAME: &'static str = "audit";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const AGGREGATES: &'static [&'static str] = domain::AGGREGATE_TYPES;
     const ONCE: bool = true;
     const CACHED: bool = false;

@@ -78,6 +78,12 @@ impl CredentialsRow {
         self.sessions.iter().find(|session| session.id == id && now < session.expires_at)
     }
 
+    /// Whether the session of this id has not been ended. Its time may be over.
+    #[must_use]
+    pub fn goes_on(&self, id: SessionId) -> bool {
+        self.sessions.iter().any(|session| session.id == id)
+    }
+
     /// The key of this id, if it is still good at `now`.
     #[must_use]
     pub fn api_key(&self, id: ApiKeyId, now: DateTime<Utc>) -> Option<&ApiKeyRow> {
@@ -112,7 +118,7 @@ impl View for Credentials {
                 | UserEvent::SignedOutEverywhere {}
                 | UserEvent::TwoFactorReset { .. }
                 | UserEvent::UserDeactivated { .. }
-                | UserEvent::UserErased {}
+                | UserEvent::UserErased { .. }
                 | UserEvent::ApiKeyMade { .. }
                 | UserEvent::ApiKeyRevoked { .. } => vec![fact.aggregate_id.clone()],
                 UserEvent::UserRegistered { .. }
@@ -170,7 +176,7 @@ fn of_account(row: &mut CredentialsRow, event: &UserEvent, fact: &Fact) {
         | UserEvent::SignedOutEverywhere {}
         | UserEvent::TwoFactorReset { .. }
         | UserEvent::UserDeactivated { .. } => row.sessions.clear(),
-        UserEvent::UserErased {} => *row = CredentialsRow::default(),
+        UserEvent::UserErased { .. } => *row = CredentialsRow::default(),
         UserEvent::ApiKeyMade { key_id, name, team_id, prefix, hash, scopes, expires_at } => {
             row.api_keys.push(ApiKeyRow {
                 id: *key_id,

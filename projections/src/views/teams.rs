@@ -16,7 +16,7 @@ use crate::view::{StreamView, View};
 #[derive(Debug)]
 pub struct Teams;
 
-/// A team.
+/// A team. What has a default was not in rows of the first version, which serve until they are made anew.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TeamRow {
     /// The team's id.
@@ -28,8 +28,10 @@ pub struct TeamRow {
     /// Its members' roles.
     pub members: BTreeMap<UserId, Role>,
     /// Whether its members must sign in with a second factor to speak for it.
+    #[serde(default)]
     pub two_factor_required: bool,
     /// Who is asked to join and has not yet; also those whose time is over.
+    #[serde(default)]
     pub invitations: BTreeMap<InvitationId, InvitationRow>,
     /// Who made it, as the event's metadata has it.
     pub created_by: String,

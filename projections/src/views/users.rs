@@ -18,7 +18,7 @@ const ERASED: &str = "erased";
 #[derive(Debug)]
 pub struct Users;
 
-/// A person's account.
+/// A person's account. What has a default was not in rows of the first version, which serve until they are made anew.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UserRow {
     /// The user's id.
@@ -29,6 +29,8 @@ pub struct UserRow {
     pub canonical_email: Option<String>,
     /// What they are called.
     pub name: String,
+    /// The same in lower case, for those who search: PostgreSQL's own lower case knows no letters but a to z in the locale `C`.
+    pub canonical_name: String,
     /// PHC string of the password's hash.
     pub password_hash: String,
     /// Whether they administer the instance.
@@ -40,12 +42,16 @@ pub struct UserRow {
     /// Whether they sign in with a second factor.
     pub two_factor: bool,
     /// The sealed shared key of the second factor, while one is set up.
+    #[serde(default)]
     pub two_factor_sealed: Option<String>,
     /// Recovery codes that are not spent.
+    #[serde(default)]
     pub recovery_codes_left: usize,
     /// Whether nobody knows any more who it was.
+    #[serde(default)]
     pub erased: bool,
     /// The position of the event that set the present password.
+    #[serde(default)]
     pub password_position: i64,
     /// When the account was made.
     #[serde(with = "millis")]
@@ -59,7 +65,7 @@ pub struct UserRow {
 
 impl View for Users {
     const NAME: &'static str = "users";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const AGGREGATES: &'static [&'static str] = &["user"];
     const PERSONAL: bool = true;
     const HIDDEN: &'static [&'static str] = &["password_hash", "two_factor_sealed"];
@@ -104,6 +110,7 @@ fn registered(key: &str, email: &Personal, fact: &Fact) -> UserRow {
         email: email.text().to_owned(),
         canonical_email: canonical(email),
         name: String::new(),
+        canonical_name: String::new(),
         password_hash: String::new(),
         admin: false,
         active: true,
@@ -122,14 +129,14 @@ fn registered(key: &str, email: &Personal, fact: &Fact) -> UserRow {
 fn change(row: &mut UserRow, event: &UserEvent, fact: &Fact) {
     match event {
         UserEvent::UserRegistered { email: _, name, password_hash, admin } => {
-            name.text().clone_into(&mut row.name);
+            call(row, name.text());
             password_hash.text().clone_into(&mut row.password_hash);
             row.admin = *admin;
         }
         UserEvent::SignedOutEverywhere {}
         | UserEvent::ApiKeyMade { .. }
         | UserEvent::ApiKeyRevoked { .. } => {}
-        UserEvent::UserRenamed { name } => name.text().clone_into(&mut row.name),
+        UserEvent::UserRenamed { name } => call(row, name.text()),
         UserEvent::PasswordChanged { password_hash } | UserEvent::PasswordReset { password_hash, .. } => {
             password_hash.text().clone_into(&mut row.password_hash);
             row.password_position = fact.position;
@@ -151,8 +158,13 @@ fn change(row: &mut UserRow, event: &UserEvent, fact: &Fact) {
         UserEvent::UserReactivated {} => row.active = true,
         UserEvent::AdminGranted {} => row.admin = true,
         UserEvent::AdminRevoked {} => row.admin = false,
-        UserEvent::UserErased {} => erase(row),
+        UserEvent::UserErased { .. } => erase(row),
     }
+}
+
+fn call(row: &mut UserRow, name: &str) {
+    name.clone_into(&mut row.name);
+    row.canonical_name = name.to_lowercase();
 }
 
 fn no_second_factor(row: &mut UserRow) {
@@ -164,9 +176,10 @@ fn no_second_factor(row: &mut UserRow) {
 /// At once, and not only with the next rebuild after the person's key has gone.
 fn erase(row: &mut UserRow) {
     no_second_factor(row);
-    for text in [&mut row.email, &mut row.name, &mut row.password_hash] {
+    for text in [&mut row.email, &mut row.password_hash] {
         ERASED.clone_into(text);
     }
+    call(row, ERASED);
     row.canonical_email = None;
     (row.admin, row.active, row.email_verified, row.erased) = (false, false, false, true);
 }
@@ -222,8 +235,10 @@ impl Reader<'_, Users> {
             }
         }
         if let Some(q) = &filter.q {
-            query.push(" and position(lower(").push_bind(q);
-            query.push(r#") in lower((row->>'email') || chr(10) || (row->>'name'))) > 0"#);
+            let q = q.to_lowercase();
+            query.push(" and (position(").push_bind(q.clone());
+            query.push(" in coalesce(row->>'canonical_email', '')) > 0 or position(").push_bind(q);
+            query.push(" in row->>'canonical_name') > 0)");
         }
         query.push(" order by key limit ").push_bind(limit.min(MOST_LISTED));
         self.rows(query.build_query_as()).await

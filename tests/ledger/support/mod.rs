@@ -1,6 +1,7 @@
 //! Random histories, what their writers were told, and the check of the whole log.
 
 mod check;
+mod hearing;
 mod journal;
 mod seed;
 mod watcher;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use tests::{Database, eventually};
 
 pub(crate) use check::assert_whole_log;
+pub(crate) use hearing::{Hearing, remembers, remove_row, store_keys};
 pub(crate) use journal::{Attempt, Journal, Outcome};
 pub(crate) use seed::{Rng, Seed};
 pub(crate) use watcher::Watcher;

@@ -5,7 +5,7 @@ mod people;
 use std::collections::BTreeMap;
 
 use ::commands::{
-    CommandError, Commands, Context, Executed, FirstTeam, NewAccount, NewPassword, NewSecret, Password,
+    About, CommandError, Commands, Context, Executed, FirstTeam, NewAccount, NewPassword, NewSecret, Password,
 };
 use ::ledger::{Ledger, random_token};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -147,7 +147,9 @@ impl<'a> History<'a> {
         let account = NewAccount {
             email: email.clone(),
             name: PersonName::parse(self.one_of(&NAMES)).unwrap(),
-            password: NewPassword::Chosen(Password::choose("correct horse battery".to_owned()).unwrap()),
+            password: NewPassword::Chosen(
+                Password::choose("correct horse battery".to_owned(), &About::default()).unwrap(),
+            ),
             email_verified: self.rng.percent(50),
             active: true,
             admin: self.rng.percent(20),
@@ -321,7 +323,7 @@ fn value() -> Zeroizing<String> {
 fn done(outcome: Result<Executed, CommandError>) -> Option<Executed> {
     match outcome {
         Ok(executed) => Some(executed),
-        Err(CommandError::Taken(_) | CommandError::WrongCode) => None,
+        Err(CommandError::Taken(_) | CommandError::WrongCode | CommandError::Attempt(_)) => None,
         Err(error) => {
             assert!(error.refusal_code().is_some(), "{error:?}");
             None

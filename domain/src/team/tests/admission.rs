@@ -19,6 +19,7 @@ fn accept(n: u128) -> TeamCommand {
 
 fn invite() -> TeamCommand {
     TeamCommand::Invite(Invite {
+        invitee: None,
         id: InvitationId(Uuid::from_u128(1)),
         email: Email::parse("grace@example.org").unwrap(),
         email_hash: "h".into(),

@@ -14,6 +14,7 @@ fn invitation(n: u128) -> InvitationId {
 fn invite(n: u128, whom: &str) -> TeamCommand {
     let now = at(n as i64);
     TeamCommand::Invite(Invite {
+        invitee: None,
         id: invitation(n),
         email: Email::parse("grace@example.org").unwrap(),
         email_hash: whom.into(),

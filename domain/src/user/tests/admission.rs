@@ -30,7 +30,7 @@ fn managed() -> [UserCommand; 5] {
         UserCommand::RevokeApiKey { key_id: key(1).id },
         UserCommand::ResetTwoFactor { operator: "root".into() },
         UserCommand::Amend { amendment: Amendment::default(), other_admins: 1 },
-        UserCommand::Erase { other_admins: 1 },
+        UserCommand::Erase { other_admins: 1, subjects: [].into() },
     ]
 }
 

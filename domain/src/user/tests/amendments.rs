@@ -64,8 +64,11 @@ fn the_last_admin_stays_one_who_can_sign_in() {
         assert_eq!(refused, Err(UserError::LastAdmin), "{not_any_more:?}");
         assert!(last.decide(amend(not_any_more, 1)).is_ok());
     }
-    assert_eq!(last.decide(UserCommand::Erase { other_admins: 0 }), Err(UserError::LastAdmin));
-    assert!(last.decide(UserCommand::Erase { other_admins: 1 }).is_ok());
+    assert_eq!(
+        last.decide(UserCommand::Erase { other_admins: 0, subjects: [].into() }),
+        Err(UserError::LastAdmin)
+    );
+    assert!(last.decide(UserCommand::Erase { other_admins: 1, subjects: [].into() }).is_ok());
 }
 
 #[test]
@@ -79,7 +82,7 @@ fn who_is_no_admin_or_cannot_sign_in_is_not_the_last_one() {
         assert!(!user.is_active_admin());
         let both = Amendment { active: Some(false), ..admin(false) };
         assert!(user.decide(amend(both, 0)).is_ok());
-        assert!(user.decide(UserCommand::Erase { other_admins: 0 }).is_ok());
+        assert!(user.decide(UserCommand::Erase { other_admins: 0, subjects: [].into() }).is_ok());
     }
     let again = [registered_as(true), deactivated(), UserEvent::UserReactivated {}];
     assert!(given::<User>(again).is_active_admin());
@@ -93,5 +96,5 @@ fn what_an_account_would_become_is_told_without_changing_it() {
     let last = given::<User>([registered_as(true)]);
     assert!(last.after(&amend(admin(false), 0)).is_active_admin(), "it would be refused");
     assert!(!last.after(&amend(admin(false), 1)).is_active_admin());
-    assert!(last.after(&UserCommand::Erase { other_admins: 1 }).is_erased());
+    assert!(last.after(&UserCommand::Erase { other_admins: 1, subjects: [].into() }).is_erased());
 }

@@ -242,7 +242,7 @@ fn erasing_leaves_nothing() {
     let facts = [
         signed_in(1, 10, 100),
         key_made(2, 20, None),
-        account(3, UserEvent::UserErased {}),
+        account(3, UserEvent::UserErased { subjects: [].into() }),
         refreshed(4, 10, 104),
     ];
     assert_eq!(row(&facts), None);

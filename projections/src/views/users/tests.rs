@@ -31,6 +31,7 @@ fn fresh() -> UserRow {
         email: "Ada@Example.org".into(),
         canonical_email: Some("ada@example.org".into()),
         name: "Ada".into(),
+        canonical_name: "ada".into(),
         password_hash: "$argon2id$x".into(),
         admin: false,
         active: true,
@@ -66,8 +67,9 @@ fn recovered() -> UserEvent {
 #[test]
 fn an_account_is_made_and_renamed() {
     assert_eq!(after([]), fresh());
-    let renamed = after([UserEvent::UserRenamed { name: personal("Countess") }]);
-    assert_eq!(renamed, UserRow { name: "Countess".into(), ..touched(2) });
+    let renamed = after([UserEvent::UserRenamed { name: personal("GRÄFIN") }]);
+    let expected = UserRow { name: "GRÄFIN".into(), canonical_name: "gräfin".into(), ..touched(2) };
+    assert_eq!(renamed, expected);
     let admin = folded::<Users>(&[fact(1, "user", id(1), registered_event(true))]);
     assert_eq!(admin, [(id(1), UserRow { admin: true, ..fresh() })].into());
 }
@@ -133,7 +135,7 @@ fn what_is_of_no_account_leaves_it_but_for_its_version() {
 fn nothing_happens_to_an_account_that_was_never_made() {
     let facts = [
         fact(1, "user", id(1), UserEvent::UserRenamed { name: personal("Countess") }),
-        fact(2, "user", id(1), UserEvent::UserErased {}),
+        fact(2, "user", id(1), UserEvent::UserErased { subjects: [].into() }),
     ];
     assert_eq!(folded::<Users>(&facts), [].into());
 }
@@ -145,12 +147,13 @@ fn who_was_erased_is_forgotten_at_once() {
         UserEvent::AdminGranted {},
         begun(),
         enabled(),
-        UserEvent::UserErased {},
+        UserEvent::UserErased { subjects: [].into() },
     ];
     let expected = UserRow {
         email: "erased".into(),
         canonical_email: None,
         name: "erased".into(),
+        canonical_name: "erased".into(),
         password_hash: "erased".into(),
         active: false,
         erased: true,
@@ -166,7 +169,8 @@ fn who_was_erased_is_found_by_no_address_and_a_rebuild_says_the_same() {
     let registered =
         UserEvent::UserRegistered { email: erased(), name: erased(), password_hash: erased(), admin: false };
     let made = |registered, name| {
-        let events = [registered, UserEvent::UserRenamed { name }, UserEvent::UserErased {}];
+        let events =
+            [registered, UserEvent::UserRenamed { name }, UserEvent::UserErased { subjects: [].into() }];
         let facts: Vec<Fact> = (1..).zip(events).map(|(n, event)| fact(n, "user", id(1), event)).collect();
         folded::<Users>(&facts)
     };

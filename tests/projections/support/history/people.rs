@@ -80,7 +80,8 @@ impl History<'_> {
         let place = self.rng.below(self.sessions.len() as u64) as usize;
         let (user, session, token) = self.sessions[place].clone();
         let context = self.own(user);
-        match self.commands.refresh_session(&context, &token, 7).await {
+        let brought = self.commands.read_refresh_token(&token).await.unwrap();
+        match self.commands.refresh_session(&context, &brought, 7).await {
             Ok(next) => self.sessions.push((user, session, next.refresh_token)),
             Err(RefreshError::Command(error)) => panic!("{error:?}"),
             Err(_) => {}
@@ -180,7 +181,7 @@ impl History<'_> {
         let (team, whom) = (self.team(), self.user());
         let (context, email) = (self.context(Some(team)), self.addresses[&whom].clone());
         let role = self.one_of(&[Role::Owner, Role::Operator, Role::Viewer, Role::Auditor]);
-        match self.commands.invite(&context, team, email, role).await {
+        match self.commands.invite(&context, team, email, Some(whom), role).await {
             Ok((id, _)) => self.invitations.push((team, id, whom)),
             Err(error) => assert!(done(Err(error)).is_none()),
         }
@@ -233,7 +234,7 @@ impl History<'_> {
         }
         let (context, user) = (self.context(None), self.user());
         let email = self.addresses[&user].canonical();
-        let erased = self.commands.erase(&context, user, Some(&email), &self.teams).await;
+        let erased = self.commands.erase(&context, user, None, Some(&email), &self.teams).await;
         if done(erased).is_some() {
             self.users.retain(|left| *left != user);
         }

@@ -1,0 +1,12 @@
+//! Mail: real events, a real database, and a real mail server (`server.py`), which is a process of its own and can be told to misbehave.
+
+mod files;
+mod journey;
+mod killed;
+mod letters;
+mod limits;
+mod once;
+mod post;
+mod privacy;
+mod refusals;
+mod server;
