@@ -181,7 +181,7 @@ impl History<'_> {
         let (team, whom) = (self.team(), self.user());
         let (context, email) = (self.context(Some(team)), self.addresses[&whom].clone());
         let role = self.one_of(&[Role::Owner, Role::Operator, Role::Viewer, Role::Auditor]);
-        match self.commands.invite(&context, team, email, None, role).await {
+        match self.commands.invite(&context, team, email, Some(whom), role).await {
             Ok((id, _)) => self.invitations.push((team, id, whom)),
             Err(error) => assert!(done(Err(error)).is_none()),
         }
