@@ -55,8 +55,8 @@ pub struct Identity {
     /// Who they are and what they may do, for commands.
     pub context: Context,
     credential: Credential,
-    /// The team asks for a second factor that they have not set up: until then they may do nothing there.
-    second_factor_missing: bool,
+    /// What they could do in the team, which asks for a second factor that they have not set up.
+    withheld: Permissions,
     /// What was asked for, as the interface writes it: method and path, ids left open.
     operation: (Method, Option<MatchedPath>),
     app: App,
@@ -95,9 +95,9 @@ impl FromRequestParts<App> for Identity {
         if let Some(key) = credential.key_id() {
             app.key_uses.note(key, user_id, ip).await;
         }
-        let second_factor_missing = speaking.second_factor_missing;
+        let withheld = speaking.withheld;
         let operation = (parts.method.clone(), parts.extensions.get::<MatchedPath>().cloned());
-        Ok(Self { user_id, user, context, credential, second_factor_missing, operation, app: app.clone() })
+        Ok(Self { user_id, user, context, credential, withheld, operation, app: app.clone() })
     }
 }
 
@@ -123,6 +123,15 @@ impl Identity {
         self.user_id == user_id && matches!(self.credential, Credential::Session(_))
     }
 
+    /// Whether what is shown of a person's teams may name this one. A key knows of the team it was made for, and of no other.
+    #[must_use]
+    pub(crate) fn may_name(&self, team: &str) -> bool {
+        match &self.credential {
+            Credential::Session(_) => true,
+            Credential::Key(key) => key.team_id.to_string() == team,
+        }
+    }
+
     /// Asks for `permission`. A refusal is recorded, with the operation, before it is told.
     ///
     /// # Errors
@@ -135,7 +144,7 @@ impl Identity {
         let resource = format!("{method} {}", path.as_ref().map_or("", MatchedPath::as_str));
         let refused = AccessEvent::AccessRefused { permission: permission.to_string(), resource };
         self.app.commands.record(&self.context, &refused).await?;
-        if self.second_factor_missing {
+        if self.withheld.contains(permission) {
             let detail =
                 "The team asks its members for a second factor: set one up first (POST /api/auth/2fa).";
             return Err(Problem::forbidden(detail).with_code("two_factor_required"));
@@ -272,7 +281,8 @@ async fn await_position(app: &App, headers: &HeaderMap, with_audit: bool) -> Res
 struct Speaking {
     team: Option<TeamId>,
     permissions: Permissions,
-    second_factor_missing: bool,
+    /// What a second factor that is missing would add.
+    withheld: Permissions,
 }
 
 async fn speaking_for(
@@ -296,19 +306,19 @@ async fn speaking_for(
         Credential::Session(_) | Credential::Key(_) => Permissions::default(),
     };
     let Some(team) = wanted else {
-        return Ok(Speaking { team: None, permissions: instance, second_factor_missing: false });
+        return Ok(Speaking { team: None, permissions: instance, withheld: Permissions::default() });
     };
     let membership = memberships.iter().find(|membership| membership.team_id == team);
     let role = membership.ok_or_else(in_no_such_team)?.role.permissions();
     let asked = app.projections.teams().get(team).await?.is_some_and(|team| team.two_factor_required);
-    let second_factor_missing = asked && !user.two_factor;
     let there = match credential {
-        _ if second_factor_missing => Permissions::default(),
         Credential::Session(_) => role,
         // What its maker may not do (any more), it may not do either.
         Credential::Key(key) => key.scopes.iter().copied().collect::<Permissions>().intersection(role),
     };
-    Ok(Speaking { team: Some(team), permissions: there.union(instance), second_factor_missing })
+    let nothing = Permissions::default();
+    let (there, withheld) = if asked && !user.two_factor { (nothing, there) } else { (there, nothing) };
+    Ok(Speaking { team: Some(team), permissions: there.union(instance), withheld })
 }
 
 /// The team that the request names, if it names one.

@@ -64,6 +64,15 @@ impl KeyUses {
         Ok(rows.into_iter().map(|(key, at, ip)| (ApiKeyId(key), KeyUse { at, ip })).collect())
     }
 
+    /// Forgets the use of a key that is worthless from now on: nobody is shown it any more.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn forget_key(&self, key: ApiKeyId) -> Result<(), sqlx::Error> {
+        let query = sqlx::query("delete from api_key_uses where key_id = $1").bind(key.0);
+        query.execute(&self.pool).await.map(drop)
+    }
+
     /// Forgets the uses of somebody's keys, since addresses are personal data.
     ///
     /// # Errors

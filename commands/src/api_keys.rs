@@ -2,6 +2,7 @@
 //! tokens (see `tokens.rs`), so that a repeated request can get the first answer though nothing keeps the key.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use chrono::{DateTime, Utc};
 use domain::{ApiKeyId, ApiKeyName, NewApiKey, Permission, TeamId, User, UserCommand, UserEvent, UserId};
@@ -10,6 +11,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::door::Executed;
+use crate::tokens::is_same;
 use crate::{CommandError, Commands, Context};
 
 /// Begins every key, so that it is known for what it is where it should not be.
@@ -30,7 +32,7 @@ pub struct KeyRequest {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// A key that was just made.
+/// A key that was just made. The key itself is not printable.
 pub struct MadeKey {
     /// Its id.
     pub id: ApiKeyId,
@@ -40,18 +42,25 @@ pub struct MadeKey {
     pub done: Executed,
 }
 
-/// A key as a program brings it, of those that this instance has made: whether it is still good is for the view of credentials to say.
+impl fmt::Debug for MadeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MadeKey").field("id", &self.id).field("done", &self.done).finish_non_exhaustive()
+    }
+}
+
+/// A key of this instance's making, as a program brings it. Whether it is still good is for the view of credentials to say.
 #[derive(Clone, Debug)]
 pub struct BroughtKey {
     /// Which key it is.
     pub id: ApiKeyId,
-    /// Who has made it.
+    /// Whose it is.
     pub user_id: UserId,
     /// SHA-256 of all of it, in hex.
     pub hash: String,
 }
 
 impl BroughtKey {
+    /// Reads a key's form.
     fn parse(text: &str) -> Option<Self> {
         let (ids, proof) = text.strip_prefix(API_KEY)?.split_once('.')?;
         let (key, user) = ids.split_at_checked(32)?;
@@ -90,14 +99,15 @@ impl Commands {
         Ok(MadeKey { id, key, done })
     }
 
-    /// Reads a key. One that was made up is told from an old one without looking anywhere.
+    /// The key behind `text`, if this instance has made it. A forged one is told without looking anywhere, so it neither costs anything
+    /// nor counts for the key it names.
     ///
     /// # Errors
-    /// The instance's hashing key is out of reach.
-    pub async fn read_api_key(&self, text: &str) -> Result<Option<BroughtKey>, LedgerError> {
+    /// The database is out of reach, which is asked once for the key of all proofs.
+    pub async fn brought_key(&self, text: &str) -> Result<Option<BroughtKey>, LedgerError> {
         let Some(key) = BroughtKey::parse(text) else { return Ok(None) };
-        let genuine = self.api_key(key.id, key.user_id).await?;
-        Ok((Sha256::of(&*genuine) == key.hash).then_some(key))
+        let right = self.api_key(key.id, key.user_id).await?;
+        Ok(is_same(text, &right).then_some(key))
     }
 
     async fn api_key(&self, id: ApiKeyId, user_id: UserId) -> Result<Zeroizing<String>, LedgerError> {

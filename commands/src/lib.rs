@@ -40,7 +40,7 @@ pub use passwords::{About, Password, PasswordError, Passwords, StoredHash, Verdi
 pub use recovery::BroughtToken;
 pub use secrets::{NewSecret, SealedSecret};
 pub use sessions::{BroughtRefresh, SignedIn};
-pub use sign_in::{Account, SignIn};
+pub use sign_in::{Account, PresentPassword, SignIn};
 pub use totp::{Enrolment, TotpError};
 pub use two_factor::SecondFactor;
 

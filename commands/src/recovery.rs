@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use domain::{
     AccessEvent, Email, MailToken, MailTokenCommand, MailTokenError, MailTokenUse, Personal, TokenId, User,
-    UserCommand, UserId,
+    UserCommand, UserEvent, UserId,
 };
 use ledger::{Sha256, StreamId};
 use uuid::Uuid;
@@ -16,6 +16,9 @@ use crate::{CommandError, Commands, Context, Password};
 
 /// How long somebody has to choose a new password.
 const RESET: TimeDelta = TimeDelta::hours(1);
+
+/// Events of an account read at once where one looks whether it has another password.
+const PAGE: i64 = 500;
 
 /// A token that was brought, of somebody who is known by it.
 #[derive(Debug)]
@@ -38,7 +41,14 @@ struct WithToken<'a> {
 
 impl Prepare<User> for WithToken<'_> {
     async fn prepare(&self, commands: &Commands, _: &User) -> Result<Prepared<UserCommand>, CommandError> {
-        let BroughtToken { id, hash, purpose, .. } = self.token;
+        let BroughtToken { user_id, position, id, hash, purpose } = self.token;
+        let outdated = match purpose {
+            MailTokenUse::PasswordReset => commands.has_new_password_since(*user_id, *position).await?,
+            MailTokenUse::EmailVerification => false,
+        };
+        if outdated {
+            return Err(CommandError::Refused(Box::new(MailTokenError)));
+        }
         let using = MailTokenCommand::Use { purpose: *purpose, hash: hash.clone(), now: now() };
         // Of many who bring it at once all but one meet a conflict, and then find it used.
         let alongside = commands.events_of::<MailToken>(self.context, id, using).await?;
@@ -105,21 +115,20 @@ impl Commands {
         Ok(BroughtToken { user_id, position: first.position, id, hash: Sha256::of(text), purpose })
     }
 
-    /// Sets a new password, since the token shows whose the account is, as long as that has `expected` events: with more it may have another
-    /// password since. Ends all sessions; uses the token up.
+    /// Sets a new password, since the token shows whose the account is. Ends all sessions; uses the token up, and makes all others worthless
+    /// that were asked for before.
     ///
     /// # Errors
-    /// [`MailTokenError`] as a refusal when the token is not open, [`CommandError::Stale`]; see [`CommandError`].
+    /// [`MailTokenError`] as a refusal when the token is not open; see [`CommandError`].
     pub async fn reset_password(
         &self,
         context: &Context,
         token: &BroughtToken,
-        expected: i64,
         password: Password,
     ) -> Result<Executed, CommandError> {
         let password_hash = self.passwords().hash(password).await?;
         let command = UserCommand::ResetPassword { password_hash, token_id: token.id };
-        self.with_token(context, token, Some(expected), command).await
+        self.with_token(context, token, command).await
     }
 
     /// Notes that an address is its person's, since the token shows it. Uses the token up.
@@ -131,18 +140,60 @@ impl Commands {
         context: &Context,
         token: &BroughtToken,
     ) -> Result<Executed, CommandError> {
-        self.with_token(context, token, None, UserCommand::VerifyEmail).await
+        self.with_token(context, token, UserCommand::VerifyEmail).await
+    }
+
+    /// Looks into the account's own history, not into a view: it is what the append will be compared with, so of several who would set
+    /// the password at once one does, and the others find it set.
+    pub(crate) async fn has_new_password_since(
+        &self,
+        user_id: UserId,
+        position: i64,
+    ) -> Result<bool, CommandError> {
+        let (stream, mut after) = (StreamId::new("user", user_id), 0);
+        loop {
+            let page = self.ledger.read_stream(&stream, after, None, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(false) };
+            after = last.sequence;
+            let mut since = page.into_iter().filter(|event| event.position > position);
+            if since.any(|event| serde_json::from_value(event.payload).is_ok_and(|it| sets_password(&it))) {
+                return Ok(true);
+            }
+        }
     }
 
     async fn with_token(
         &self,
         context: &Context,
         token: &BroughtToken,
-        expected: Option<i64>,
         command: UserCommand,
     ) -> Result<Executed, CommandError> {
         let context = &acting_as(context, token.user_id);
         let using = WithToken { context, token, command };
-        self.execute_with::<User>(context, &token.user_id.to_string(), expected, &using).await
+        self.execute_with::<User>(context, &token.user_id.to_string(), None, &using).await
+    }
+}
+
+fn sets_password(event: &UserEvent) -> bool {
+    match event {
+        UserEvent::UserRegistered { .. }
+        | UserEvent::PasswordChanged { .. }
+        | UserEvent::PasswordReset { .. } => true,
+        UserEvent::PasswordRehashed { .. }
+        | UserEvent::UserRenamed { .. }
+        | UserEvent::EmailVerified {}
+        | UserEvent::SignedOutEverywhere {}
+        | UserEvent::TwoFactorBegun { .. }
+        | UserEvent::TwoFactorEnabled { .. }
+        | UserEvent::TwoFactorDisabled {}
+        | UserEvent::TwoFactorReset { .. }
+        | UserEvent::RecoveryCodeUsed { .. }
+        | UserEvent::ApiKeyMade { .. }
+        | UserEvent::ApiKeyRevoked { .. }
+        | UserEvent::UserDeactivated { .. }
+        | UserEvent::UserReactivated {}
+        | UserEvent::AdminGranted {}
+        | UserEvent::AdminRevoked {}
+        | UserEvent::UserErased { .. } => false,
     }
 }

@@ -4,7 +4,7 @@ use domain::{AccessEvent, ClaimKind, Email, SessionId, User, UserCommand, UserEv
 use ledger::{AppendError, NewEvent, StreamId};
 use tokio::time::{Duration, Instant, sleep_until};
 
-use crate::door::Executed;
+use crate::door::{Executed, Prepare, Prepared};
 use crate::error::SignInError;
 use crate::guessing::{AttemptError, Purpose};
 use crate::sessions::{Beginning, SignedIn, acting_as};
@@ -45,6 +45,33 @@ pub struct Account {
     pub second_factor: Option<String>,
     /// Events of its stream.
     pub sequence: i64,
+}
+
+/// A password as the view `users` shows it.
+#[derive(Debug)]
+pub struct PresentPassword {
+    /// Its hash.
+    pub hash: String,
+    /// The position at which it was set.
+    pub position: i64,
+}
+
+/// Another password for somebody who knew the one that was set at `position`.
+struct ChangingPassword {
+    user_id: UserId,
+    position: i64,
+    password_hash: String,
+}
+
+impl Prepare<User> for ChangingPassword {
+    async fn prepare(&self, commands: &Commands, _: &User) -> Result<Prepared<UserCommand>, CommandError> {
+        // Whoever only knows the old one must not undo what was done against them.
+        if commands.has_new_password_since(self.user_id, self.position).await? {
+            return Err(CommandError::WrongPassword);
+        }
+        let password_hash = self.password_hash.clone();
+        Ok(Prepared::alone(UserCommand::ChangePassword { password_hash }))
+    }
 }
 
 impl Commands {
@@ -217,22 +244,22 @@ impl Commands {
         Ok(!ended)
     }
 
-    /// Changes the password of somebody who is signed in and knows the present one, whose hash is `present_hash` as of so
-    /// many events of the account: if there are more by now, the check says nothing any more. Ends all sessions.
+    /// Changes the password of somebody who is signed in and knows the present one. Ends all sessions.
     ///
     /// # Errors
-    /// [`CommandError::WrongPassword`], on record; [`CommandError::Stale`] when the account has changed meanwhile; see [`CommandError`].
+    /// [`CommandError::WrongPassword`], on record, or when it was set anew meanwhile; see [`CommandError`].
     pub async fn change_password(
         &self,
         context: &Context,
         user_id: UserId,
-        (present_hash, sequence): (String, i64),
-        present: Password,
+        present: PresentPassword,
+        typed: Password,
         new: Password,
     ) -> Result<Executed, CommandError> {
+        let PresentPassword { hash, position } = present;
         let (account, address) = (user_id.to_string(), context.address());
         let attempt = self.guessing().begin(Purpose::Confirmation, &account, address).await?;
-        let verdict = match self.passwords().verify(present, Some(present_hash)).await {
+        let verdict = match self.passwords().verify(typed, Some(hash)).await {
             Ok(verdict) => verdict,
             Err(error) => {
                 attempt.withdrawn().await;
@@ -246,8 +273,8 @@ impl Commands {
         }
         attempt.succeeded().await;
         let password_hash = self.passwords().hash(new).await?;
-        let command = UserCommand::ChangePassword { password_hash };
-        self.execute::<User>(context, user_id, Some(sequence), command).await
+        let changing = ChangingPassword { user_id, position, password_hash };
+        self.execute_with::<User>(context, &user_id.to_string(), None, &changing).await
     }
 
     /// Keeps a password's hash under present parameters. What stands in its way is for the next sign-in: it is logged and nobody is

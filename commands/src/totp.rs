@@ -1,5 +1,7 @@
 //! One-time passwords by time (RFC 6238: SHA-1, six digits, 30 s, one step of tolerance), and the codes for when the device is lost.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
@@ -29,7 +31,7 @@ const PICTURE: u32 = 240;
 #[error("the second factor cannot be set up: {0}")]
 pub struct TotpError(String);
 
-/// What a person needs to set up their device: shown once.
+/// What a person needs to set up their device: shown once. Not printable.
 pub struct Enrolment {
     /// The shared key in base32, to be typed.
     pub secret: Zeroizing<String>,
@@ -37,6 +39,12 @@ pub struct Enrolment {
     pub otpauth_uri: Zeroizing<String>,
     /// The same as a picture to be photographed: an SVG document.
     pub qr_svg: Zeroizing<String>,
+}
+
+impl fmt::Debug for Enrolment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Enrolment")
+    }
 }
 
 /// A shared key between Daybook and a person's device.

@@ -1,6 +1,7 @@
 //! The second factor: set up, confirmed, asked for, switched off.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -15,13 +16,22 @@ use crate::idempotency::claim_event;
 use crate::totp::{Enrolment, SharedKey, recovery_code_hash, recovery_codes};
 use crate::{CommandError, Commands, Context};
 
-/// What a person typed as their second factor.
+/// What a person typed as their second factor. Not printable.
 #[derive(Clone)]
 pub enum SecondFactor {
     /// Six digits from their device.
     Totp(String),
     /// One of their recovery codes, for which they need not have the device.
     Recovery(Zeroizing<String>),
+}
+
+impl fmt::Debug for SecondFactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Totp(_) => "Totp",
+            Self::Recovery(_) => "Recovery",
+        })
+    }
 }
 
 impl SecondFactor {

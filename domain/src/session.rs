@@ -313,5 +313,8 @@ mod tests {
         let other = Actor::User(UserId(Uuid::from_u128(2)));
         assert_eq!(session.admit(&SessionCommand::End, &caller(other)), Err(Denied::NotFound));
         assert_eq!(session.admit(&SessionCommand::End, &caller(Actor::Anonymous)), Err(Denied::NotFound));
+        // Told like one that does not exist.
+        let none = given::<Session>([]);
+        assert_eq!(none.admit(&SessionCommand::End, &caller(Actor::User(ada()))), Err(Denied::NotFound));
     }
 }

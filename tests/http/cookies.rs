@@ -248,13 +248,20 @@ async fn a_browser_refreshes_by_its_cookie() {
 async fn signing_out_makes_the_browser_forget() {
     let app = TestApp::start().await;
     let new_password = json!({"current_password": PASSWORD, "new_password": "a staple that is correct"});
+    let (own, _) = Browser::sign_in(&app, "operator").await;
+    let own_path = format!("/api/auth/sessions/{}", session_of(own.access_token()));
     let cases = [
+        ("operator", Method::DELETE, own_path.as_str(), Value::Null),
         ("owner", Method::POST, "/api/auth/logout", Value::Null),
         ("owner", Method::POST, "/api/auth/logout-all", Value::Null),
         ("owner", Method::POST, "/api/auth/password", new_password),
     ];
     for (who, method, path, body) in cases {
-        let (mut browser, _) = Browser::sign_in(&app, who).await;
+        let mut browser = if who == "operator" {
+            Browser { client: app.anon(), cookies: own.cookies.clone() }
+        } else {
+            Browser::sign_in(&app, who).await.0
+        };
         let copy = browser.page();
         let request = copy.request(method, path);
         let reply = copy.send(if body.is_null() { request } else { request.json(&body) }).await.expect(204);

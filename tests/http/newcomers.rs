@@ -82,18 +82,6 @@ pub(crate) async fn invitation_token(app: &TestApp, team: TeamId, invitation: &s
     format!("dbi_{team}.{invitation}.{proof}")
 }
 
-/// The token of the last mail that this event has led to for a person.
-pub(crate) async fn mail_token(app: &TestApp, event_type: &str, user: UserId) -> String {
-    let sql = "select aggregate_id from events where event_type = $1 and strpos(payload::text, $2) > 0
-               order by position desc limit 1";
-    let mut connection = app.database.connect().await;
-    let query = sqlx::query_scalar(sql).bind(event_type).bind(user.to_string());
-    let id: String = query.fetch_one(&mut connection).await.unwrap();
-    let id = id.replace('-', "");
-    let proof = app.ledger.keyed_hash(&["mail token", &id]).await.unwrap();
-    format!("dbm_{id}.{proof}")
-}
-
 /// The code that a device with this shared key (in base32) shows at the moment (RFC 6238).
 pub(crate) fn totp_code(secret: &str) -> String {
     const LETTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";

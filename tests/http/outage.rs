@@ -5,44 +5,18 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, Once, PoisonError};
 
 use futures::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tests::{Reply, Server, TestApp, eventually};
 
+use super::log;
 use super::support::{count, keep, problem};
-
-static LOG: Mutex<Vec<u8>> = Mutex::new(vec![]);
-
-/// Keeps what this process logs from `warn` on.
-struct Log;
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        LOG.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-fn keep_the_log() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // Requests' ids stand in their spans, which are of level info.
-        let log = tracing_subscriber::fmt().json().with_env_filter("info,sqlx=off").with_writer(|| Log);
-        tracing::subscriber::set_global_default(log.finish()).unwrap();
-    });
-}
 
 /// The lines of the log that speak of a request and are more than news.
 fn logged(request_id: &str) -> Vec<String> {
-    let log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
-    let log = String::from_utf8_lossy(&log);
+    let log = log::text();
     let lines = log.lines().filter(|line| line.contains(request_id) && !line.contains("\"level\":\"INFO\""));
     lines.map(str::to_owned).collect()
 }
@@ -77,7 +51,7 @@ async fn serves_again(app: &TestApp, name: &str) {
 
 #[tokio::test]
 async fn without_its_database_it_says_so_and_goes_on_when_it_is_back() {
-    keep_the_log();
+    log::keep();
     let server = Server::start("outage").await;
     let app = TestApp::on_database(server.database().await).await;
     let secret = keep(&app.operator(), "db").await;
@@ -121,7 +95,7 @@ async fn without_its_database_it_says_so_and_goes_on_when_it_is_back() {
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_killed_server() {
-    keep_the_log();
+    log::keep();
     let server = Server::start("killed").await;
     let app = TestApp::on_database(server.database().await).await;
     keep(&app.operator(), "before").await;
@@ -200,7 +174,7 @@ async fn move_events_to(app: &TestApp, disk: &Path) {
 
 #[tokio::test]
 async fn a_full_disk_refuses_writes_and_nothing_else_until_there_is_room() {
-    keep_the_log();
+    log::keep();
     let server = Server::start("full").await;
     let cluster = server.cluster().to_owned();
     let Some(disk) = SmallDisk::mount(cluster.join("small"), &fs::metadata(cluster.join("data")).unwrap())

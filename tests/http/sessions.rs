@@ -6,7 +6,7 @@ use domain::UserId;
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{JWT_SECRET, PASSWORD, Reply, Setup, TestApp, eventually};
+use tests::{JWT_SECRET, LIMIT, PASSWORD, Reply, Setup, TestApp, eventually};
 use uuid::Uuid;
 
 use super::support::{audited, count, problem, refresh, refused, said, session_of, sign_in, up_to_now};
@@ -233,6 +233,40 @@ async fn no_refresh_slips_through_while_all_sessions_end() {
     for session in refreshed.iter().filter(|reply| reply.status == 200).chain(&sessions) {
         has_ended("all of them", &app, &other, session).await;
     }
+}
+
+/// Somebody whose password is known to others puts an end to it, and they are at work at that very moment.
+#[tokio::test]
+async fn nobody_slips_through_with_the_old_password_while_it_changes() {
+    let app = TestApp::start().await;
+    let other = app.another_node(Setup::default()).await;
+    let nodes = [&app, &other];
+    let mut sessions = vec![];
+    for n in 0..8 {
+        sessions.push(sign_in(nodes[n % 2], "owner").await);
+    }
+    let changes = sessions.iter().enumerate().map(|(n, session)| async move {
+        let client = nodes[n % 2].anon().with_token(session.str("access_token"));
+        let body = json!({"current_password": PASSWORD, "new_password": format!("the staple number {n}")});
+        client.post("/api/auth/password", body).await
+    });
+    let logins = (0..8).map(|n| async move {
+        let body = json!({"email": "owner@example.org", "password": PASSWORD});
+        nodes[n % 2].anon().post("/api/auth/login", body).await
+    });
+    let (changed, begun) = tokio::join!(join_all(changes), join_all(logins));
+    let won: Vec<_> = (0..8).filter(|n| changed[*n].status == 204).collect();
+    assert_eq!(won.len(), 1, "whoever knew the old password could have the last word");
+    for lost in changed.iter().filter(|reply| reply.status != 204) {
+        assert!(["wrong_password", "session_ended"].contains(&lost.str("code")), "{}", lost.text);
+    }
+    let head = app.ledger.head().await.unwrap();
+    app.projections.wait(head, LIMIT).await.unwrap();
+    for session in begun.iter().filter(|reply| reply.status == 200).chain(&sessions) {
+        has_ended("the old password", &app, &other, session).await;
+    }
+    let body = json!({"email": "owner@example.org", "password": format!("the staple number {}", won[0])});
+    app.anon().post("/api/auth/login", body).await.expect(200);
 }
 
 #[tokio::test]

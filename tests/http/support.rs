@@ -71,3 +71,18 @@ pub(crate) async fn count(app: &TestApp, sql: &str) -> i64 {
     let mut connection = app.database.connect().await;
     sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
 }
+
+/// All that stands in the database, as text: bytes as hexadecimal digits.
+pub(crate) async fn everything_stored(app: &TestApp) -> String {
+    let mut connection = app.database.connect().await;
+    let tables =
+        "select relname::text from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace";
+    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut connection).await.unwrap();
+    let mut everything = String::new();
+    for table in tables {
+        let rows = format!("select coalesce(string_agg(t::text, chr(10)), '') from \"{table}\" t");
+        let rows: String = sqlx::query_scalar(&rows).fetch_one(&mut connection).await.unwrap();
+        everything.push_str(&rows);
+    }
+    everything
+}

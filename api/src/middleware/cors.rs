@@ -14,8 +14,8 @@ const DAYBOOK_POSITION: HeaderName = HeaderName::from_static("daybook-position")
 const DAYBOOK_TEAM: HeaderName = HeaderName::from_static("daybook-team");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The layer for `Settings::cors_origins`; with an empty list no page of another origin gets in. Cookies are not used, so
-/// credentials are not allowed.
+/// The layer for `Settings::cors_origins`; with an empty list no page of another origin gets in. Sessions in cookies are
+/// for pages of our own origin: no other may send them, nor the headers that go with them.
 pub fn cors(origins: &[String]) -> CorsLayer {
     let allowed = if origins == ["*"] {
         AllowOrigin::any()

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use chrono::Utc;
-use commands::{About, CommandError, Password};
+use commands::{About, Password, PresentPassword, SecondFactor};
 use domain::{Email, PersonName, SessionId};
 use projections::time::text as time;
 use projections::{SessionRow, UserRow};
@@ -15,7 +15,7 @@ use crate::answer::{Answer, no_content};
 use crate::app::App;
 use crate::authenticate::Person;
 use crate::extract::{Json, Path, Query};
-use crate::list::{Cursors, Page, limit};
+use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::auth::{goodbye, second_factor, unstored};
 
@@ -34,7 +34,6 @@ pub struct PasswordBody {
     responses(
         (status = 204, description = "Changed; sign in again"),
         (status = 403, description = "Not a person's session, or X-CSRF-Token is missing", body = ProblemBody),
-        (status = 409, description = "The account has changed meanwhile", body = ProblemBody),
         (status = 422, description = "The present password is not right, or the new one not acceptable", body = ProblemBody),
     ),
 )]
@@ -44,19 +43,12 @@ pub async fn change_password(
     Json(body): Json<PasswordBody>,
 ) -> Result<Response, Problem> {
     let new = new_password(body.new_password, &person.user)?;
-    let hash = (person.user.password_hash.clone(), person.user.sequence);
-    let present = Password::typed(body.current_password);
-    let done = app.commands.change_password(&person.context, person.user_id, hash, present, new).await;
-    let done = done.map_err(|error| match error {
-        CommandError::Stale { .. } => account_changed(),
-        error => error.into(),
-    })?;
+    let present =
+        PresentPassword { hash: person.user.password_hash.clone(), position: person.user.password_position };
+    let typed = Password::typed(body.current_password);
+    let done = app.commands.change_password(&person.context, person.user_id, present, typed, new).await?;
     app.settle(done.position).await;
     Ok(goodbye(&app, done.position))
-}
-
-fn account_changed() -> Problem {
-    Problem::conflict("The account has changed meanwhile: try again.").with_code("account_changed")
 }
 
 /// A password that somebody chose in place of another.
@@ -99,6 +91,8 @@ pub struct PageQuery {
     pub(super) limit: Option<u32>,
     /// From a page's `next`.
     pub(super) cursor: Option<String>,
+    /// Picks fields: `fields=id,created_at`.
+    pub(super) fields: Option<String>,
 }
 
 /// One's sessions, in the order in which they began.
@@ -113,7 +107,7 @@ pub async fn sessions(
     State(app): State<App>,
     person: Person,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<SessionBody>>, Problem> {
+) -> Result<Json<Page<serde_json::Value>>, Problem> {
     let limit = limit(query.limit)?;
     let cursors = Cursors::new(&app, ("sessions", person.user_id));
     let after = cursors.open(query.cursor.as_deref()).await?.unwrap_or_default();
@@ -123,7 +117,8 @@ pub async fn sessions(
     sessions.retain(|session| now < session.expires_at && session.id.to_string() > after);
     sessions.sort_by_key(|session| session.id);
     let items = sessions.into_iter().take(limit + 1).map(|session| body(session, person.session)).collect();
-    Ok(Json(cursors.page(items, limit, |session: &SessionBody| session.id.clone()).await?))
+    let page = cursors.page(items, limit, |session: &SessionBody| session.id.clone()).await?;
+    Ok(Json(pick(page, query.fields.as_deref())?))
 }
 
 fn body(session: &SessionRow, current: SessionId) -> SessionBody {
@@ -154,11 +149,12 @@ pub async fn end_session(
 ) -> Result<Response, Problem> {
     let done = app.commands.end_session(&person.context, SessionId(id)).await?;
     app.settle(done.position).await;
-    Ok(no_content(done.position))
+    // One's own is a signing out.
+    Ok(if id == person.session.0 { goodbye(&app, done.position) } else { no_content(done.position) })
 }
 
 /// What a device needs; shown this once.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(example = json!({"secret": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "otpauth_uri": "otpauth://totp/Daybook:ada%40example.org?secret=GEZD…&issuer=Daybook", "qr_svg": "<svg…"}))]
 pub struct EnrolmentBody {
     /// The shared key in base32, to be typed.
@@ -202,7 +198,7 @@ pub struct CodeBody {
 }
 
 /// What signs one in when the device is lost; shown this once.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(example = json!({"recovery_codes": ["k3wq-8n2p-x7ra-5mzt"]}))]
 pub struct RecoveryBody {
     /// Each is good for one use.
@@ -224,8 +220,10 @@ pub async fn confirm_two_factor(
     person: Person,
     Json(body): Json<CodeBody>,
 ) -> Result<Answer<RecoveryBody>, Problem> {
-    let (codes, done) =
-        app.commands.enable_two_factor(&person.context, person.user_id, body.totp_code.trim()).await?;
+    let SecondFactor::Totp(code) = second_factor(&body.totp_code)? else {
+        return Err(Problem::invalid("totp_code", "must be six digits"));
+    };
+    let (codes, done) = app.commands.enable_two_factor(&person.context, person.user_id, &code).await?;
     app.settle(done.position).await;
     let recovery_codes = codes.iter().map(|code| code.to_string()).collect();
     Ok(unstored(Answer::ok(RecoveryBody { recovery_codes }).at(done.position)))

@@ -19,7 +19,7 @@ use crate::authenticate::Person;
 use crate::extract::{Json, Path, Query};
 use crate::input::{Creation, Fields};
 use crate::key_uses::KeyUse;
-use crate::list::{Cursors, Page, limit};
+use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::account::PageQuery;
 use crate::routes::auth::unstored;
@@ -145,7 +145,7 @@ pub async fn list(
     State(app): State<App>,
     person: Person,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<ApiKeyBody>>, Problem> {
+) -> Result<Json<Page<serde_json::Value>>, Problem> {
     let limit = limit(query.limit)?;
     let cursors = Cursors::new(&app, ("api-keys", person.user_id));
     let after = cursors.open(query.cursor.as_deref()).await?.unwrap_or_default();
@@ -156,7 +156,8 @@ pub async fn list(
     keys.sort_by_key(|key| key.id);
     let last = |key: &ApiKeyRow| uses.iter().find(|(id, _)| *id == key.id).map(|(_, last)| last);
     let items = keys.into_iter().take(limit + 1).map(|key| about(key, last(key))).collect();
-    Ok(Json(cursors.page(items, limit, |key: &ApiKeyBody| key.id.clone()).await?))
+    let page = cursors.page(items, limit, |key: &ApiKeyBody| key.id.clone()).await?;
+    Ok(Json(pick(page, query.fields.as_deref())?))
 }
 
 fn about(key: &ApiKeyRow, last: Option<&KeyUse>) -> ApiKeyBody {
@@ -187,8 +188,13 @@ pub async fn revoke(
     person: Person,
     Path(id): Path<Uuid>,
 ) -> Result<Response, Problem> {
-    let command = UserCommand::RevokeApiKey { key_id: ApiKeyId(id) };
+    let key_id = ApiKeyId(id);
+    let command = UserCommand::RevokeApiKey { key_id };
     let done = app.commands.execute::<User>(&person.context, person.user_id, None, command).await?;
     app.settle(done.position).await;
+    // The key is revoked whatever becomes of this.
+    if let Err(error) = app.key_uses.forget_key(key_id).await {
+        tracing::warn!(%key_id, %error, "the last use of a revoked API key could not be forgotten");
+    }
     Ok(no_content(done.position))
 }

@@ -23,11 +23,11 @@ use crate::credential::{check_csrf, csrf_token, disagreement};
 use crate::extract::Json;
 use crate::input::{Creation, Fields};
 use crate::problem::{Problem, ProblemBody};
-use crate::routes::users::{UserBody, first_body, user_body};
+use crate::routes::users::{UserBody, first_body, seen_body, user_body};
 use crate::tokens::Claims;
 
 /// A new account.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"email": "ada@example.org", "password": "correct horse battery", "name": "Ada Lovelace"}))]
 pub struct RegisterBody {
@@ -114,7 +114,7 @@ pub struct LoginBody {
 }
 
 /// What a signed-in person carries from now on: tokens, or what a browser must know that keeps them in cookies.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(example = json!({"access_token": "eyJ0eXAiOiJKV1QiLCJhbGciOiJFZERTQSIs…", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "dbr_0198c5a0…"}))]
 pub struct TokensBody {
     /// For `Authorization: Bearer`.
@@ -320,14 +320,14 @@ pub(super) fn goodbye(app: &App, position: Option<i64>) -> Response {
     Answer::ok(()).at(position).with_cookies(cookies).without_content()
 }
 
-/// Who one is.
+/// Who one is; for an API key who its maker is, with no team but the key's.
 #[utoipa::path(
     get, path = "/auth/me", tag = "auth",
     responses((status = 200, description = "The caller", body = UserBody)),
 )]
 pub async fn me(State(app): State<App>, identity: Identity) -> Result<Answer<UserBody>, Problem> {
     let row = &identity.user;
-    Ok(Answer::ok(user_body(&app, row).await?).tagged(row.sequence))
+    Ok(Answer::ok(seen_body(&app, &identity, row).await?).tagged(row.sequence))
 }
 
 /// What one changes about oneself.

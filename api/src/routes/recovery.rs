@@ -93,10 +93,10 @@ pub async fn confirm_reset(
     let token = app.commands.read_mail_token(&body.token, MailTokenUse::PasswordReset).await;
     let token = token.map_err(of_token)?;
     let row = app.projections.users().get(token.user_id).await?;
-    // A password that was set since makes older tokens worthless.
+    // A password that was set since makes older tokens worthless: what the command asks again is not worth a hash.
     let row = row.filter(|row| row.active && row.password_position < token.position).ok_or_else(not_open)?;
     let new = new_password(body.new_password, &row)?;
-    let done = app.commands.reset_password(&anonymous.context, &token, row.sequence, new).await;
+    let done = app.commands.reset_password(&anonymous.context, &token, new).await;
     let done = done.map_err(of_token)?;
     app.settle(done.position).await;
     Ok(no_content(done.position))
@@ -158,9 +158,6 @@ pub async fn resend_verification(
 
 /// Whatever is wrong with a token, it is told alike.
 fn of_token(error: CommandError) -> Problem {
-    if let CommandError::Stale { .. } = error {
-        return not_open();
-    }
     match error.refusal_code() {
         Some("token_not_open" | "user_erased" | "user_inactive" | "user_not_found") => not_open(),
         _ => error.into(),

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use domain::{Email, Invalid, InvitationId, Role, Team, TeamCommand, TeamName, TeamSlug, UserId};
+use domain::{Email, Invalid, InvitationId, Permission, Role, Team, TeamCommand, TeamName, TeamSlug, UserId};
 use projections::time::text as time;
 use projections::{InvitationRow, TeamRow};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use crate::authenticate::needs::{TeamRead, TeamWrite, TeamsMake};
 use crate::authenticate::{Can, Identity, Person};
 use crate::extract::{Json, Path, Query};
 use crate::input::{Creation, Fields};
-use crate::list::{Cursors, Page, limit};
+use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::account::PageQuery;
 use crate::routes::auth::of_invitation;
@@ -177,27 +177,29 @@ fn role(name: &str) -> Result<Role, Invalid> {
     known.ok_or_else(|| Invalid("must be owner, operator, viewer or auditor".to_owned()))
 }
 
-/// Gives a member another role. It holds from their next request on. The last owner stays one.
+/// Gives a member another role. It holds from their next request on. The last owner stays one. `ETag` and `If-Match` are the team's.
 #[utoipa::path(
     patch, path = "/team/members/{user_id}", tag = "teams", params(("user_id" = Uuid, Path)), request_body = RoleBody,
     responses(
         (status = 200, description = "The member", body = MemberBody),
         (status = 404, description = "Nobody of this id is in the team", body = ProblemBody),
         (status = 409, description = "The last owner", body = ProblemBody),
+        (status = 412, description = "The team has changed meanwhile", body = ProblemBody),
     ),
 )]
 pub async fn change_role(
     State(app): State<App>,
     caller: Can<TeamWrite>,
     Path(user_id): Path<Uuid>,
+    headers: HeaderMap,
     Json(asked): Json<RoleBody>,
 ) -> Result<Answer<MemberBody>, Problem> {
     let (team, user_id) = (caller.team()?, UserId(user_id));
     let role = role(&asked.role).map_err(|invalid| Problem::invalid("role", invalid.0))?;
     let command = TeamCommand::ChangeRole { user_id, role };
-    let done = app.commands.execute::<Team>(&caller.context, team, None, command).await?;
+    let done = app.commands.execute::<Team>(&caller.context, team, if_match(&headers)?, command).await?;
     app.settle(done.position).await;
-    Ok(Answer::ok(member(&app, user_id, role).await?).at(done.position))
+    Ok(Answer::ok(member(&app, user_id, role).await?).tagged(done.sequence).at(done.position))
 }
 
 /// Parts with a member; whoever asks it of oneself leaves. The last owner stays.
@@ -207,19 +209,21 @@ pub async fn change_role(
         (status = 204, description = "Not in the team any more"),
         (status = 404, description = "Nobody of this id is in the team", body = ProblemBody),
         (status = 409, description = "The last owner", body = ProblemBody),
+        (status = 412, description = "The team has changed meanwhile", body = ProblemBody),
     ),
 )]
 pub async fn remove(
     State(app): State<App>,
     caller: Identity,
     Path(user_id): Path<Uuid>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (team, user_id) = (caller.team()?, UserId(user_id));
     if !caller.is_person(user_id) {
-        caller.require(domain::Permission::TeamWrite).await?;
+        caller.require(Permission::TeamWrite).await?;
     }
     let command = TeamCommand::RemoveMember { user_id };
-    let done = app.commands.execute::<Team>(&caller.context, team, None, command).await?;
+    let done = app.commands.execute::<Team>(&caller.context, team, if_match(&headers)?, command).await?;
     app.settle(done.position).await;
     Ok(no_content(done.position))
 }
@@ -286,7 +290,7 @@ pub async fn invite(
     let row = app.as_written(app.projections.teams(), &done, |row| row.sequence).await?;
     let invitation = row.invitations.get(&id);
     let invitation = invitation.ok_or_else(|| Problem::internal("an invitation is not where it was made"))?;
-    Ok(Answer::created(invitation_body(id, invitation)).at(done.position))
+    Ok(Answer::created(invitation_body(id, invitation)).tagged(row.sequence).at(done.position))
 }
 
 fn invitation_body(id: InvitationId, row: &InvitationRow) -> InvitationBody {
@@ -309,7 +313,7 @@ pub async fn invitations(
     State(app): State<App>,
     caller: Can<TeamWrite>,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<InvitationBody>>, Problem> {
+) -> Result<Json<Page<serde_json::Value>>, Problem> {
     let (team, limit) = (caller.team()?, limit(query.limit)?);
     let cursors = Cursors::new(&app, ("invitations", team));
     let after = cursors.open(query.cursor.as_deref()).await?.unwrap_or_default();
@@ -317,7 +321,8 @@ pub async fn invitations(
     let (all, now) = (row.invitations.iter(), chrono::Utc::now());
     let open = all.filter(|(id, invitation)| now < invitation.expires_at && id.to_string() > after);
     let items = open.take(limit + 1).map(|(id, row)| invitation_body(*id, row)).collect();
-    Ok(Json(cursors.page(items, limit, |invitation: &InvitationBody| invitation.id.clone()).await?))
+    let page = cursors.page(items, limit, |invitation: &InvitationBody| invitation.id.clone()).await?;
+    Ok(Json(pick(page, query.fields.as_deref())?))
 }
 
 /// Takes an invitation back.
@@ -326,20 +331,23 @@ pub async fn invitations(
     responses(
         (status = 204, description = "Its token is worthless"),
         (status = 404, description = "No such invitation of this team", body = ProblemBody),
+        (status = 412, description = "The team has changed meanwhile", body = ProblemBody),
     ),
 )]
 pub async fn withdraw(
     State(app): State<App>,
     caller: Can<TeamWrite>,
     Path(id): Path<Uuid>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let (team, expected) = (caller.team()?, if_match(&headers)?);
     let command = TeamCommand::WithdrawInvitation { id: InvitationId(id) };
-    let done = app.commands.execute::<Team>(&caller.context, caller.team()?, None, command).await?;
+    let done = app.commands.execute::<Team>(&caller.context, team, expected, command).await?;
     app.settle(done.position).await;
     Ok(no_content(done.position))
 }
 
-/// The teams one is in, in the order in which one joined; for an instance admin all teams, in the order in which they were made.
+/// The teams one is in, for an instance admin all teams, for an API key its own; in the order in which they were made.
 #[utoipa::path(
     get, path = "/teams", tag = "teams", params(PageQuery),
     responses((status = 200, description = "A page", body = Page<TeamSummary>)),
@@ -348,9 +356,9 @@ pub async fn list(
     State(app): State<App>,
     identity: Identity,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<TeamSummary>>, Problem> {
+) -> Result<Json<Page<serde_json::Value>>, Problem> {
     let limit = limit(query.limit)?;
-    let admin = identity.has(domain::Permission::TeamsMake);
+    let admin = identity.has(Permission::TeamsMake);
     let cursors = Cursors::new(&app, ("teams", identity.user_id, admin));
     let after = cursors.open(query.cursor.as_deref()).await?;
     let memberships = app.projections.memberships().get(identity.user_id).await?;
@@ -362,10 +370,13 @@ pub async fn list(
     let rows = if admin {
         app.projections.teams().list(after.as_deref(), limit as i64 + 1).await?
     } else {
-        let all = memberships.iter().map(|membership| membership.team_id.to_string());
-        let rest = all.skip_while(|id| after.as_ref().is_some_and(|after| id != after));
+        // Not in the order in which one joined: whoever leaves the team that a page ended with could not go on from there.
+        let after = after.unwrap_or_default();
+        let mut ids: Vec<_> = memberships.iter().map(|membership| membership.team_id.to_string()).collect();
+        ids.retain(|id| *id > after && identity.may_name(id));
+        ids.sort_unstable();
         let mut rows = vec![];
-        for id in rest.skip(usize::from(after.is_some())).take(limit + 1) {
+        for id in ids.into_iter().take(limit + 1) {
             rows.extend(app.projections.teams().get(id).await?.map(|row| TeamRow::clone(&row)));
         }
         rows
@@ -378,7 +389,8 @@ pub async fn list(
         name: row.name,
     };
     let items = rows.into_iter().map(summary).collect();
-    Ok(Json(cursors.page(items, limit, |team: &TeamSummary| team.id.clone()).await?))
+    let page = cursors.page(items, limit, |team: &TeamSummary| team.id.clone()).await?;
+    Ok(Json(pick(page, query.fields.as_deref())?))
 }
 
 /// A team to be made.
@@ -418,7 +430,7 @@ pub async fn make(
 }
 
 /// What allows one to join.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"invitation_token": "dbi_0198c5a0…"}))]
 pub struct JoinBody {
@@ -445,5 +457,11 @@ pub async fn join(
     let done = done.map_err(of_invitation)?;
     app.settle(done.position).await;
     let row = app.as_written(app.projections.teams(), &done, |row| row.sequence).await?;
-    Ok(Answer::ok(body(&app, &row).await?).tagged(row.sequence).at(done.position))
+    let mut body = body(&app, &row).await?;
+    // What the role, or a missing second factor, would hide a moment later is not shown now either.
+    let role = row.members.get(&person.user_id).map(|role| role.permissions()).unwrap_or_default();
+    if !role.contains(Permission::TeamRead) || (row.two_factor_required && !person.user.two_factor) {
+        body.members.clear();
+    }
+    Ok(Answer::ok(body).tagged(row.sequence).at(done.position))
 }

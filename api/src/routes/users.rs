@@ -73,6 +73,13 @@ pub(super) async fn user_body(app: &App, row: &UserRow) -> Result<UserBody, Prob
     Ok(body_of(row, teams, last.map(|last| last.at)))
 }
 
+/// What the caller may see of somebody.
+pub(super) async fn seen_body(app: &App, identity: &Identity, row: &UserRow) -> Result<UserBody, Problem> {
+    let mut body = user_body(app, row).await?;
+    body.teams.retain(|team| identity.may_name(&team.id));
+    Ok(body)
+}
+
 async fn teams_of(app: &App, user: &str) -> Result<Vec<TeamOfUser>, Problem> {
     let memberships = app.projections.memberships().get(user).await?;
     let mut teams = vec![];
@@ -191,7 +198,7 @@ async fn one(app: &App, identity: &Identity, id: UserId) -> Result<Answer<UserBo
         identity.require(domain::Permission::UsersManage).await?;
     }
     let row = app.projections.users().get(id).await?.ok_or_else(Problem::not_found)?;
-    Ok(Answer::ok(user_body(app, &row).await?).tagged(row.sequence))
+    Ok(Answer::ok(seen_body(app, identity, &row).await?).tagged(row.sequence))
 }
 
 /// What an admin changes of somebody; all of it or nothing.

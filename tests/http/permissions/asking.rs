@@ -4,14 +4,13 @@
 use std::collections::BTreeSet;
 
 use commands::{FirstTeam, NewAccount};
-use domain::Role;
+use domain::{Email, Role};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::{Client, PASSWORD, Reply, TestApp};
 
 use super::super::newcomers::{
-    Newcomer, account, invitation_token, mail_token, member, newcomer, registered, signed_in, take_in,
-    totp_code,
+    Newcomer, account, invitation_token, member, newcomer, registered, signed_in, take_in, totp_code,
 };
 use super::super::support::keep;
 
@@ -123,16 +122,19 @@ impl Call<'_> {
             }
             ("POST", "password-reset") => target.body = json!({"email": caller.email}),
             ("POST", "password-reset/confirm") => {
-                let email = domain::Email::parse(&caller.email).unwrap();
+                let email = Email::parse(&caller.email).unwrap();
                 let registrar = api::node::registrar();
                 let at = app.commands.request_password_reset(&registrar, caller.id, &email).await.unwrap();
                 app.projections.wait_prompt(at, tests::LIMIT).await.unwrap();
-                let token = mail_token(app, "PasswordResetRequested", caller.id).await;
+                let token = app.mail_tokens("PasswordResetRequested", caller.id, 1).await.remove(0);
                 target.body = json!({"token": token, "new_password": "a staple that is correct"});
             }
             ("POST", "verify-email") => {
-                target.body =
-                    json!({"token": mail_token(app, "EmailVerificationRequested", caller.id).await});
+                let email = Email::parse(&caller.email).unwrap();
+                let registrar = api::node::registrar();
+                app.commands.request_email_verification(&registrar, caller.id, &email).await.unwrap();
+                let token = app.mail_tokens("EmailVerificationRequested", caller.id, 1).await.remove(0);
+                target.body = json!({"token": token});
             }
             ("POST", "2fa/confirm") => {
                 let begun = client.post("/api/auth/2fa", Value::Null).await.expect(200);
