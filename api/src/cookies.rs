@@ -38,13 +38,14 @@ pub(crate) fn refresh_token(headers: &HeaderMap, secure: bool) -> Result<Option<
     cookie(headers, REFRESH, secure)
 }
 
+/// Byte by byte: other programs of the same host may write what is no text, and a browser sends it along.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str, secure: bool) -> Result<Option<&'a str>, Twice> {
     let name = named(name, secure);
-    let values = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let mut found = pairs.filter(|(given, _)| *given == name).map(|(_, value)| value);
+    let values = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let pairs = values.flat_map(|value| value.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+    let mut found = pairs.filter_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
     match (found.next(), found.next()) {
-        (value, None) => Ok(value),
+        (value, None) => Ok(value.and_then(|value| std::str::from_utf8(value).ok())),
         (_, Some(_)) => Err(Twice),
     }
 }

@@ -42,6 +42,6 @@ pub use session::{
 pub use team::{Accept, Invite, Team, TeamCommand, TeamError, TeamEvent};
 pub use text::{
     ApiKeyName, ConcurrencyKey, Description, Email, Invalid, KindName, PersonName, Reason, SecretName, Tag,
-    TeamName, TeamSlug,
+    TeamName, TeamSlug, canonical_text,
 };
 pub use user::{Amendment, NewApiKey, Register, User, UserCommand, UserError, UserEvent};

@@ -2,8 +2,11 @@
 //! transparent serde representation is for stored events, which were valid when they happened and are never checked again.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::is_combining_mark;
 
 /// Why a text was refused: a sentence for the person who typed it, without the field's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +49,8 @@ macro_rules! texts {
 }
 
 texts! {
-    /// An e-mail address, kept as typed (at most 254 bytes, RFC 5321). Two addresses that differ only in letter case are
-    /// the same account: see [`Email::canonical`].
+    /// An e-mail address, kept as typed (at most 254 bytes, RFC 5321; letters of any script, RFC 6531). Two addresses that differ only
+    /// in letter case, or in how accents are encoded, are the same account: see [`Email::canonical`].
     Email by check_email;
     /// A person's name: 1 to 200 characters of any script, on one line.
     PersonName by check_name;
@@ -73,11 +76,18 @@ texts! {
 }
 
 impl Email {
-    /// The form that decides whether two addresses are the same account: lower case.
+    /// The form that decides whether two addresses are the same account: see [`canonical_text`].
     #[must_use]
     pub fn canonical(&self) -> String {
-        self.0.to_lowercase()
+        canonical_text(&self.0)
     }
+}
+
+/// What texts are compared by that a person may write in another way and mean the same: lower case, with letters and their accents in
+/// one piece (Unicode NFC). Keyboards differ in whether they give an accent of its own.
+#[must_use]
+pub fn canonical_text(text: &str) -> String {
+    text.to_lowercase().nfc().collect()
 }
 
 fn length(text: &str, most: usize) -> Result<(), Invalid> {
@@ -88,11 +98,43 @@ fn length(text: &str, most: usize) -> Result<(), Invalid> {
     }
 }
 
-/// Characters that show nothing or change how their neighbours are shown: controls, bidirectional overrides and
-/// isolates, zero-width characters other than the joiners that some scripts need, and the byte-order mark.
+/// Characters that show nothing or change how their neighbours are shown, besides controls: soft hyphens, what Unicode calls
+/// bidirectional controls, fillers, line and paragraph separators, zero-width characters, the byte-order mark, tags.
+const DECEPTIVE: [RangeInclusive<char>; 15] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{61c}'..='\u{61c}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180e}'..='\u{180e}',
+    '\u{200b}'..='\u{200b}',
+    '\u{200e}'..='\u{200f}',
+    '\u{2028}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{3164}'..='\u{3164}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff9}'..='\u{fffb}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e007f}',
+];
+
+/// Joiners, variation selectors and the empty braille pattern: some scripts need them, and by themselves they show nothing.
+const BARE: [RangeInclusive<char>; 7] = [
+    '\u{34f}'..='\u{34f}',
+    '\u{180b}'..='\u{180d}',
+    '\u{180f}'..='\u{180f}',
+    '\u{200c}'..='\u{200d}',
+    '\u{2800}'..='\u{2800}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{e0100}'..='\u{e01ef}',
+];
+
 fn is_deceptive(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    c.is_control() || DECEPTIVE.iter().any(|range| range.contains(&c))
+}
+
+fn shows_nothing(c: char) -> bool {
+    c.is_whitespace() || BARE.iter().any(|range| range.contains(&c))
 }
 
 fn check_line(text: &str, most: usize) -> Result<(), Invalid> {
@@ -102,6 +144,9 @@ fn check_line(text: &str, most: usize) -> Result<(), Invalid> {
     }
     if text.trim() != text || text.trim().is_empty() {
         return invalid("must not begin or end with white space");
+    }
+    if text.chars().all(shows_nothing) {
+        return invalid("must show something");
     }
     Ok(())
 }
@@ -125,6 +170,18 @@ fn check_description(text: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// A letter or digit of any script, or part of one.
+fn is_letter(c: char) -> bool {
+    c.is_alphanumeric() || is_accent(c)
+}
+
+/// What is written above, below or after a letter and belongs to it; not what encloses one, and not what shows nothing.
+fn is_accent(c: char) -> bool {
+    let encloses =
+        matches!(c, '\u{488}' | '\u{489}' | '\u{1abe}' | '\u{20dd}'..='\u{20e4}' | '\u{a670}'..='\u{a672}');
+    is_combining_mark(c) && !encloses && !shows_nothing(c)
+}
+
 fn check_email(text: &str) -> Result<(), Invalid> {
     if text.len() > 254 {
         return invalid(format!("must be at most 254 bytes, has {}", text.len()));
@@ -138,16 +195,16 @@ fn check_email(text: &str) -> Result<(), Invalid> {
         && domain.split('.').all(|label| {
             !label.is_empty()
                 && label.len() <= 63
-                && !label.starts_with('-')
+                && !label.starts_with(|c: char| c == '-' || is_accent(c))
                 && !label.ends_with('-')
-                && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+                && label.chars().all(|c| is_letter(c) || c == '-')
         });
     let local_ok = !local.is_empty()
         && local.len() <= 64
-        && !local.starts_with('.')
+        && !local.starts_with(|c: char| c == '.' || is_accent(c))
         && !local.ends_with('.')
         && !local.contains("..")
-        && local.chars().all(|c| c.is_alphanumeric() || "!#$%&'*+/=?^_`{|}~.-".contains(c));
+        && local.chars().all(|c| is_letter(c) || "!#$%&'*+/=?^_`{|}~.-".contains(c));
     if local_ok && domain_ok { Ok(()) } else { invalid("must be an e-mail address such as ada@example.org") }
 }
 
@@ -194,8 +251,14 @@ mod tests {
 
     #[test]
     fn addresses_people_have_are_taken() {
-        for good in ["ada@example.org", "a+b@x.co", "O'Hara@example.org", "юзер@пример.рф", "root@localhost"]
-        {
+        for good in [
+            "ada@example.org",
+            "a+b@x.co",
+            "O'Hara@example.org",
+            "юзер@пример.рф",
+            "root@localhost",
+            "संपर्क@डाटामेल.भारत",
+        ] {
             assert!(Email::parse(good).is_ok(), "{good}");
         }
     }
@@ -222,10 +285,9 @@ mod tests {
 
     #[test]
     fn letter_case_does_not_make_another_account() -> Result<(), Invalid> {
-        assert_eq!(
-            Email::parse("Ada@Example.ORG")?.canonical(),
-            Email::parse("ada@example.org")?.canonical()
-        );
+        let canonical = |text| Email::parse(text).map(|email| email.canonical());
+        assert_eq!(canonical("Ada@Example.ORG")?, canonical("ada@example.org")?);
+        assert_eq!(canonical("JOSE\u{301}@example.org")?, canonical("jos\u{e9}@example.org")?);
         Ok(())
     }
 
@@ -234,9 +296,22 @@ mod tests {
         for good in ["Ada Lovelace", "李小龙", "Zoë", "م\u{200d}حمد", "👩\u{200d}🚀"] {
             assert!(PersonName::parse(good).is_ok(), "{good}");
         }
-        for bad in
-            ["", " Ada", "Ada\0", "Ada\n", "\u{202e}adA", "Ada\u{200b}", "\u{feff}Ada", "\u{2066}x\u{2069}"]
-        {
+        for bad in [
+            "",
+            " Ada",
+            "Ada\0",
+            "Ada\n",
+            "\u{202e}adA",
+            "Ada\u{200b}",
+            "\u{feff}Ada",
+            "\u{2066}x\u{2069}",
+            "\u{61c}Ada",
+            "A\u{ad}da",
+            "\u{3164}",
+            "\u{200d}",
+            "\u{fe0f}\u{200c}",
+            "\u{2800}",
+        ] {
             assert!(PersonName::parse(bad).is_err(), "{bad:?}");
         }
         assert!(PersonName::parse(&"x".repeat(200)).is_ok());

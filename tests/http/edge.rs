@@ -262,8 +262,13 @@ async fn who_asks_too_often_is_told_to_wait() {
     anon.get("/livez").await.expect(200);
 
     // Ten attempts a minute to sign in, right or wrong; then not even the right password helps.
-    let attempt = json!({"email": "owner@example.org", "password": "wrong password"});
-    let (attempts, _) = until_refused(async || anon.post("/api/auth/login", attempt.clone()).await).await;
+    let mut number = 0;
+    let (attempts, _) = until_refused(async || {
+        number += 1;
+        let attempt = json!({"email": format!("nobody-{number}@example.org"), "password": "wrong password"});
+        anon.post("/api/auth/login", attempt).await
+    })
+    .await;
     assert!((10..20).contains(&attempts), "{attempts}");
     let right = json!({"email": "owner@example.org", "password": PASSWORD});
     problem(&anon.post("/api/auth/login", right).await, 429, "too_many_requests");

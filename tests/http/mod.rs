@@ -1,5 +1,7 @@
 //! Daybook over HTTP.
 
+mod api_key_limits;
+mod api_keys;
 mod audit;
 mod auth;
 mod cookies;
@@ -9,6 +11,7 @@ mod erasure;
 mod idempotency;
 mod invitations;
 mod log;
+mod names;
 mod newcomers;
 mod nodes;
 mod openapi;

@@ -8,6 +8,7 @@ pub(crate) mod home;
 mod killed;
 mod nodes;
 mod operating;
+mod people;
 mod process;
 mod start;
 mod users;

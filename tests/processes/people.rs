@@ -31,13 +31,13 @@ async fn accounts_of_older_systems_are_imported_and_upgraded_at_the_first_sign_i
         line("weak@example.org", "$1$md5$nothing"),
         line("ADA@example.org", BCRYPT),
         r#"{"email": "half@example.org""#.to_owned(),
-        json!({"email": "late@example.org", "name": "L", "password_hash": BCRYPT, "active": false}).to_string(),
+        json!({"email": "late@example.org", "name": "L", "password_hash": BCRYPT, "active": false})
+            .to_string(),
     ];
     fs::write(&file, lines.join("\n")).unwrap();
     let path = file.to_str().unwrap();
     let imported = home.run(&["users", "import", path, "--json"]).await.expect(1);
-    let told: Vec<Value> =
-        imported.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<Value> = imported.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let refused: Vec<_> = told.iter().filter_map(|told| told["line"].as_u64()).collect();
     assert_eq!(refused, [3, 4, 5, 6]);
     assert_eq!(told.last().unwrap(), &json!({"done": true, "made": 3, "refused": 4}));

@@ -318,7 +318,7 @@ async fn every_view_whose_rows_name_a_team_is_behind_the_wall() {
     let seed = Seed::new();
     let database = Database::new().await;
     let node = Node::following(&database).await;
-    History::begin(&node.commands, seed.rng()).await.steps(140).await;
+    History::begin(&node, seed.rng()).await.steps(220).await;
     node.caught_up().await;
     let mut behind = database.connect().await;
     let mut owned = vec![];

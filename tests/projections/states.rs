@@ -14,7 +14,7 @@ use super::support::{History, Node, facts};
 use crate::ledger::support::{Rng, Seed};
 
 const HISTORIES: usize = 2;
-const STEPS: usize = 110;
+const STEPS: usize = 180;
 /// Positions at which each aggregate is looked at.
 const MOMENTS: usize = 3;
 /// Fields of states that histories do not repeat.
@@ -55,7 +55,7 @@ fn streams(log: &[Fact]) -> BTreeMap<StreamId, i64> {
 }
 
 async fn a_history(node: &Node, seed: &Seed) -> Vec<Fact> {
-    History::begin(&node.commands, seed.rng()).await.steps(STEPS).await;
+    History::begin(node, seed.rng()).await.steps(STEPS).await;
     node.caught_up().await;
     let log = facts(&node.ledger).await;
     let types: std::collections::BTreeSet<_> = log.iter().map(|fact| fact.aggregate_type.as_str()).collect();

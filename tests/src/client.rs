@@ -47,6 +47,18 @@ impl Client {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
+    /// The token it sends; empty when there is none.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        self.token.as_deref().unwrap_or_default()
+    }
+
+    /// The same person, speaking to another node.
+    #[must_use]
+    pub fn speaking_to(&self, address: SocketAddr) -> Self {
+        Self { base: format!("http://{address}"), ..self.clone() }
+    }
+
     /// The same person, sending one more header with every request.
     #[must_use]
     pub fn with_header(&self, name: &str, value: impl ToString) -> Self {

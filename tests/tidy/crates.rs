@@ -17,7 +17,8 @@ const ARROWS: [(&str, &[&str]); 6] = [
 ];
 
 /// All that the rules are built on. Nothing here does IO, has a runtime, a clock or randomness.
-const DOMAIN_STANDS_ON: [&str; 6] = ["chrono", "cqrs-es", "serde", "serde_json", "thiserror", "uuid"];
+const DOMAIN_STANDS_ON: [&str; 7] =
+    ["chrono", "cqrs-es", "serde", "serde_json", "thiserror", "unicode-normalization", "uuid"];
 
 /// Dependencies that are declared for a feature and never named in the code, with the reason.
 const NEVER_NAMED: [(&str, &str); 0] = [];

@@ -326,3 +326,19 @@ fn of_refusal(refused: Refused, at: DateTime<Utc>) -> Outcome {
         Refused::ForNow(reason) => Outcome::Retry(reason),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn what_did_not_get_through_for_three_days_is_given_up() {
+        let refused = || Refused::ForNow("RCPT was answered with 451".to_owned());
+        let recently = of_refusal(refused(), Utc::now() - TimeDelta::days(2));
+        assert!(matches!(recently, Outcome::Retry(reason) if reason.contains("451")));
+        let long_ago = of_refusal(refused(), Utc::now() - TimeDelta::days(4));
+        assert!(matches!(long_ago, Outcome::Ended(End::Failed, Some(reason)) if reason.contains("451")));
+    }
+}

@@ -1,7 +1,7 @@
 //! Accounts, by user id.
 
 use chrono::{DateTime, Utc};
-use domain::{Event, Personal, UserEvent};
+use domain::{Event, Personal, UserEvent, canonical_text};
 use serde::{Deserialize, Serialize};
 use sqlx::QueryBuilder;
 
@@ -29,6 +29,9 @@ pub struct UserRow {
     pub canonical_email: Option<String>,
     /// What they are called.
     pub name: String,
+    /// The same as those who search compare it ([`domain::canonical_text`]): PostgreSQL's own lower case knows no letters but a to z in
+    /// the locale `C`.
+    pub canonical_name: String,
     /// PHC string of the password's hash.
     pub password_hash: String,
     /// Whether they administer the instance.
@@ -63,7 +66,7 @@ pub struct UserRow {
 
 impl View for Users {
     const NAME: &'static str = "users";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const AGGREGATES: &'static [&'static str] = &["user"];
     const PERSONAL: bool = true;
     const HIDDEN: &'static [&'static str] = &["password_hash", "two_factor_sealed"];
@@ -108,6 +111,7 @@ fn registered(key: &str, email: &Personal, fact: &Fact) -> UserRow {
         email: email.text().to_owned(),
         canonical_email: canonical(email),
         name: String::new(),
+        canonical_name: String::new(),
         password_hash: String::new(),
         admin: false,
         active: true,
@@ -126,14 +130,14 @@ fn registered(key: &str, email: &Personal, fact: &Fact) -> UserRow {
 fn change(row: &mut UserRow, event: &UserEvent, fact: &Fact) {
     match event {
         UserEvent::UserRegistered { email: _, name, password_hash, admin } => {
-            name.text().clone_into(&mut row.name);
+            call(row, name.text());
             password_hash.text().clone_into(&mut row.password_hash);
             row.admin = *admin;
         }
         UserEvent::SignedOutEverywhere {}
         | UserEvent::ApiKeyMade { .. }
         | UserEvent::ApiKeyRevoked { .. } => {}
-        UserEvent::UserRenamed { name } => name.text().clone_into(&mut row.name),
+        UserEvent::UserRenamed { name } => call(row, name.text()),
         UserEvent::PasswordChanged { password_hash } | UserEvent::PasswordReset { password_hash, .. } => {
             password_hash.text().clone_into(&mut row.password_hash);
             row.password_position = fact.position;
@@ -159,6 +163,11 @@ fn change(row: &mut UserRow, event: &UserEvent, fact: &Fact) {
     }
 }
 
+fn call(row: &mut UserRow, name: &str) {
+    name.clone_into(&mut row.name);
+    row.canonical_name = canonical_text(name);
+}
+
 fn no_second_factor(row: &mut UserRow) {
     row.two_factor = false;
     row.two_factor_sealed = None;
@@ -168,9 +177,10 @@ fn no_second_factor(row: &mut UserRow) {
 /// At once, and not only with the next rebuild after the person's key has gone.
 fn erase(row: &mut UserRow) {
     no_second_factor(row);
-    for text in [&mut row.email, &mut row.name, &mut row.password_hash] {
+    for text in [&mut row.email, &mut row.password_hash] {
         ERASED.clone_into(text);
     }
+    call(row, ERASED);
     row.canonical_email = None;
     (row.admin, row.active, row.email_verified, row.erased) = (false, false, false, true);
 }
@@ -182,7 +192,7 @@ impl StreamView for Users {
 /// As [`domain::Email::canonical`]; nobody is found by an address that was erased.
 fn canonical(email: &Personal) -> Option<String> {
     match email {
-        Personal::Open { personal, .. } => Some(personal.to_lowercase()),
+        Personal::Open { personal, .. } => Some(canonical_text(personal)),
         Personal::Sealed { .. } | Personal::Erased { .. } => None,
     }
 }
@@ -226,8 +236,10 @@ impl Reader<'_, Users> {
             }
         }
         if let Some(q) = &filter.q {
-            query.push(" and position(lower(").push_bind(q);
-            query.push(r#") in lower((row->>'email') || chr(10) || (row->>'name'))) > 0"#);
+            let q = canonical_text(q);
+            query.push(" and (position(").push_bind(q.clone());
+            query.push(" in coalesce(row->>'canonical_email', '')) > 0 or position(").push_bind(q);
+            query.push(" in row->>'canonical_name') > 0)");
         }
         query.push(" order by key limit ").push_bind(limit.min(MOST_LISTED));
         self.rows(query.build_query_as()).await

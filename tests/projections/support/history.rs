@@ -1,19 +1,24 @@
 //! Random histories, made as people make them: by commands.
 
+mod people;
+
+use std::collections::BTreeMap;
+
 use ::commands::{
     About, CommandError, Commands, Context, Executed, FirstTeam, NewAccount, NewPassword, NewSecret, Password,
 };
-use ::ledger::random_token;
+use ::ledger::{Ledger, random_token};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    AccessEvent, Actor, Caller, ConcurrencyKey, Description, Email, Ending, Guarded, Job, JobCommand, JobId,
-    KindName, LogDigest, Permission, PersonName, Queue, Refusal, Role, SecretId, SecretName, SessionId, Tag,
-    Team, TeamCommand, TeamId, TeamName, TeamSlug, User, UserCommand, UserId,
+    AccessEvent, Actor, ApiKeyId, Caller, ConcurrencyKey, Description, Email, Ending, Guarded, InvitationId,
+    Job, JobCommand, JobId, KindName, LogDigest, Permission, PersonName, Queue, Refusal, Role, SecretId,
+    SecretName, SessionId, Tag, Team, TeamCommand, TeamId, TeamName, TeamSlug, User, UserCommand, UserId,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::Node;
 use crate::ledger::support::Rng;
 
 /// Texts that something between here and a table might take for something else.
@@ -30,8 +35,17 @@ const MOST_ACCOUNTS: usize = 5;
 /// A history in the making: people, teams, secrets and jobs so far. What the rules refuse is tried nevertheless.
 pub(crate) struct History<'a> {
     commands: &'a Commands,
+    ledger: &'a Ledger,
     rng: Rng,
     users: Vec<UserId>,
+    /// Everybody's address, also of those who are forgotten.
+    addresses: BTreeMap<UserId, Email>,
+    /// Whether people are forgotten as well.
+    forgets: bool,
+    devices: BTreeMap<UserId, people::Device>,
+    sessions: Vec<(UserId, SessionId, String)>,
+    keys: Vec<(UserId, ApiKeyId)>,
+    invitations: Vec<(TeamId, InvitationId, UserId)>,
     teams: Vec<TeamId>,
     secrets: Vec<(TeamId, SecretId)>,
     jobs: Vec<Running>,
@@ -47,9 +61,22 @@ struct Running {
 
 impl<'a> History<'a> {
     /// One person with a team: everybody else comes with the steps.
-    pub(crate) async fn begin(commands: &'a Commands, rng: Rng) -> Self {
-        let (users, teams, secrets, jobs) = (vec![], vec![], vec![], vec![]);
-        let mut history = Self { commands, rng, users, teams, secrets, jobs };
+    pub(crate) async fn begin(node: &'a Node, rng: Rng) -> Self {
+        let mut history = Self {
+            commands: &node.commands,
+            ledger: &node.ledger,
+            rng,
+            users: vec![],
+            addresses: BTreeMap::new(),
+            forgets: false,
+            devices: BTreeMap::new(),
+            sessions: vec![],
+            keys: vec![],
+            invitations: vec![],
+            teams: vec![],
+            secrets: vec![],
+            jobs: vec![],
+        };
         history.register().await;
         history.make_team().await;
         history
@@ -57,8 +84,8 @@ impl<'a> History<'a> {
 
     pub(crate) async fn steps(&mut self, number: usize) {
         for _ in 0..number {
-            match self.rng.below(20) {
-                0 if self.users.len() < MOST_ACCOUNTS => self.register().await,
+            match self.rng.below(32) {
+                0 if self.addresses.len() < MOST_ACCOUNTS => self.register().await,
                 0 | 1 => self.rename().await,
                 2 => self.make_team().await,
                 3..=5 => self.change_members().await,
@@ -66,9 +93,12 @@ impl<'a> History<'a> {
                 8..=10 => self.change_secret().await,
                 11 | 12 => self.queue_job().await,
                 13..=17 => self.change_job().await,
-                _ => self.see_something().await,
+                18 | 19 => self.see_something().await,
+                _ => self.change_person().await,
             }
         }
+        // Whatever has ended before: somebody is there.
+        self.sign_in().await;
     }
 
     fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
@@ -113,20 +143,23 @@ impl<'a> History<'a> {
     }
 
     async fn register(&mut self) {
+        let email = Email::parse(&format!("Person{}@Example.org", self.addresses.len())).unwrap();
         let account = NewAccount {
-            email: Email::parse(&format!("Person{}@Example.org", self.users.len())).unwrap(),
+            email: email.clone(),
             name: PersonName::parse(self.one_of(&NAMES)).unwrap(),
             password: NewPassword::Chosen(
                 Password::choose("correct horse battery".to_owned(), &About::default()).unwrap(),
             ),
-            email_verified: false,
+            email_verified: self.rng.percent(50),
             active: true,
             admin: self.rng.percent(20),
             team: FirstTeam::Own,
         };
         let context = self.context(None);
         let made = done(self.commands.register(&context, account).await).unwrap();
-        self.users.push(made.id.parse().unwrap());
+        let id = made.id.parse().unwrap();
+        self.users.push(id);
+        self.addresses.insert(id, email);
     }
 
     async fn rename(&mut self) {
@@ -257,12 +290,7 @@ impl<'a> History<'a> {
     async fn see_something(&mut self) {
         let (user_id, secrets) = (self.user(), self.secrets.clone());
         let event = match self.rng.below(6) {
-            0 => AccessEvent::SignedIn {
-                user_id,
-                session_id: SessionId(Uuid::now_v7()),
-                refresh_token_hash: random_token().unwrap(),
-                refresh_expires_at: self.moment(),
-            },
+            0 => AccessEvent::ProofFailed { user_id, proof: "password".to_owned() },
             1 => {
                 AccessEvent::SignInFailed { account: "ab12".to_owned(), reason: "wrong_password".to_owned() }
             }
@@ -295,7 +323,7 @@ fn value() -> Zeroizing<String> {
 fn done(outcome: Result<Executed, CommandError>) -> Option<Executed> {
     match outcome {
         Ok(executed) => Some(executed),
-        Err(CommandError::Taken(_)) => None,
+        Err(CommandError::Taken(_) | CommandError::WrongCode) => None,
         Err(error) => {
             assert!(error.refusal_code().is_some(), "{error:?}");
             None

@@ -31,6 +31,7 @@ fn fresh() -> UserRow {
         email: "Ada@Example.org".into(),
         canonical_email: Some("ada@example.org".into()),
         name: "Ada".into(),
+        canonical_name: "ada".into(),
         password_hash: "$argon2id$x".into(),
         admin: false,
         active: true,
@@ -66,8 +67,9 @@ fn recovered() -> UserEvent {
 #[test]
 fn an_account_is_made_and_renamed() {
     assert_eq!(after([]), fresh());
-    let renamed = after([UserEvent::UserRenamed { name: personal("Countess") }]);
-    assert_eq!(renamed, UserRow { name: "Countess".into(), ..touched(2) });
+    let renamed = after([UserEvent::UserRenamed { name: personal("GRÄFIN") }]);
+    let expected = UserRow { name: "GRÄFIN".into(), canonical_name: "gräfin".into(), ..touched(2) };
+    assert_eq!(renamed, expected);
     let admin = folded::<Users>(&[fact(1, "user", id(1), registered_event(true))]);
     assert_eq!(admin, [(id(1), UserRow { admin: true, ..fresh() })].into());
 }
@@ -151,6 +153,7 @@ fn who_was_erased_is_forgotten_at_once() {
         email: "erased".into(),
         canonical_email: None,
         name: "erased".into(),
+        canonical_name: "erased".into(),
         password_hash: "erased".into(),
         active: false,
         erased: true,
