@@ -1,6 +1,6 @@
 //! What people do with their accounts, and what is done with them.
 
-use ::commands::{KeyRequest, RefreshError, SecondFactor};
+use ::commands::{KeyRequest, RefreshError, SecondFactor, Ties};
 use domain::{Amendment, ApiKeyName, TokenId};
 use totp_rs::Totp;
 
@@ -234,7 +234,7 @@ impl History<'_> {
         }
         let (context, user) = (self.context(None), self.user());
         let email = self.addresses[&user].canonical();
-        let ties = ::commands::Ties { teams: self.teams.clone(), invitations: vec![] };
+        let ties = Ties { teams: self.teams.clone(), invitations: vec![] };
         let erased = self.commands.erase(&context, user, None, Some(&email), &ties).await;
         if done(erased).is_some() {
             self.users.retain(|left| *left != user);
