@@ -1,15 +1,17 @@
 //! What follows when a person is erased (D8, D9): whatever the command could not do in its one append is done here, also after a crash.
 //!
 //! The views of accounts and credentials forget at once, by their folds. Others show something that was sealed under the person's key
-//! and opened when it was folded: the addresses they came from, where they were invited. They are made anew, and find it erased.
+//! and opened when it was folded: the addresses they came from. They are made anew, and find it erased.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use commands::Commands;
+use chrono::{DateTime, Utc};
 use commands::reactor::{Reactor, ReactorError, decode};
-use domain::{Event, UserEvent, UserId};
+use commands::{Commands, Ties};
+use domain::{Event, INVITEE, UserEvent, UserId};
 use ledger::{FORGOTTEN_WITHIN, Recorded};
-use projections::{Projections, RebuildError};
+use projections::{Projections, ReadError, RebuildError};
 use tokio::time::sleep;
 
 use crate::key_uses::KeyUses;
@@ -20,6 +22,28 @@ const RETRY: Duration = Duration::from_secs(1);
 const TRIES: u32 = 600;
 /// How long one waits for the view that says who is in which team.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What ties a person to teams; of invitations to the address of this keyed hash those until `made_until`, if it is given: later ones
+/// are to somebody else who has it now.
+///
+/// # Errors
+/// The database is out of reach.
+pub(crate) async fn ties(
+    projections: &Projections,
+    user_id: UserId,
+    email_hash: Option<&str>,
+    made_until: Option<DateTime<Utc>>,
+) -> Result<Ties, ReadError> {
+    let row = projections.memberships().get(user_id).await?;
+    let teams = row.as_deref().map(|row| row.teams.as_slice()).unwrap_or_default();
+    let teams = teams.iter().map(|membership| membership.team_id).collect();
+    let mut invitations = match email_hash {
+        Some(hash) => projections.teams().inviting(hash).await?,
+        None => vec![],
+    };
+    invitations.retain(|(_, _, row)| made_until.is_none_or(|until| row.created_at <= until));
+    Ok(Ties { teams, invitations: invitations.into_iter().map(|(team, id, _)| (team, id)).collect() })
+}
 
 /// Forgets people who were erased.
 pub(crate) struct Forgetting {
@@ -41,8 +65,8 @@ impl Reactor for Forgetting {
         let Event::User(UserEvent::UserErased { subjects }) = decode(event)? else { return Ok(None) };
         let strange = |_| ReactorError::Lasting("the stream is not of an account".to_owned());
         let user_id: UserId = event.stream.aggregate_id.parse().map_err(strange)?;
-        self.leave_teams(event.position, user_id).await?;
-        self.commands.destroy_keys_of(user_id, subjects).await?;
+        self.cut_ties(event, user_id, &subjects).await?;
+        self.commands.destroy_keys_of(user_id, subjects, Some(event.at)).await?;
         self.key_uses.forget(user_id).await?;
         // Until then another node may fold with a key it remembers.
         sleep(FORGOTTEN_WITHIN).await;
@@ -56,16 +80,22 @@ impl Reactor for Forgetting {
 
 impl Forgetting {
     /// Those that the command had no time for.
-    async fn leave_teams(&self, position: i64, user_id: UserId) -> Result<(), ReactorError> {
-        let seen = self.projections.wait_view("memberships", position, PATIENCE).await;
-        seen.map_err(|behind| {
-            ReactorError::Passing(format!("the views are at position {}", behind.reached))
-        })?;
-        let row = self.projections.memberships().get(user_id).await;
-        let row = row.map_err(|error| ReactorError::Passing(error.to_string()))?;
-        let teams = row.as_deref().map(|row| row.teams.as_slice()).unwrap_or_default();
-        let teams: Vec<_> = teams.iter().map(|membership| membership.team_id).collect();
-        self.commands.take_out_of(&registrar(), user_id, &teams).await?;
+    async fn cut_ties(
+        &self,
+        event: &Recorded,
+        user_id: UserId,
+        subjects: &BTreeSet<String>,
+    ) -> Result<(), ReactorError> {
+        for view in ["memberships", "teams"] {
+            let seen = self.projections.wait_view(view, event.position, PATIENCE).await;
+            seen.map_err(|behind| {
+                ReactorError::Passing(format!("the views are at position {}", behind.reached))
+            })?;
+        }
+        let passing = |error: ReadError| ReactorError::Passing(error.to_string());
+        let hash = subjects.iter().find_map(|subject| subject.strip_prefix(INVITEE));
+        let ties = ties(&self.projections, user_id, hash, Some(event.at)).await.map_err(passing)?;
+        self.commands.cut_ties(&registrar(), user_id, &ties).await?;
         Ok(())
     }
 

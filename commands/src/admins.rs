@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use chrono::{DateTime, Utc};
+use domain::INVITEE;
 use domain::{
-    Amendment, Caller, ClaimEvent, ClaimKind, Event, Permission, Team, TeamCommand, TeamId, User,
-    UserCommand, UserEvent, UserId,
+    Amendment, Caller, ClaimEvent, ClaimKind, Event, InvitationId, Permission, Team, TeamCommand, TeamId,
+    User, UserCommand, UserEvent, UserId,
 };
 use ledger::{NewEvent, StreamId};
 
@@ -21,6 +23,15 @@ struct Register {
     stream: StreamId,
     length: i64,
     admins: BTreeSet<UserId>,
+}
+
+/// What ties a person to teams, as the views show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ties {
+    /// Those they are in.
+    pub teams: Vec<TeamId>,
+    /// Those that have asked them to join, and have not heard of them.
+    pub invitations: Vec<(TeamId, InvitationId)>,
 }
 
 struct Amending<'a> {
@@ -103,9 +114,9 @@ impl Commands {
         self.execute_with::<User>(context, &user_id.to_string(), expected, &amending).await
     }
 
-    /// Forgets a person: they leave their teams (but one they are the last owner of), their address is free again, and what was sealed
-    /// under their key opens no more, here and on every other node. Views that still show something of theirs (the audit
-    /// trail: addresses; teams: invitations) are made anew by the reactor `forgetting`.
+    /// Forgets a person: they leave their teams (but one they are the last owner of), what invitations there are to their address are
+    /// withdrawn, the address is free again, and what was sealed under their key opens no more, here and on every other node. Views that
+    /// still show something of theirs (the audit trail: addresses) are made anew by the reactor `forgetting`.
     ///
     /// If we crash before all of it is done, that reaction does the rest.
     ///
@@ -117,17 +128,18 @@ impl Commands {
         user_id: UserId,
         expected: Option<i64>,
         canonical_email: Option<&str>,
-        teams: &[TeamId],
+        ties: &Ties,
     ) -> Result<Executed, CommandError> {
         context.caller.require(Permission::UsersManage)?;
         let erasing = Erasing { user_id, canonical_email };
         let mut done = self.execute_with::<User>(context, &user_id.to_string(), expected, &erasing).await?;
-        done.position = self.take_out_of(context, user_id, teams).await?.max(done.position);
-        self.destroy_keys_of(user_id, self.other_subjects(canonical_email).await?).await?;
+        done.position = self.cut_ties(context, user_id, ties).await?.max(done.position);
+        self.destroy_keys_of(user_id, self.other_subjects(canonical_email).await?, None).await?;
         Ok(done)
     }
 
-    /// Destroys what opens a person's data; `subjects` as the event [`UserEvent::UserErased`] names them.
+    /// Destroys what opens a person's data; `subjects` as the event [`UserEvent::UserErased`] names them. Of these no keys that were made
+    /// after `made_until`, if it is given: whoever has the address by now is somebody else.
     ///
     /// # Errors
     /// The database is out of reach.
@@ -135,40 +147,60 @@ impl Commands {
         &self,
         user_id: UserId,
         subjects: BTreeSet<String>,
+        made_until: Option<DateTime<Utc>>,
     ) -> Result<(), CommandError> {
         self.ledger.retire_subject(&user_id.to_string()).await?;
-        self.ledger.destroy_subjects(&subjects.into_iter().collect::<Vec<_>>()).await?;
+        let subjects: Vec<String> = subjects.into_iter().collect();
+        match made_until {
+            Some(made_until) => self.ledger.destroy_subjects_made_until(&subjects, made_until).await?,
+            None => self.ledger.destroy_subjects(&subjects).await?,
+        };
         Ok(())
+    }
+
+    /// The keyed hash of a canonical address, by which events name it without telling it.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn email_hash(&self, canonical: &str) -> Result<String, CommandError> {
+        self.claim_id(ClaimKind::Email, &[canonical]).await
     }
 
     /// Invitations to an address are sealed for whoever has it, whether or not they have an account by then.
     async fn other_subjects(&self, canonical_email: Option<&str>) -> Result<BTreeSet<String>, CommandError> {
         let Some(email) = canonical_email else { return Ok(BTreeSet::new()) };
-        Ok([format!("invitee-{}", self.claim_id(ClaimKind::Email, &[email]).await?)].into())
+        Ok([format!("{INVITEE}{}", self.email_hash(email).await?)].into())
     }
 
-    /// Somebody who was erased leaves these teams, but one they are the last owner of. The position after the last.
+    /// Somebody who was erased leaves their teams, but one they are the last owner of, and is not invited any more. The position after
+    /// the last of it.
     ///
     /// # Errors
     /// See [`CommandError`].
-    pub async fn take_out_of(
+    pub async fn cut_ties(
         &self,
         context: &Context,
         user_id: UserId,
-        teams: &[TeamId],
+        ties: &Ties,
     ) -> Result<Option<i64>, CommandError> {
         let mut position = None;
-        for team in teams {
-            position = self.take_out(context, *team, user_id).await?.max(position);
+        for team in &ties.teams {
+            let remove = TeamCommand::RemoveMember { user_id };
+            position = self.for_the_team(context, *team, remove).await?.max(position);
+        }
+        for (team, id) in &ties.invitations {
+            let withdraw = TeamCommand::WithdrawInvitation { id: *id };
+            position = self.for_the_team(context, *team, withdraw).await?.max(position);
         }
         Ok(position)
     }
 
-    async fn take_out(
+    /// What follows for a team; if the team has something against it, it stays as it is.
+    async fn for_the_team(
         &self,
         context: &Context,
         team: TeamId,
-        user_id: UserId,
+        command: TeamCommand,
     ) -> Result<Option<i64>, CommandError> {
         let mut context = context.clone();
         context.idempotency = None;
@@ -177,11 +209,10 @@ impl Commands {
             team: Some(team),
             permissions: [Permission::TeamWrite].into_iter().collect(),
         };
-        let removed = self.execute::<Team>(&context, team, None, TeamCommand::RemoveMember { user_id }).await;
-        match removed {
+        match self.execute::<Team>(&context, team, None, command).await {
             Ok(done) => Ok(done.position),
             Err(CommandError::Refused(refusal)) => {
-                tracing::info!(%team, code = refusal.code(), "an erased person stays in a team");
+                tracing::info!(%team, code = refusal.code(), "a team stays as it is though somebody in it was erased");
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex};
 use ledger::Ledger;
 
 pub use accounts::{FirstTeam, NewAccount, NewPassword};
+pub use admins::Ties;
 pub use api_keys::{API_KEY, BroughtKey, KeyRequest, MadeKey};
 pub use context::{Context, IdempotencyKey};
 pub use door::Executed;

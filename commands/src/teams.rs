@@ -107,7 +107,7 @@ impl Commands {
         let now = now();
         let invite = Invite {
             id,
-            email_hash: self.claim_id(ClaimKind::Email, &[&email.canonical()]).await?,
+            email_hash: self.email_hash(&email.canonical()).await?,
             email,
             invitee,
             role,
@@ -155,7 +155,7 @@ impl Commands {
         let known = read_invitation_token(&self.ledger, token).await?;
         let (team, id) =
             known.ok_or_else(|| CommandError::Refused(Box::new(TeamError::InvitationNotOpen)))?;
-        let email_hash = self.claim_id(ClaimKind::Email, &[&email.canonical()]).await?;
+        let email_hash = self.email_hash(&email.canonical()).await?;
         let accept = Accept { id, user_id, email_hash, token_hash: Sha256::of(token), now: now() };
         Ok(Accepting { team, accept })
     }

@@ -39,7 +39,7 @@ pub use secret::{Secret, SecretCommand, SecretError, SecretEvent, Store};
 pub use session::{
     LONGEST_SESSION, REPEAT_GRACE, Refresh, Session, SessionCommand, SessionEnd, SessionError,
 };
-pub use team::{Accept, Invite, Team, TeamCommand, TeamError, TeamEvent};
+pub use team::{Accept, INVITEE, Invite, Team, TeamCommand, TeamError, TeamEvent};
 pub use text::{
     ApiKeyName, ConcurrencyKey, Description, Email, Invalid, KindName, PersonName, Reason, SecretName, Tag,
     TeamName, TeamSlug, canonical_text,

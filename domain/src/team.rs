@@ -14,6 +14,9 @@ use crate::{
 /// Invitations that a team may have open at a time.
 pub(crate) const MOST_INVITATIONS: usize = 100;
 
+/// Begins the subject of a personal text about whoever has an address, be it somebody with an account or not; its keyed hash follows.
+pub const INVITEE: &str = "invitee-";
+
 /// Members that a team may have.
 pub(crate) const MOST_MEMBERS: usize = 1_000;
 
@@ -287,7 +290,7 @@ impl Team {
             |(id, _): (&InvitationId, &Open)| TeamEvent::InvitationWithdrawn { invitation_id: *id };
         let mut events: Vec<TeamEvent> = expired.into_iter().map(withdrawn).collect();
         // Whoever it is has no account yet: their address belongs to whoever has this address, and is forgotten with them.
-        let email = Personal::new(format!("invitee-{}", invite.email_hash), invite.email);
+        let email = Personal::new(format!("{INVITEE}{}", invite.email_hash), invite.email);
         events.push(TeamEvent::MemberInvited {
             invitation_id: invite.id,
             email,

@@ -1,5 +1,6 @@
 //! Destroying data keys: what they sealed is forgotten, and the log stays as it is.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::{Executor as _, PgConnection};
 
@@ -74,13 +75,21 @@ impl Ledger {
     /// The database is out of reach; whether the keys are gone is then not known, and to be asked again. Or one of them is
     /// the instance's own, which would take every claim along: then nothing is destroyed.
     pub async fn destroy_keys(&self, names: &[String]) -> Result<u64, LedgerError> {
+        self.destroy_made_until(names, None).await
+    }
+
+    async fn destroy_made_until(
+        &self,
+        names: &[String],
+        made_until: Option<DateTime<Utc>>,
+    ) -> Result<u64, LedgerError> {
         if let Some(name) = names.iter().find(|name| *name == HASHING_KEY) {
             return Err(SealError::Indispensable { what: name.clone() }.into());
         }
         if names.is_empty() {
             return Ok(0);
         }
-        let outcome = self.destroy(names).await;
+        let outcome = self.destroy(names, made_until).await;
         // Also when that failed: a commit without an answer may have happened. If we crash or are dropped before this line,
         // the notice, which comes to us as well, does the same.
         self.vault.memory.forget(names.iter().map(String::as_str));
@@ -97,6 +106,20 @@ impl Ledger {
     pub async fn destroy_subjects(&self, subjects: &[String]) -> Result<u64, LedgerError> {
         let names: Vec<String> = subjects.iter().map(|subject| key_name(subject)).collect();
         self.destroy_keys(&names).await
+    }
+
+    /// As [`Ledger::destroy_subjects`], but of keys that were made after `made_until`, to the millisecond: for what is only now heard of,
+    /// while the name may be another's by now.
+    ///
+    /// # Errors
+    /// As [`Ledger::destroy_keys`].
+    pub async fn destroy_subjects_made_until(
+        &self,
+        subjects: &[String],
+        made_until: DateTime<Utc>,
+    ) -> Result<u64, LedgerError> {
+        let names: Vec<String> = subjects.iter().map(|subject| key_name(subject)).collect();
+        self.destroy_made_until(&names, Some(made_until)).await
     }
 
     /// As [`Ledger::destroy_subjects`] of one subject, which never has a key again: whatever is still appended of it opens as erased.
@@ -118,10 +141,10 @@ impl Ledger {
     }
 
     /// If we crash here, the rows are there and nobody was told, or they are gone and everybody is told.
-    async fn destroy(&self, names: &[String]) -> Result<u64, LedgerError> {
+    async fn destroy(&self, names: &[String], made_until: Option<DateTime<Utc>>) -> Result<u64, LedgerError> {
         let mut transaction = self.pool().begin().await?;
         transaction.execute(SETTINGS).await?;
-        let destroyed = delete(&mut transaction, names).await?;
+        let destroyed = delete(&mut transaction, names, made_until).await?;
         let payloads: Vec<String> = Notice::of(names).iter().map(Notice::payload).collect();
         // Also of keys that were not there: somebody may remember what was removed by hand.
         sqlx::query("select pg_notify($1, payload) from unnest($2::text[]) as notice(payload)")
@@ -135,11 +158,16 @@ impl Ledger {
 }
 
 /// In the order of their names, so that two who destroy the same keys do not wait for each other.
-async fn delete(connection: &mut PgConnection, names: &[String]) -> Result<u64, sqlx::Error> {
+async fn delete(
+    connection: &mut PgConnection,
+    names: &[String],
+    made_until: Option<DateTime<Utc>>,
+) -> Result<u64, sqlx::Error> {
     let query = sqlx::query(
-        "delete from data_keys where id in (select id from data_keys where id = any($1) order by id for update)",
+        "delete from data_keys where id in (select id from data_keys where id = any($1) \
+         and ($2::timestamptz is null or date_trunc('milliseconds', created_at) <= $2) order by id for update)",
     );
-    Ok(query.bind(names).execute(connection).await?.rows_affected())
+    Ok(query.bind(names).bind(made_until).execute(connection).await?.rows_affected())
 }
 
 #[cfg(test)]

@@ -167,7 +167,10 @@ async fn the_trail_has_everything_but_claims_with_what_stands_beside_it() {
     };
     let trail = async |filter: AuditFilter| {
         let of_team = positions(node.views.audit().of(team), filter.clone()).await;
-        assert_eq!(of_team, positions(node.views.audit().of_instance(), filter.clone()).await);
+        // That somebody has an account is no team's, whichever they spoke for.
+        let mut of_instance = positions(node.views.audit().of_instance(), filter.clone()).await;
+        of_instance.retain(|position| *position != 1);
+        assert_eq!(of_team, of_instance);
         assert!(positions(node.views.audit().of(team_id()), filter).await.is_empty(), "another team's");
         of_team
     };
@@ -179,7 +182,7 @@ async fn the_trail_has_everything_but_claims_with_what_stands_beside_it() {
         to: Some(appended.at + millisecond),
         ..AuditFilter::default()
     };
-    assert_eq!(trail(by.clone()).await, [4, 2, 1]);
+    assert_eq!(trail(by.clone()).await, [4, 2]);
     assert_eq!(trail(AuditFilter { event_type: Some("SecretStored".to_owned()), ..by.clone() }).await, [2]);
     let others = [
         AuditFilter { from: Some(appended.at + millisecond), ..by.clone() },
@@ -193,7 +196,7 @@ async fn the_trail_has_everything_but_claims_with_what_stands_beside_it() {
         to: Some("9999-12-31T23:59:59.999999Z".parse().unwrap()),
         ..AuditFilter::default()
     };
-    assert_eq!(trail(always.clone()).await, [4, 2, 1]);
+    assert_eq!(trail(always.clone()).await, [4, 2]);
     assert!(trail(AuditFilter { to: always.from, ..always }).await.is_empty());
     let of_team = node.views.audit().of(team);
     let newest = of_team.list(&by, None, 1).await.unwrap().remove(0);

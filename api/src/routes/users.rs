@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::authenticate::needs::UsersManage;
 use crate::authenticate::{Can, Identity};
 use crate::extract::{Json, Path, Query};
+use crate::forgetting::ties;
 use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 
@@ -262,11 +263,13 @@ pub async fn erase(
 ) -> Result<Response, Problem> {
     let (id, expected) = (UserId(id), if_match(&headers)?);
     let row = app.projections.users().get(id).await?.ok_or_else(Problem::not_found)?;
-    let memberships = app.projections.memberships().get(id).await?;
-    let memberships = memberships.as_deref().map(|row| row.teams.as_slice()).unwrap_or_default();
-    let teams: Vec<_> = memberships.iter().map(|membership| membership.team_id).collect();
     let email = row.canonical_email.as_deref();
-    let done = app.commands.erase(&admin.context, id, expected, email, &teams).await?;
+    let hash = match email {
+        Some(email) => Some(app.commands.email_hash(email).await?),
+        None => None,
+    };
+    let ties = ties(&app.projections, id, hash.as_deref(), None).await?;
+    let done = app.commands.erase(&admin.context, id, expected, email, &ties).await?;
     app.key_uses.forget(id).await.map_err(crate::refusal::database)?;
     app.settle(done.position).await;
     Ok(no_content(done.position))

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use domain::{Event, InvitationId, Personal, Role, TeamEvent, UserId};
+use domain::{Event, InvitationId, Personal, Role, TeamEvent, TeamId, UserId};
 use serde::{Deserialize, Serialize};
 
-use crate::error::ReadError;
+use crate::error::{Fault, ReadError};
 use crate::fact::Fact;
 use crate::machine::{MOST_LISTED, Reader};
 use crate::time::{millis, to_millis};
@@ -50,6 +50,8 @@ pub struct TeamRow {
 pub struct InvitationRow {
     /// Whom; `erased` once the address is forgotten.
     pub email: String,
+    /// Keyed hash of the address, which stays.
+    pub email_hash: String,
     /// As what.
     pub role: Role,
     /// Who asks, as the event's metadata has it.
@@ -64,7 +66,7 @@ pub struct InvitationRow {
 
 impl View for Teams {
     const NAME: &'static str = "teams";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const AGGREGATES: &'static [&'static str] = &["team"];
     const PERSONAL: bool = true;
     type Row = TeamRow;
@@ -116,8 +118,9 @@ fn team(key: &str, row: Option<TeamRow>, event: &TeamEvent, fact: &Fact) -> Opti
         TeamEvent::TeamCreated { .. } => {}
         TeamEvent::TeamRenamed { name } => row.name.clone_from(name),
         TeamEvent::TwoFactorRequirementChanged { required } => row.two_factor_required = *required,
-        TeamEvent::MemberInvited { invitation_id, email, role, expires_at, .. } => {
-            row.invitations.insert(*invitation_id, invitation(email, *role, *expires_at, fact));
+        TeamEvent::MemberInvited { invitation_id, email, email_hash, role, expires_at, .. } => {
+            let invited = invitation(email, email_hash, *role, *expires_at, fact);
+            row.invitations.insert(*invitation_id, invited);
         }
         TeamEvent::InvitationWithdrawn { invitation_id }
         | TeamEvent::InvitationAccepted { invitation_id, .. } => {
@@ -135,9 +138,16 @@ fn team(key: &str, row: Option<TeamRow>, event: &TeamEvent, fact: &Fact) -> Opti
     Some(row)
 }
 
-fn invitation(email: &Personal, role: Role, expires_at: DateTime<Utc>, fact: &Fact) -> InvitationRow {
+fn invitation(
+    email: &Personal,
+    email_hash: &str,
+    role: Role,
+    expires_at: DateTime<Utc>,
+    fact: &Fact,
+) -> InvitationRow {
     InvitationRow {
         email: email.text().to_owned(),
+        email_hash: email_hash.to_owned(),
         role,
         invited_by: fact.actor.clone(),
         created_at: fact.at,
@@ -153,6 +163,27 @@ impl Reader<'_, Teams> {
     pub async fn by_slug(&self, slug: &str) -> Result<Option<TeamRow>, ReadError> {
         let query = sqlx::query_as("select key, row::text from teams where slug = $1 order by key limit 1");
         self.row(query.bind(slug)).await
+    }
+
+    /// The open invitations to the address of this keyed hash, of all teams: at most 1,000.
+    ///
+    /// # Errors
+    /// The database is out of reach, or a row is not what this version expects.
+    pub async fn inviting(
+        &self,
+        email_hash: &str,
+    ) -> Result<Vec<(TeamId, InvitationId, InvitationRow)>, ReadError> {
+        let query = sqlx::query_as(
+            "select key, row::text from teams where jsonb_path_exists(row, '$.invitations.* ? (@.email_hash == $hash)', \
+             jsonb_build_object('hash', $1)) order by key limit $2",
+        );
+        let mut found = vec![];
+        for row in self.rows(query.bind(email_hash).bind(MOST_LISTED)).await? {
+            let invited = row.invitations.into_iter().filter(|(_, row)| row.email_hash == email_hash);
+            let team = row.id.parse().map_err(|cause| Fault::at_row(Teams::NAME, &row.id, cause))?;
+            found.extend(invited.map(|(id, row)| (team, id, row)));
+        }
+        Ok(found)
     }
 
     /// Teams by id, after id `after`: at most `limit` (and 1,000).

@@ -31,6 +31,7 @@ pub struct UserRow {
     pub name: String,
     /// The same as those who search compare it ([`domain::canonical_text`]): PostgreSQL's own lower case knows no letters but a to z in
     /// the locale `C`.
+    #[serde(default)]
     pub canonical_name: String,
     /// PHC string of the password's hash.
     pub password_hash: String,
@@ -54,6 +55,9 @@ pub struct UserRow {
     /// The position of the event that set the present password.
     #[serde(default)]
     pub password_position: i64,
+    /// Who changed it last at the command line, where they have no account.
+    #[serde(default)]
+    pub operator: Option<String>,
     /// When the account was made.
     #[serde(with = "millis")]
     pub created_at: DateTime<Utc>,
@@ -121,6 +125,7 @@ fn registered(key: &str, email: &Personal, fact: &Fact) -> UserRow {
         recovery_codes_left: 0,
         erased: false,
         password_position: fact.position,
+        operator: None,
         created_at: fact.at,
         updated_at: fact.at,
         sequence: fact.sequence,
@@ -151,11 +156,18 @@ fn change(row: &mut UserRow, event: &UserEvent, fact: &Fact) {
             row.two_factor = true;
             row.recovery_codes_left = recovery_code_hashes.len();
         }
-        UserEvent::TwoFactorDisabled {} | UserEvent::TwoFactorReset { .. } => no_second_factor(row),
+        UserEvent::TwoFactorDisabled {} => no_second_factor(row),
+        UserEvent::TwoFactorReset { operator } => {
+            no_second_factor(row);
+            row.operator = Some(operator.text().to_owned());
+        }
         UserEvent::RecoveryCodeUsed { .. } => {
             row.recovery_codes_left = row.recovery_codes_left.saturating_sub(1);
         }
-        UserEvent::UserDeactivated { .. } => row.active = false,
+        UserEvent::UserDeactivated { operator } => {
+            row.active = false;
+            row.operator = operator.as_ref().map(|operator| operator.text().to_owned());
+        }
         UserEvent::UserReactivated {} => row.active = true,
         UserEvent::AdminGranted {} => row.admin = true,
         UserEvent::AdminRevoked {} => row.admin = false,
@@ -181,7 +193,7 @@ fn erase(row: &mut UserRow) {
         ERASED.clone_into(text);
     }
     call(row, ERASED);
-    row.canonical_email = None;
+    (row.canonical_email, row.operator) = (None, None);
     (row.admin, row.active, row.email_verified, row.erased) = (false, false, false, true);
 }
 

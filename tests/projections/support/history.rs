@@ -323,7 +323,7 @@ fn value() -> Zeroizing<String> {
 fn done(outcome: Result<Executed, CommandError>) -> Option<Executed> {
     match outcome {
         Ok(executed) => Some(executed),
-        Err(CommandError::Taken(_) | CommandError::WrongCode) => None,
+        Err(CommandError::Taken(_) | CommandError::WrongCode | CommandError::Attempt(_)) => None,
         Err(error) => {
             assert!(error.refusal_code().is_some(), "{error:?}");
             None

@@ -93,6 +93,7 @@ fn who_is_asked_to_join_is_shown_until_they_have_or_it_was_taken_back() {
     let row = after_by(&actor, [invited(7, grace()), invited(8, grace())]);
     let open = |created| InvitationRow {
         email: "Grace@Example.org".into(),
+        email_hash: "h".into(),
         role: Role::Operator,
         invited_by: actor.clone(),
         created_at: at(created),

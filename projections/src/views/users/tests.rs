@@ -41,6 +41,7 @@ fn fresh() -> UserRow {
         recovery_codes_left: 0,
         erased: false,
         password_position: 1,
+        operator: None,
         created_at: at(1),
         updated_at: at(1),
         sequence: 1,

@@ -181,7 +181,7 @@ impl History<'_> {
         let (team, whom) = (self.team(), self.user());
         let (context, email) = (self.context(Some(team)), self.addresses[&whom].clone());
         let role = self.one_of(&[Role::Owner, Role::Operator, Role::Viewer, Role::Auditor]);
-        match self.commands.invite(&context, team, email, None, role).await {
+        match self.commands.invite(&context, team, email, Some(whom), role).await {
             Ok((id, _)) => self.invitations.push((team, id, whom)),
             Err(error) => assert!(done(Err(error)).is_none()),
         }
@@ -234,7 +234,8 @@ impl History<'_> {
         }
         let (context, user) = (self.context(None), self.user());
         let email = self.addresses[&user].canonical();
-        let erased = self.commands.erase(&context, user, None, Some(&email), &self.teams).await;
+        let ties = ::commands::Ties { teams: self.teams.clone(), invitations: vec![] };
+        let erased = self.commands.erase(&context, user, None, Some(&email), &ties).await;
         if done(erased).is_some() {
             self.users.retain(|left| *left != user);
         }
