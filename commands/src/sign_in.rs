@@ -118,7 +118,14 @@ impl Commands {
         password: Password,
         account: Option<Account>,
     ) -> Result<(Account, bool), SignInError> {
-        let attempt = self.guessing().begin(Purpose::SignIn, &email.canonical(), context.address()).await?;
+        let attempt =
+            match self.guessing().begin(Purpose::SignIn, &email.canonical(), context.address()).await {
+                Err(error @ AttemptError::TooSoon { .. }) => {
+                    self.failed(context, email, "too_soon").await?;
+                    return Err(error.into());
+                }
+                begun => begun?,
+            };
         let begun = Instant::now();
         // Somebody who is not active is checked like nobody: neither the time nor the answer tells.
         let hash = account.as_ref().filter(|account| account.active).map(|it| it.password_hash.clone());

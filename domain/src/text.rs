@@ -56,8 +56,8 @@ texts! {
     PersonName by check_name;
     /// A team's name: 1 to 200 characters of any script, on one line.
     TeamName by check_name;
-    /// A team's short name in addresses: 1 to 63 of `a-z`, `0-9` and inner hyphens.
-    TeamSlug by check_slug;
+    /// A team's short name in addresses: 1 to 63 of `a-z`, `0-9` and inner hyphens, and no id: both name a team in one header.
+    TeamSlug by check_team_slug;
     /// A secret's name: 1 to 200 characters, `/`-separated segments (at most 8) of letters, digits, `.`, `_` and `-`,
     /// each starting with a letter or digit.
     SecretName by check_secret_name;
@@ -217,6 +217,14 @@ fn check_slug(text: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
+fn check_team_slug(text: &str) -> Result<(), Invalid> {
+    check_slug(text)?;
+    match uuid::Uuid::try_parse(text) {
+        Ok(_) => invalid("must not look like an id"),
+        Err(_) => Ok(()),
+    }
+}
+
 fn check_tag(text: &str) -> Result<(), Invalid> {
     length(text, 64)?;
     let plain = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._:-".contains(c));
@@ -332,7 +340,7 @@ mod tests {
     #[test]
     fn slugs_and_tags_keep_to_their_letters() {
         assert!(TeamSlug::parse("main").is_ok() && Tag::parse("env:prod").is_ok());
-        for bad in ["", "Main", "-a", "a-", "a_b", "é"] {
+        for bad in ["", "Main", "-a", "a-", "a_b", "é", "0198c5a0-7f3e-7d60-b1c5-3b7f0a5d9e11"] {
             assert!(TeamSlug::parse(bad).is_err(), "{bad:?}");
         }
         for bad in ["", "-a", "A", "a b"] {

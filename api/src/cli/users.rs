@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, IsTerminal as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -85,11 +86,20 @@ impl Users {
 /// Who sits at the machine, as far as it knows: behind `sudo`, whoever called it.
 fn operator(given: Option<&str>) -> Result<String, Failure> {
     let known = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-    let name = given.map(str::to_owned).or(known).unwrap_or_else(|| "unknown".to_owned());
+    let name =
+        given.map(str::to_owned).or(known).or_else(account_name).unwrap_or_else(|| "unknown".to_owned());
     match PersonName::parse(&name) {
         Ok(name) => Ok(name.to_string()),
         Err(invalid) => Err(Failure::Usage(format!("--operator {invalid}"))),
     }
+}
+
+/// Whose process this is, by passwd(5).
+fn account_name() -> Option<String> {
+    let uid = std::fs::metadata("/proc/self").ok()?.uid().to_string();
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut entries = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    entries.find(|entry| entry.get(2) == Some(&uid.as_str())).map(|entry| entry[0].to_owned())
 }
 
 async fn list(node: &Node, search: Option<String>, json: bool) -> Result<(), Failure> {
