@@ -212,7 +212,10 @@ impl Commands {
         match self.execute::<Team>(&context, team, None, command).await {
             Ok(done) => Ok(done.position),
             Err(CommandError::Refused(refusal)) => {
-                tracing::info!(%team, code = refusal.code(), "a team stays as it is though somebody in it was erased");
+                // That it is done already is what the reaction finds after every erasure that went well.
+                if !matches!(refusal.code(), "not_a_member" | "invitation_not_found") {
+                    tracing::info!(%team, code = refusal.code(), "a team stays as it is though somebody in it was erased");
+                }
                 Ok(None)
             }
             Err(error) => Err(error),
