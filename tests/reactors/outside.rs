@@ -42,7 +42,7 @@ async fn rename(node: &Node, id: UserId) -> i64 {
 
 async fn forgotten(node: &Node, id: UserId) {
     eventually("the person is forgotten", async || {
-        let row = node.views.users().get(id).await.unwrap().unwrap();
+        let row = node.views.users().get(id).await.unwrap()?;
         (row.email == "erased").then_some(())
     })
     .await;
