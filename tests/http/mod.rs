@@ -28,3 +28,4 @@ mod support;
 mod teams;
 mod two_factor;
 mod two_factor_teams;
+mod users;

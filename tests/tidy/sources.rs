@@ -148,6 +148,23 @@ fn files_stay_short_enough_to_read() {
     assert_none("split by what a thing is", &long.collect::<Vec<_>>());
 }
 
+/// A file that no other one names is not compiled, and nobody notices: a merge has taken tests away like that.
+#[test]
+fn every_file_is_part_of_a_crate() {
+    let all = files("", ".rs");
+    let text = |path: &str| all.iter().find(|file| file.path == path).map(|file| file.text.as_str());
+    let is_root = |name: &str| ["main", "lib", "build"].contains(&name);
+    let orphans = all.iter().filter_map(|file| {
+        let (folder, name) = file.path.trim_end_matches(".rs").trim_end_matches("/mod").rsplit_once('/')?;
+        let mut parents = ["/mod.rs", "/lib.rs", "/main.rs", ".rs"].into_iter();
+        let named = Regex::new(&format!(r"(?m)^\s*(pub(\([a-z]+\))? )?mod {name};")).unwrap();
+        let is_named =
+            parents.any(|parent| text(&format!("{folder}{parent}")).is_some_and(|text| named.is_match(text)));
+        (!is_root(name) && !is_named).then(|| file.path.clone())
+    });
+    assert_none("name it with `mod`, or take it away", &orphans.collect::<Vec<_>>());
+}
+
 #[test]
 fn every_migration_is_run_in_order() {
     let listed = read("ledger/src/migrations.rs");
