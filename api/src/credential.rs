@@ -93,20 +93,15 @@ impl Brought {
     /// Looks whether it has not been ended, revoked or outlived.
     pub(crate) async fn check(self, parts: &Parts, app: &App) -> Result<Credential, Problem> {
         let user_id = self.user_id();
-        let row = app.projections.credentials().get(user_id).await?;
-        if let Some(credential) = self.found_in(row.as_ref()) {
-            self.guard(parts, app).await?;
-            return Ok(credential);
-        }
-        // Another node may have begun the session a moment ago, and its word not have reached our cache.
-        let row = app.projections.credentials().get_anew(user_id).await?;
-        match self.found_in(row.as_ref()) {
-            Some(credential) => {
-                self.guard(parts, app).await?;
-                Ok(credential)
-            }
-            None => Err(self.gone()),
-        }
+        let credentials = app.projections.credentials();
+        let found = match self.found_in(credentials.get(user_id).await?.as_ref()) {
+            Some(credential) => Some(credential),
+            // Another node may have begun the session a moment ago, and its word not have reached our cache.
+            None => self.found_in(credentials.get_anew(user_id).await?.as_ref()),
+        };
+        let credential = found.ok_or_else(|| self.gone())?;
+        self.guard(parts, app).await?;
+        Ok(credential)
     }
 
     fn found_in(&self, row: Option<&Arc<CredentialsRow>>) -> Option<Credential> {

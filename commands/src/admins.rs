@@ -4,10 +4,9 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use domain::INVITEE;
 use domain::{
-    Amendment, Caller, ClaimEvent, ClaimKind, Event, InvitationId, Permission, Team, TeamCommand, TeamId,
-    User, UserCommand, UserEvent, UserId,
+    Amendment, Caller, ClaimEvent, ClaimKind, Event, INVITEE, InvitationId, Permission, Team, TeamCommand,
+    TeamId, User, UserCommand, UserEvent, UserId,
 };
 use ledger::{NewEvent, StreamId};
 
@@ -54,12 +53,13 @@ struct Erasing<'a> {
     user_id: UserId,
     /// As the view has it; `None` when it is forgotten already.
     canonical_email: Option<&'a str>,
+    subjects: &'a BTreeSet<String>,
 }
 
 impl Prepare<User> for Erasing<'_> {
     async fn prepare(&self, commands: &Commands, user: &User) -> Result<Prepared<UserCommand>, CommandError> {
         let register = commands.admins().await?;
-        let subjects = commands.other_subjects(self.canonical_email).await?;
+        let subjects = self.subjects.clone();
         let command = UserCommand::Erase { other_admins: register.besides(self.user_id), subjects };
         let mut prepared = Prepared::alone(command);
         if !user.is_erased() {
@@ -131,10 +131,11 @@ impl Commands {
         ties: &Ties,
     ) -> Result<Executed, CommandError> {
         context.caller.require(Permission::UsersManage)?;
-        let erasing = Erasing { user_id, canonical_email };
+        let subjects = self.other_subjects(canonical_email).await?;
+        let erasing = Erasing { user_id, canonical_email, subjects: &subjects };
         let mut done = self.execute_with::<User>(context, &user_id.to_string(), expected, &erasing).await?;
         done.position = self.cut_ties(context, user_id, ties).await?.max(done.position);
-        self.destroy_keys_of(user_id, self.other_subjects(canonical_email).await?, None).await?;
+        self.destroy_keys_of(user_id, subjects, None).await?;
         Ok(done)
     }
 
@@ -233,16 +234,14 @@ impl Commands {
 
     async fn admins(&self) -> Result<Register, CommandError> {
         let stream = self.claim_stream(ClaimKind::Admins, &[]).await?;
-        let length = self.ledger.stream_length(&stream).await?;
-        if length == 0 {
-            let admins = self.admins_before_the_register().await?;
-            return Ok(Register { stream, length, admins });
-        }
-        let last = self.ledger.read_stream(&stream, length - 1, None, 1).await?;
-        match last.into_iter().next().map(|last| serde_json::from_value(last.payload)) {
-            Some(Ok(ClaimEvent::AdminsAre { user_ids: admins })) => Ok(Register { stream, length, admins }),
-            Some(_) | None => Err(CommandError::Event(format!("{stream} is not the register of admins"))),
-        }
+        let (length, admins) = match self.last_claim(&stream).await? {
+            (length, None) => (length, self.admins_before_the_register().await?),
+            (length, Some(ClaimEvent::AdminsAre { user_ids })) => (length, user_ids),
+            (_, Some(_)) => {
+                return Err(CommandError::Event(format!("{stream} is not the register of admins")));
+            }
+        };
+        Ok(Register { stream, length, admins })
     }
 
     /// Logs begun before there was a register: admins were made then by registering, and nothing unmade them.

@@ -116,12 +116,10 @@ impl Commands {
         Ok(Zeroizing::new(format!("{API_KEY}{id}{user}.{}", *proof)))
     }
 
-    /// Which key was made by the append that used an idempotency key at `position`: that is its last event.
     async fn key_made_before(&self, position: i64) -> Result<ApiKeyId, CommandError> {
-        let made = self.ledger.read_at(&[position - 1]).await?.into_iter().next();
-        match made.map(|made| serde_json::from_value(made.payload)) {
-            Some(Ok(UserEvent::ApiKeyMade { key_id, .. })) => Ok(key_id),
-            Some(_) | None => Err(CommandError::Event("an idempotency key stands alone".to_owned())),
+        match self.made_before(position).await? {
+            UserEvent::ApiKeyMade { key_id, .. } => Ok(key_id),
+            _ => Err(CommandError::Event("an idempotency key was used for no API key".to_owned())),
         }
     }
 }

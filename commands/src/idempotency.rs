@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cqrs_es::DomainEvent;
 use domain::{ClaimEvent, ClaimKind};
 use ledger::{NewEvent, Recorded, StreamId};
+use serde::de::DeserializeOwned;
 
 use crate::{CommandError, Commands, Context};
 
@@ -106,6 +107,26 @@ impl Commands {
         let stream = self.claim_stream(kind, value).await?;
         let length = self.ledger.stream_length(&stream).await?;
         claim_event(stream, length + 1, &ClaimEvent::Released {})
+    }
+
+    /// How long the stream is, and its last event: for those of which only the last one counts, however many there were.
+    pub(crate) async fn last_claim(
+        &self,
+        stream: &StreamId,
+    ) -> Result<(i64, Option<ClaimEvent>), CommandError> {
+        let length = self.ledger.stream_length(stream).await?;
+        if length == 0 {
+            return Ok((0, None));
+        }
+        let last = self.ledger.read_stream(stream, length - 1, None, 1).await?;
+        Ok((length, last.first().map(read_claim).transpose()?))
+    }
+
+    /// What was made by the append that used an idempotency key at `position`, which is its last event.
+    pub(crate) async fn made_before<E: DeserializeOwned>(&self, position: i64) -> Result<E, CommandError> {
+        let made = self.ledger.read_at(&[position - 1]).await?.into_iter().next();
+        let made = made.ok_or_else(|| CommandError::Event("an idempotency key stands alone".to_owned()))?;
+        serde_json::from_value(made.payload).map_err(|error| CommandError::Event(error.to_string()))
     }
 
     /// Takes the context's idempotency key into use, or finds what was done under it before.

@@ -36,6 +36,15 @@ impl Commands {
         Ok(self.ledger.append(append).await?.position)
     }
 
+    /// The record that began the stream `access/<id>`, and its position.
+    pub(crate) async fn first_record(&self, id: Uuid) -> Result<Option<(AccessEvent, i64)>, CommandError> {
+        let first = self.ledger.read_stream(&StreamId::new("access", id), 0, None, 1).await?;
+        let Some(first) = first.into_iter().next() else { return Ok(None) };
+        let event =
+            serde_json::from_value(first.payload).map_err(|error| CommandError::Event(error.to_string()))?;
+        Ok(Some((event, first.position)))
+    }
+
     /// An access record on its way into the log.
     pub(crate) fn access_event(
         id: Uuid,

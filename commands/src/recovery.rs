@@ -103,16 +103,14 @@ impl Commands {
     ) -> Result<BroughtToken, CommandError> {
         let strange = || CommandError::Refused(Box::new(MailTokenError));
         let id = read_mail_token(&self.ledger, text).await?.ok_or_else(strange)?;
-        let first = self.ledger.read_stream(&StreamId::new("access", id), 0, None, 1).await?;
-        let first = first.into_iter().next().ok_or_else(strange)?;
-        let user_id = match serde_json::from_value(first.payload) {
-            Ok(
+        match self.first_record(id.0).await? {
+            Some((
                 AccessEvent::PasswordResetRequested { user_id, .. }
                 | AccessEvent::EmailVerificationRequested { user_id, .. },
-            ) => user_id,
-            Ok(_) | Err(_) => return Err(strange()),
-        };
-        Ok(BroughtToken { user_id, position: first.position, id, hash: Sha256::of(text), purpose })
+                position,
+            )) => Ok(BroughtToken { user_id, position, id, hash: Sha256::of(text), purpose }),
+            Some(_) | None => Err(strange()),
+        }
     }
 
     /// Sets a new password, since the token shows whose the account is. Ends all sessions; uses the token up, and makes all others worthless

@@ -8,7 +8,7 @@ use domain::{
     AccessEvent, Actor, LONGEST_SESSION, Refresh, Refusal, Session, SessionCommand, SessionError, SessionId,
     UserId,
 };
-use ledger::{NewEvent, Sha256, StreamId};
+use ledger::{NewEvent, Sha256};
 use uuid::Uuid;
 
 use crate::context::now;
@@ -65,11 +65,10 @@ impl Prepare<Session> for Refreshing {
         _: &Session,
     ) -> Result<Prepared<SessionCommand>, CommandError> {
         let RefreshToken { session, generation } = self.token;
-        let next = RefreshToken { session, generation: generation.saturating_add(1) };
         let now = now();
         let refresh = Refresh {
             generation,
-            next_hash: Sha256::of(next.text(&commands.ledger).await?),
+            next_hash: Sha256::of(self.token.next().text(&commands.ledger).await?),
             now,
             next_expires_at: expiry(self.days, session, now),
         };
@@ -122,13 +121,11 @@ impl Commands {
     pub async fn read_refresh_token(&self, text: &str) -> Result<BroughtRefresh, RefreshError> {
         let token = RefreshToken::read(&self.ledger, text).await.map_err(CommandError::from)?;
         let RefreshToken { session, generation } = token.ok_or(RefreshError::Invalid)?;
-        let first = self.ledger.read_stream(&StreamId::new("access", session), 0, None, 1).await;
-        let first = first.map_err(CommandError::from)?.into_iter().next().ok_or(RefreshError::Invalid)?;
-        match serde_json::from_value(first.payload) {
-            Ok(AccessEvent::SignedIn { user_id, .. }) => {
-                Ok(BroughtRefresh { user_id, session_id: session, position: first.position, generation })
+        match self.first_record(session.0).await? {
+            Some((AccessEvent::SignedIn { user_id, .. }, position)) => {
+                Ok(BroughtRefresh { user_id, session_id: session, position, generation })
             }
-            Ok(_) | Err(_) => Err(RefreshError::Invalid),
+            Some(_) | None => Err(RefreshError::Invalid),
         }
     }
 
@@ -196,10 +193,8 @@ impl Commands {
         token: RefreshToken,
         position: Option<i64>,
     ) -> Result<SignedIn, RefreshError> {
-        let RefreshToken { session, generation } = token;
-        let next = RefreshToken { session, generation: generation.saturating_add(1) };
-        let refresh_token = next.text(&self.ledger).await.map_err(CommandError::from)?;
-        Ok(SignedIn { user_id, session_id: session, refresh_token, position })
+        let refresh_token = token.next().text(&self.ledger).await.map_err(CommandError::from)?;
+        Ok(SignedIn { user_id, session_id: token.session, refresh_token, position })
     }
 
     /// Ends a session of the caller's.

@@ -242,9 +242,9 @@ impl Commands {
         let stream = StreamId::new("user", account.user_id);
         let since = self.ledger.read_stream(&stream, account.sequence, None, PAGE).await;
         let since = since.map_err(CommandError::from)?;
-        let ended = since
-            .into_iter()
-            .any(|event| serde_json::from_value(event.payload).is_ok_and(|event| ends_sessions(&event)));
+        let ended = since.into_iter().any(|event| {
+            serde_json::from_value(event.payload).is_ok_and(|event: UserEvent| event.ends_sessions())
+        });
         if ended {
             self.end_session(&acting_as(context, account.user_id), session_id).await?;
         }
@@ -300,29 +300,5 @@ impl Commands {
         if let Err(error) = outcome {
             tracing::warn!(%user_id, %error, "a password's hash could not be brought up to date");
         }
-    }
-}
-
-fn ends_sessions(event: &UserEvent) -> bool {
-    match event {
-        UserEvent::PasswordChanged { .. }
-        | UserEvent::PasswordReset { .. }
-        | UserEvent::SignedOutEverywhere {}
-        | UserEvent::TwoFactorReset { .. }
-        | UserEvent::UserDeactivated { .. }
-        | UserEvent::UserErased { .. } => true,
-        UserEvent::UserRegistered { .. }
-        | UserEvent::UserRenamed { .. }
-        | UserEvent::PasswordRehashed { .. }
-        | UserEvent::EmailVerified {}
-        | UserEvent::TwoFactorBegun { .. }
-        | UserEvent::TwoFactorEnabled { .. }
-        | UserEvent::TwoFactorDisabled {}
-        | UserEvent::RecoveryCodeUsed { .. }
-        | UserEvent::ApiKeyMade { .. }
-        | UserEvent::ApiKeyRevoked { .. }
-        | UserEvent::UserReactivated {}
-        | UserEvent::AdminGranted {}
-        | UserEvent::AdminRevoked {} => false,
     }
 }

@@ -122,12 +122,10 @@ impl Commands {
         }
     }
 
-    /// Which invitation was made by the append that used an idempotency key at `position`: that is its last event.
     async fn invited_before(&self, position: i64) -> Result<InvitationId, CommandError> {
-        let made = self.ledger.read_at(&[position - 1]).await?.into_iter().next();
-        match made.map(|made| serde_json::from_value(made.payload)) {
-            Some(Ok(TeamEvent::MemberInvited { invitation_id, .. })) => Ok(invitation_id),
-            Some(_) | None => Err(CommandError::Event("an idempotency key stands alone".to_owned())),
+        match self.made_before(position).await? {
+            TeamEvent::MemberInvited { invitation_id, .. } => Ok(invitation_id),
+            _ => Err(CommandError::Event("an idempotency key was used for no invitation".to_owned())),
         }
     }
 

@@ -23,6 +23,11 @@ pub(crate) struct RefreshToken {
 }
 
 impl RefreshToken {
+    /// The one it is exchanged for.
+    pub(crate) fn next(self) -> Self {
+        Self { generation: self.generation.saturating_add(1), ..self }
+    }
+
     pub(crate) async fn text(self, ledger: &Ledger) -> Result<String, LedgerError> {
         let (session, generation) = (self.session.0.simple().to_string(), self.generation.to_string());
         let proof = ledger.keyed_hash(&["refresh token", &session, &generation]).await?;

@@ -6,7 +6,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::{AccessEvent, ClaimEvent, ClaimKind, Email, User, UserCommand, UserId};
-use ledger::{NewEvent, SealError, StreamId};
+use ledger::{NewEvent, SealError};
 use zeroize::Zeroizing;
 
 use crate::context::now;
@@ -208,24 +208,14 @@ impl Commands {
         let Some(step) = key.step_of(code, now())? else { return Ok(None) };
         // Each shared key counts for itself: whoever sets up another device may do so with a code of this very step.
         let stream = self.claim_stream(ClaimKind::TotpStep, &[&user_id.to_string(), sealed]).await?;
-        let length = self.ledger.stream_length(&stream).await?;
-        if self.last_step(&stream, length).await?.is_some_and(|last| step <= last) {
-            return Ok(None);
-        }
+        let length = match self.last_claim(&stream).await? {
+            (_, Some(ClaimEvent::StepUsed { step: last })) if step <= last => return Ok(None),
+            (length, None | Some(ClaimEvent::StepUsed { .. })) => length,
+            (_, Some(_)) => {
+                return Err(CommandError::Event(format!("{stream} is not a record of time steps")));
+            }
+        };
         claim_event(stream, length + 1, &ClaimEvent::StepUsed { step }).map(Some)
-    }
-
-    /// The stream is only ever looked at from its end, however many codes were used.
-    async fn last_step(&self, stream: &StreamId, length: i64) -> Result<Option<u64>, CommandError> {
-        if length == 0 {
-            return Ok(None);
-        }
-        let last = self.ledger.read_stream(stream, length - 1, None, 1).await?;
-        let Some(last) = last.into_iter().next() else { return Ok(None) };
-        match serde_json::from_value(last.payload) {
-            Ok(ClaimEvent::StepUsed { step }) => Ok(Some(step)),
-            Ok(_) | Err(_) => Err(CommandError::Event(format!("{stream} is not a record of time steps"))),
-        }
     }
 
     async fn open_shared_key(&self, user_id: UserId, sealed: &str) -> Result<SharedKey, CommandError> {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::event::testing::given;
+use crate::{Refusal, RefusalKind};
 
 fn ada() -> UserId {
     UserId(Uuid::from_u128(1))

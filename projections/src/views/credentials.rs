@@ -170,12 +170,10 @@ fn of_session(event: &AccessEvent) -> Option<UserId> {
 }
 
 fn of_account(row: &mut CredentialsRow, event: &UserEvent, fact: &Fact) {
+    if event.ends_sessions() {
+        row.sessions.clear();
+    }
     match event {
-        UserEvent::PasswordChanged { .. }
-        | UserEvent::PasswordReset { .. }
-        | UserEvent::SignedOutEverywhere {}
-        | UserEvent::TwoFactorReset { .. }
-        | UserEvent::UserDeactivated { .. } => row.sessions.clear(),
         UserEvent::UserErased { .. } => *row = CredentialsRow::default(),
         UserEvent::ApiKeyMade { key_id, name, team_id, prefix, hash, scopes, expires_at } => {
             row.api_keys.push(ApiKeyRow {
@@ -190,7 +188,12 @@ fn of_account(row: &mut CredentialsRow, event: &UserEvent, fact: &Fact) {
             });
         }
         UserEvent::ApiKeyRevoked { key_id } => row.api_keys.retain(|key| key.id != *key_id),
-        UserEvent::UserRegistered { .. }
+        UserEvent::PasswordChanged { .. }
+        | UserEvent::PasswordReset { .. }
+        | UserEvent::SignedOutEverywhere {}
+        | UserEvent::TwoFactorReset { .. }
+        | UserEvent::UserDeactivated { .. }
+        | UserEvent::UserRegistered { .. }
         | UserEvent::UserRenamed { .. }
         | UserEvent::PasswordRehashed { .. }
         | UserEvent::EmailVerified {}
