@@ -208,6 +208,7 @@ pub mod needs {
         AuditRead,
         JobsRead,
         JobsRun,
+        SecretsList,
         SecretsRead,
         SecretsReveal,
         SecretsWrite,
@@ -314,7 +315,7 @@ async fn speaking_for(
     let there = match credential {
         Credential::Session(_) => role,
         // What its maker may not do (any more), it may not do either.
-        Credential::Key(key) => key.scopes.iter().copied().collect::<Permissions>().intersection(role),
+        Credential::Key(key) => Permissions::of_scopes(key.scopes.iter().copied()).intersection(role),
     };
     let nothing = Permissions::default();
     let (there, withheld) = if asked && !user.two_factor { (nothing, there) } else { (there, nothing) };

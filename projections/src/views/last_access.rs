@@ -41,7 +41,9 @@ impl View for LastAccess {
     fn keys(fact: &Fact) -> Vec<String> {
         match &fact.event {
             Event::Access(
-                AccessEvent::SecretRevealed { secret_id, .. } | AccessEvent::SecretUsed { secret_id, .. },
+                AccessEvent::SecretRevealed { secret_id, .. }
+                | AccessEvent::SecretRevealedByGrant { secret_id, .. }
+                | AccessEvent::SecretUsed { secret_id, .. },
             ) => vec![format!("secret/{secret_id}")],
             Event::Access(AccessEvent::SignedIn { user_id, .. }) => vec![format!("user/{user_id}")],
             Event::Access(
@@ -69,6 +71,7 @@ impl View for LastAccess {
         match &fact.event {
             Event::Access(
                 AccessEvent::SecretRevealed { .. }
+                | AccessEvent::SecretRevealedByGrant { .. }
                 | AccessEvent::SecretUsed { .. }
                 | AccessEvent::SignedIn { .. },
             ) => Some(LastAccessRow {

@@ -213,7 +213,13 @@ impl History<'_> {
         let team = self.team();
         let name = self.rng.percent(50).then(|| TeamName::parse(self.one_of(&NAMES)).unwrap());
         let two_factor_required = self.rng.percent(50).then(|| self.rng.percent(50));
-        self.give::<Team>(Some(team), team, TeamCommand::Amend { name, two_factor_required }).await;
+        let reveal_reason_required = self.rng.percent(50).then(|| self.rng.percent(50));
+        self.give::<Team>(
+            Some(team),
+            team,
+            TeamCommand::Amend { name, two_factor_required, reveal_reason_required },
+        )
+        .await;
     }
 
     async fn amend(&mut self) {
