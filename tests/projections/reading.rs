@@ -203,7 +203,7 @@ async fn the_trail_has_everything_but_claims_with_what_stands_beside_it() {
     assert_eq!((newest.event_type.as_str(), newest.ip.as_deref()), ("SecretRevealed", Some("192.0.2.77")));
     let before = of_team.list(&by, Some(4), 1).await.unwrap().remove(0);
     assert_eq!(before.position, 2);
-    let access = node.views.last_access().get(format!("secret/{id}")).await.unwrap().unwrap();
+    let access = node.views.secret_reads().across_teams().get(id).await.unwrap().unwrap();
     assert_eq!((access.count, access.actor.clone()), (1, format!("user:{ada}")));
 }
 
