@@ -34,12 +34,14 @@ pub use admins::Ties;
 pub use api_keys::{API_KEY, BroughtKey, KeyRequest, MadeKey};
 pub use context::{Context, IdempotencyKey};
 pub use door::Executed;
-pub use error::{CommandError, RefreshError, RevealError, SignInError};
+pub use error::{CommandError, RefreshError, RevealError, SignInError, Unreadable};
 pub use guessing::{Attempt, AttemptError, Guessing, Purpose};
 pub use import::{ImportLine, ImportLines, ImportedAccount, LineProblem};
 pub use passwords::{About, Password, PasswordError, Passwords, StoredHash, Verdict};
 pub use recovery::BroughtToken;
-pub use secrets::{NewSecret, SealedSecret};
+pub use secrets::{
+    ExpectedSecret, GrantRequest, MadeGrant, NewSecret, OpenGrant, SealedSecret, SecretValue, Shredding,
+};
 pub use sessions::{BroughtRefresh, SignedIn};
 pub use sign_in::{Account, PresentPassword, SignIn};
 pub use totp::{Enrolment, TotpError};

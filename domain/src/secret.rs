@@ -153,6 +153,12 @@ impl Secret {
         self.team_id.map(|team| (team, self.name.as_str()))
     }
 
+    /// Whether restoring it would change anything.
+    #[must_use]
+    pub fn can_be_restored(&self) -> bool {
+        self.deleted && !self.destroyed
+    }
+
     /// Whether `name` is another than its own.
     #[must_use]
     pub fn is_renamed_by(&self, name: &SecretName) -> bool {

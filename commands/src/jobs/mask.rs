@@ -39,19 +39,25 @@ const HELD_ACROSS_LINES: usize = 4;
 
 /// A secret's value. It has no `Debug` and no `Display`, so it cannot end up in a log by accident, and is overwritten when dropped.
 #[derive(Clone)]
-pub struct SecretText(Zeroizing<String>);
+pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
-impl SecretText {
+impl SecretBytes {
     /// Wraps a value.
     #[must_use]
-    pub fn new(value: impl Into<String>) -> Self {
+    pub fn new(value: impl Into<Vec<u8>>) -> Self {
         Self(Zeroizing::new(value.into()))
     }
 
     /// The value, for the one place that needs it.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub fn expose(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl From<Zeroizing<Vec<u8>>> for SecretBytes {
+    fn from(value: Zeroizing<Vec<u8>>) -> Self {
+        Self(value)
     }
 }
 
