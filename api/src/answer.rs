@@ -99,6 +99,24 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     }
 }
 
+/// Entity tags of values, which are not those of the streams they are in: `"v3"`.
+pub mod entity_tag {
+    use axum::http::{HeaderMap, header};
+
+    /// The version that `If-Match` names, if it is a value's entity tag.
+    pub fn version(headers: &HeaderMap) -> Option<u32> {
+        let text = headers.get(header::IF_MATCH)?.to_str().ok()?.trim();
+        text.strip_prefix("\"v")?.strip_suffix('"')?.parse().ok().filter(|version| *version > 0)
+    }
+
+    /// Whether `If-None-Match` names `tag`, by weak comparison (RFC 9110 section 13.1.2).
+    pub fn is_none_of(headers: &HeaderMap, tag: &str) -> bool {
+        let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+        let mut named = lists.flat_map(|list| list.split(',')).map(str::trim);
+        named.any(|named| named == "*" || named.trim_start_matches("W/").trim_matches('"') == tag)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

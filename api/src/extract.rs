@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody as _, to_bytes};
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -27,6 +27,22 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Types that derive `Deserialize` should say `deny_unknown_fields`.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
+
+/// A JSON body that may be left out; then everything in it is as by default.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionalJson<T>(pub T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let says_nothing = !request.headers().contains_key(header::CONTENT_TYPE);
+        if says_nothing && request.body().is_end_stream() {
+            return Ok(Self(T::default()));
+        }
+        Json::from_request(request, state).await.map(|Json(body)| Self(body))
+    }
+}
 
 /// The query string. A refusal is 422 and names the parameter, also one that is given twice.
 #[derive(Debug, Clone, Copy)]

@@ -110,6 +110,11 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "conflict", detail)
     }
 
+    /// 410: it was there, and is gone for ever.
+    pub fn gone(detail: impl Into<Detail>) -> Self {
+        Self::new(StatusCode::GONE, "gone", detail)
+    }
+
     /// 412: `If-Match` names another version than the current one.
     pub fn precondition_failed(detail: impl Into<Detail>) -> Self {
         Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail)

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use commands::Shredding;
 use commands::jobs::Worker;
-use commands::reactor::{self, ReactorOptions};
+use commands::reactor::{self, Reactor, ReactorOptions};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -101,7 +102,8 @@ pub async fn run(
     let keys = hear_destroyed_keys(&node, follower_stop.clone());
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
-    let forgetting = roles.follower.then(|| forgetting(&node, shutdown.clone()));
+    let forgetting = roles.follower.then(|| see_to(&node, forgetting(&node), &shutdown));
+    let shredding = roles.follower.then(|| see_to(&node, Shredding(node.commands.clone()), &shutdown));
     let mailer = roles.worker.then(|| tokio::spawn(mailer.run(shutdown.clone())));
 
     tokio::select! {
@@ -113,6 +115,7 @@ pub async fn run(
     shutdown.cancel();
     wind_down("worker", worker).await;
     wind_down("forgetting", forgetting).await;
+    wind_down("shredding", shredding).await;
     wind_down("mail", mailer).await;
     follower_stop.cancel();
     wind_down("follower", Some(follower)).await;
@@ -139,17 +142,16 @@ fn hear_destroyed_keys(node: &Node, stop: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move { ledger.hear_destroyed_keys(stop).await })
 }
 
-/// The views of erased people are made anew by nodes that look after views.
-fn forgetting(node: &Node, stop: CancellationToken) -> JoinHandle<()> {
+/// What was destroyed, and who was erased, is seen to by nodes that look after views, also where the command came no further than
+/// saying so.
+fn see_to<R: Reactor>(node: &Node, reactor: R, stop: &CancellationToken) -> JoinHandle<()> {
+    let start = reactor::Start::Beginning;
+    tokio::spawn(reactor::run(node.ledger.clone(), reactor, start, ReactorOptions::default(), stop.clone()))
+}
+
+fn forgetting(node: &Node) -> Forgetting {
     let (commands, projections) = (node.commands.clone(), node.projections.clone());
-    let reactor = Forgetting { commands, projections, key_uses: node.key_uses() };
-    tokio::spawn(reactor::run(
-        node.ledger.clone(),
-        reactor,
-        reactor::Start::Beginning,
-        ReactorOptions::default(),
-        stop,
-    ))
+    Forgetting { commands, projections, key_uses: node.key_uses() }
 }
 
 /// The first answer waits until the views have what is in the log already: whoever was just told of the first admin's password

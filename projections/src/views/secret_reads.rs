@@ -1,11 +1,16 @@
 //! When a secret's value was last read, by a person or a job, by secret id.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use domain::{Event, TeamId};
 use serde::{Deserialize, Serialize};
 
 use super::secret_access::read_secret;
+use crate::error::ReadError;
 use crate::fact::Fact;
+use crate::machine::MOST_LISTED;
+use crate::team_reader::TeamReader;
 use crate::time::millis;
 use crate::view::{Owner, TeamView, View};
 
@@ -16,7 +21,9 @@ pub struct SecretReads;
 /// The last time, and how often so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SecretReadsRow {
-    /// Whose the secret is.
+    /// Which secret.
+    pub secret_id: String,
+    /// Whose it is.
     pub team_id: TeamId,
     /// When it was last read.
     #[serde(with = "millis")]
@@ -47,9 +54,9 @@ impl View for SecretReads {
     }
 
     fn fold(_: &str, row: Option<SecretReadsRow>, fact: &Fact) -> Option<SecretReadsRow> {
-        let Some((_, team_id)) = read(fact) else { return row };
+        let Some((secret_id, team_id)) = read(fact) else { return row };
         let count = row.map_or(0, |row| row.count) + 1;
-        Some(SecretReadsRow { team_id, at: fact.at, actor: fact.actor.clone(), count })
+        Some(SecretReadsRow { secret_id, team_id, at: fact.at, actor: fact.actor.clone(), count })
     }
 }
 
@@ -64,6 +71,20 @@ fn read(fact: &Fact) -> Option<(String, TeamId)> {
 impl TeamView for SecretReads {
     fn team(row: &SecretReadsRow) -> Option<TeamId> {
         Some(row.team_id)
+    }
+}
+
+impl TeamReader<'_, SecretReads> {
+    /// When each of these secrets of the team was last read, of those that ever were.
+    ///
+    /// # Errors
+    /// The database is out of reach, or a row is not what this version expects.
+    pub async fn last_reads(&self, ids: &[String]) -> Result<HashMap<String, DateTime<Utc>>, ReadError> {
+        let query = sqlx::query_as(
+            "select key, row::text from secret_reads where team_id = $1 and key = any($2) limit $3",
+        );
+        let rows = self.rows(query.bind(self.whose.setting()).bind(ids).bind(MOST_LISTED)).await?;
+        Ok(rows.into_iter().map(|row| (row.secret_id, row.at)).collect())
     }
 }
 
@@ -90,7 +111,13 @@ mod tests {
             .zip(events)
             .map(|(n, event)| of_team(fact(n, "access", id(n as u128 + 900), event)))
             .collect();
-        let row = SecretReadsRow { team_id: team_id(1), at: at(3), actor: "system".into(), count: 3 };
+        let row = SecretReadsRow {
+            secret_id: id(5),
+            team_id: team_id(1),
+            at: at(3),
+            actor: "system".into(),
+            count: 3,
+        };
         assert_eq!(folded::<SecretReads>(&facts), [(id(5), row)].into());
     }
 }
