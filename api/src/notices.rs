@@ -28,8 +28,8 @@ pub use places::Place;
 
 /// The view that must have passed a position before it is told of.
 const VIEW: &str = "secrets";
-/// Notices that wait for a listener at most.
-const QUEUE: usize = 256;
+/// Notices that wait for a listener at most: those of an import, and some.
+const QUEUE: usize = 2_048;
 /// Positions that are looked at in one query, and notices made of them at once.
 const STRETCH: i64 = 10_000;
 const PAGE: i64 = 500;

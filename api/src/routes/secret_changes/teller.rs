@@ -1,7 +1,7 @@
 //! Who tells one client of changes: a task with a queue to the client's connection.
 //!
-//! The queue is limited, and the task never waits for a reader who lags. It looks again and again whether the client may still
-//! hear; whatever ends it, nothing of what is in the queue is sent any more.
+//! The queue is limited, and so is the time that the task waits for a reader who lags. It looks again and again whether the client
+//! may still hear; whatever ends it, nothing of what is in the queue is sent any more.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,8 +10,7 @@ use axum::response::sse::Event;
 use futures::Stream;
 use futures::stream::unfold;
 use serde_json::json;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{Permit, Receiver, Sender, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +20,8 @@ use crate::problem::Problem;
 
 /// Events that wait for the connection at most.
 const QUEUE: usize = 128;
-/// How long a reader may take for the next of the events that happened before, of which there are more than the queue takes.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a reader may take nothing of a full queue.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How often somebody's right to hear is looked at while nothing happens.
 const CHECK: Duration = Duration::from_millis(500);
 /// Silence is broken after this long, so that nothing between here and the client thinks the connection dead.
@@ -60,15 +59,6 @@ impl From<Deaf> for Ended {
         match deaf {
             Deaf::FellBehind => Self::TooSlow,
             Deaf::Ended => Self::Closing,
-        }
-    }
-}
-
-impl From<TrySendError<()>> for Ended {
-    fn from(error: TrySendError<()>) -> Self {
-        match error {
-            TrySendError::Full(()) => Self::TooSlow,
-            TrySendError::Closed(()) => Self::Left,
         }
     }
 }
@@ -160,16 +150,14 @@ impl Telling<'_> {
             Beginning::Ahead(position) => self.told = position,
             Beginning::With(missed) => {
                 for notice in missed {
-                    if !self.wants(&notice) {
-                        continue;
+                    if self.wants(&notice) {
+                        self.send(change(&notice)).await?;
                     }
-                    let place = timeout(PATIENCE, self.queue.reserve()).await.map_err(|_| Ended::TooSlow)?;
-                    self.send(place.map_err(|_| Ended::Left)?, change(&notice)).await?;
                 }
             }
-            Beginning::Anew => self.send_now(said("reset", self.told)).await?,
+            Beginning::Anew => self.send(said("reset", self.told)).await?,
         }
-        self.send_now(said("ready", self.told).retry(RETRY)).await
+        self.send(said("ready", self.told).retry(RETRY)).await
     }
 
     async fn pass_on(&mut self, notice: &SecretNotice) -> Result<(), Ended> {
@@ -177,7 +165,7 @@ impl Telling<'_> {
             return Ok(());
         }
         self.told = notice.position;
-        if self.wants(notice) { self.send_now(change(notice)).await } else { Ok(()) }
+        if self.wants(notice) { self.send(change(notice)).await } else { Ok(()) }
     }
 
     fn wants(&self, notice: &SecretNotice) -> bool {
@@ -197,15 +185,13 @@ impl Telling<'_> {
             self.pass_on(&notice).await?;
         }
         self.told = self.told.max(reached);
-        self.send_now(Event::default().comment("nothing new").id(self.told.to_string())).await
+        self.send(Event::default().comment("nothing new").id(self.told.to_string())).await
     }
 
-    async fn send_now(&mut self, event: Event) -> Result<(), Ended> {
-        let place = self.queue.try_reserve()?;
-        self.send(place, event).await
-    }
-
-    async fn send(&mut self, place: Permit<'_, Event>, event: Event) -> Result<(), Ended> {
+    async fn send(&mut self, event: Event) -> Result<(), Ended> {
+        let place = timeout(PATIENCE, self.queue.reserve()).await.map_err(|_| Ended::TooSlow)?;
+        let place = place.map_err(|_| Ended::Left)?;
+        // After the waiting: it is now that it matters.
         self.check().await?;
         place.send(event);
         self.last = Instant::now();
