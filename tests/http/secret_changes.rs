@@ -113,6 +113,19 @@ async fn nothing_is_told_before_the_view_shows_it() {
 }
 
 #[tokio::test]
+async fn a_quiet_stream_says_how_far_it_is_and_is_not_compressed() {
+    let app = TestApp::start().await;
+    let mut stream = listening(&app.viewer().with_header("accept-encoding", "gzip")).await;
+    let theirs = keep(&app.other_team(), "db").await;
+    let head: i64 = theirs.header("daybook-position").parse().unwrap();
+    let alive = stream.next().await.unwrap();
+    assert_eq!((alive.kind.as_str(), &alive.data), ("", &Value::Null));
+    assert!(alive.id.parse::<i64>().unwrap() >= head, "{alive:?}");
+    keep(&app.operator(), "ours").await;
+    assert_eq!(stream.expect("secret").await.data["name"], "ours");
+}
+
+#[tokio::test]
 async fn another_teams_changes_are_not_told() {
     let app = TestApp::start().await;
     let mut ours = listening(&app.viewer()).await;

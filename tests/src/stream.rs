@@ -30,11 +30,18 @@ impl Client {
     /// # Panics
     /// When the answer is none.
     pub async fn stream(&self, path: &str) -> EventStream {
+        self.try_stream(path).await.unwrap_or_else(|| panic!("{path} is no stream"))
+    }
+
+    /// Opens a stream if there is one at the moment.
+    ///
+    /// # Panics
+    /// When there is no answer in time.
+    pub async fn try_stream(&self, path: &str) -> Option<EventStream> {
         let response = within("a stream", self.request(Method::GET, path).send()).await.unwrap();
-        let kind = response.headers().get("content-type").map(|value| value.as_bytes().to_vec());
-        let status = response.status().as_u16();
-        assert_eq!((status, kind.as_deref()), (200, Some(b"text/event-stream".as_slice())), "{path}");
-        EventStream { response, text: String::new(), broke_off: false }
+        let kind = response.headers().get("content-type").map(|value| value.as_bytes());
+        let is_stream = response.status().is_success() && kind == Some(b"text/event-stream");
+        is_stream.then(|| EventStream { response, text: String::new(), broke_off: false })
     }
 }
 

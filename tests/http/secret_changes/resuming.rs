@@ -1,15 +1,16 @@
 //! Coming back: nothing is missed, nothing is repeated, or the client is told to begin anew.
 
 use ::ledger::{Append, Metadata, NewEvent};
+use api::server::Roles;
 use domain::SecretId;
 use serde_json::json;
-use tests::{Client, Setup, TestApp, eventually};
+use tests::{Client, EventStream, Setup, TestApp, eventually};
 use tokio::task::JoinSet;
 
 use super::super::support::keep;
 use super::{CHANGES, listening, position, value_path};
 use crate::ledger::support::whole_log;
-use crate::projections::support::{changed, secret_id, stored};
+use crate::projections::support::{changed, secret_id, stored, terminate_all};
 
 /// Numbers that look random and are the same each time.
 struct Numbers(u64);
@@ -113,6 +114,61 @@ pub(super) async fn secret_of(app: &TestApp, name: &str, versions: u32) -> (Secr
     let mut events = vec![stored(id, app.people.team, name)];
     events.extend((2..=versions).map(|version| changed(id, version)));
     (id, append(app, events).await)
+}
+
+/// Keeps on asking until the stream is there: what the node needs may be away for a moment.
+async fn opened(client: &Client) -> EventStream {
+    eventually("a stream", async || client.try_stream(CHANGES).await).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_lose_the_database_again_and_again_miss_no_change() {
+    let one = TestApp::start().await;
+    let only_api = Roles { api: true, worker: false, follower: false };
+    let two = one.another_node(Setup::default().roles(only_api)).await;
+    let since = one.ledger.head().await.unwrap();
+    let (writing, reading) =
+        (writes_whatever_happens(one.operator()), heard_in_spite_of_it([&one, &two], since));
+    let ((), heard) = tokio::join!(writing, reading);
+    assert_eq!(heard, happened(&one, since).await);
+}
+
+async fn writes_whatever_happens(writer: Client) {
+    let body = |name: &str| json!({"name": name, "value": "v"});
+    for n in 0..60 {
+        // Whether it was kept or not: the log knows.
+        let _ = writer.post("/api/secrets", body(&format!("s{n}"))).await;
+    }
+    eventually("the end", async || {
+        let reply = writer.post("/api/secrets", body("the/end")).await;
+        (reply.status == 201 || reply.str("code") == "name_taken").then_some(())
+    })
+    .await;
+}
+
+/// What somebody hears up to the end while all connections to the database are closed every now and then.
+async fn heard_in_spite_of_it(nodes: [&TestApp; 2], since: i64) -> Vec<i64> {
+    let mut database = nodes[0].database.connect().await;
+    let (mut last, mut heard) = (since.to_string(), vec![]);
+    for round in 0.. {
+        let viewer = nodes[round % 2].viewer().with_header("last-event-id", &last);
+        let mut stream = opened(&viewer).await;
+        for _ in 0..10 {
+            let Some(event) = stream.next().await else { break };
+            assert_ne!(event.kind, "reset");
+            last.clone_from(&event.id);
+            if event.kind == "secret" {
+                heard.push(position(&event));
+            }
+            if event.data["name"] == "the/end" {
+                return heard;
+            }
+        }
+        if round < 6 {
+            terminate_all(&mut database).await;
+        }
+    }
+    heard
 }
 
 #[tokio::test]
