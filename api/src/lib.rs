@@ -18,6 +18,7 @@ pub mod mail;
 pub mod metrics;
 pub mod middleware;
 pub mod node;
+pub mod notices;
 pub mod problem;
 mod queue;
 mod refusal;

@@ -26,6 +26,7 @@ use crate::middleware::headers::{SecurityHeaders, security_headers};
 use crate::middleware::rate_limit::RateLimits;
 use crate::middleware::{cors, metrics as request_metrics, request_id, time_limit};
 use crate::node::Node;
+use crate::notices::Notices;
 use crate::problem::{catch_panic, no_such_method, no_such_path};
 use crate::queue::ViewQueue;
 use crate::routes;
@@ -95,12 +96,14 @@ pub async fn run(
         projections: node.projections.clone(),
         kinds: Arc::clone(&node.kinds),
         tokens,
+        notices: Notices::new(node.ledger.clone(), node.projections.clone(), shutdown.clone()),
     });
     // The follower goes last: requests and jobs that end still wait for their views.
     let follower_stop = CancellationToken::new();
     let follower = follow(&node, roles, follower_stop.clone());
     let keys = hear_destroyed_keys(&node, follower_stop.clone());
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
+    let notices = roles.api.then(|| tokio::spawn(app.notices.clone().run(follower_stop.clone())));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
     let forgetting = roles.follower.then(|| see_to(&node, forgetting(&node), &shutdown));
     let shredding = roles.follower.then(|| see_to(&node, Shredding(node.commands.clone()), &shutdown));
@@ -118,6 +121,7 @@ pub async fn run(
     wind_down("shredding", shredding).await;
     wind_down("mail", mailer).await;
     follower_stop.cancel();
+    wind_down("notices", notices).await;
     wind_down("follower", Some(follower)).await;
     wind_down("keys", Some(keys)).await;
     wind_down("metrics", Some(upkeep)).await;

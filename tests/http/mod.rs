@@ -20,6 +20,7 @@ mod permissions;
 mod recovery;
 mod refresh;
 mod secrecy;
+mod secret_changes;
 mod secret_lists;
 mod secrets;
 mod sessions;

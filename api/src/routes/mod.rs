@@ -11,6 +11,7 @@ pub mod health;
 pub mod jobs;
 pub mod projections;
 pub mod recovery;
+pub mod secret_changes;
 pub mod secrets;
 pub mod teams;
 pub mod users;
@@ -75,6 +76,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(teams::list, teams::make))
         .routes(routes!(teams::join))
         .routes(routes!(secrets::create, secrets::list))
+        .routes(routes!(secret_changes::changes))
         .routes(routes!(secrets::show, secrets::amend, secrets::delete))
         .routes(routes!(secrets::restore))
         .routes(routes!(secrets::destroy))
