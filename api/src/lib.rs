@@ -3,7 +3,9 @@
 pub mod answer;
 pub mod app;
 pub mod authenticate;
+mod body;
 pub mod cli;
+pub mod confidential;
 pub mod config;
 mod cookies;
 mod credential;
