@@ -1,7 +1,7 @@
 //! Secrets.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use commands::{NewSecret, SealedSecret};
@@ -16,6 +16,7 @@ use crate::answer::{Answer, if_match, no_content};
 use crate::app::App;
 use crate::authenticate::needs::{SecretsRead, SecretsReveal, SecretsWrite};
 use crate::authenticate::{Can, Identity};
+use crate::confidential::Confidential;
 use crate::extract::{Json, Path, Query};
 use crate::input::{Creation, Fields};
 use crate::list::{Cursors, Page, limit, pick};
@@ -219,7 +220,7 @@ pub async fn reveal(
     caller: Can<SecretsReveal>,
     Path(id): Path<Uuid>,
     Query(query): Query<RevealQuery>,
-) -> Result<Answer<ValueBody>, Problem> {
+) -> Result<Confidential<ValueBody>, Problem> {
     let mut fields = Fields::default();
     let reason = fields.check_optional("reason", query.reason.as_deref(), Reason::parse);
     fields.done()?;
@@ -234,7 +235,7 @@ pub async fn reveal(
     let sealed = SealedSecret { id: SecretId(id), team_id: row.team_id, version, sealed };
     let value = app.commands.reveal_secret(&caller.context, &sealed, reason.as_ref()).await?;
     let body = ValueBody { id, version: sealed.version, value };
-    Ok(Answer::ok(body).with_header(header::CACHE_CONTROL, "no-store"))
+    Ok(Confidential::ok(body))
 }
 
 /// A value to come.
