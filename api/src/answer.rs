@@ -25,6 +25,11 @@ impl<T> Answer<T> {
         Self { status: StatusCode::CREATED, ..Self::ok(body) }
     }
 
+    /// Its parts, for other ways of writing the body.
+    pub(crate) fn into_parts(self) -> (StatusCode, HeaderMap, T) {
+        (self.status, self.headers, self.body)
+    }
+
     /// `ETag`: the version of the resource's stream.
     #[must_use]
     pub fn tagged(mut self, sequence: i64) -> Self {

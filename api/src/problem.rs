@@ -12,6 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::ToSchema;
 
 use crate::middleware::request_id::RequestContext;
+use crate::panics;
 
 /// A field of the input and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -262,9 +263,7 @@ pub fn catch_panic() -> CatchPanicLayer<fn(Box<dyn Any + Send + 'static>) -> Res
 }
 
 fn after_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(cause = text.unwrap_or("no message"), "a handler panicked");
+    tracing::error!(cause = panics::message(panic.as_ref()), "a handler panicked");
     Problem::broken().into_response()
 }
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 
 use crate::app::{App, Parts};
+use crate::confidential::NothingConfidential;
 use crate::config::Settings;
 use crate::forgetting::Forgetting;
 use crate::mail::{MailError, mailer};
@@ -226,7 +227,7 @@ fn router(app: &App, roles: Roles) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn(time_limit::time_limit))
         .layer(catch_panic())
-        .layer(CompressionLayer::new())
+        .layer(CompressionLayer::new().compress_when(NothingConfidential::default()))
         .layer(cors::cors(&app.settings.cors_origins))
         .layer(from_fn_with_state(security, security_headers))
         .layer(from_fn(request_metrics::count))

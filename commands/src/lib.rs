@@ -12,6 +12,7 @@ mod idempotency;
 mod import;
 pub mod jobs;
 pub mod mail;
+mod panics;
 mod passwords;
 pub mod reactor;
 mod records;

@@ -5,7 +5,7 @@ mod api_keys;
 mod audit;
 mod auth;
 mod cookies;
-mod device;
+pub(crate) mod device;
 mod edge;
 mod erasure;
 mod idempotency;

@@ -28,6 +28,20 @@ impl Identity {
         Ok(Standing { app, brought, user_id: self.user_id, team: self.team()?, permission })
     }
 
+    /// Looks again who this is, after they have waited: as at the beginning of a request. What they may do is what they may do now.
+    ///
+    /// # Errors
+    /// What a new request would be refused with.
+    pub async fn look_again(&mut self) -> Result<(), Problem> {
+        let credential = self.brought.check_again(&self.app).await?;
+        self.user = active_user(&self.app, self.user_id).await?;
+        let team = self.context.caller.team;
+        let speaking = speaking_for(&self.app, team, &self.user, &credential, self.user_id).await?;
+        self.context.caller.permissions = speaking.permissions;
+        self.withheld = speaking.withheld;
+        Ok(())
+    }
+
     /// Who counts where each client has a share: the person, or their API key.
     #[must_use]
     pub fn client(&self) -> Uuid {

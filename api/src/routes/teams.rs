@@ -9,6 +9,7 @@ use projections::{InvitationRow, TeamRow};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::answer::{Answer, if_match, no_content};
 use crate::app::App;
@@ -443,7 +444,8 @@ pub async fn make(
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"invitation_token": "dbi_0198c5a0…"}))]
 pub struct JoinBody {
-    invitation_token: String,
+    #[schema(value_type = String)]
+    invitation_token: Zeroizing<String>,
 }
 
 /// Joins a team by invitation, for somebody who has an account. The invitation must have gone to the account's address.

@@ -32,6 +32,7 @@ use super::mask::{Patterns, SecretBytes};
 use super::output::{Notes, Pumps};
 use super::watchdog::Watchdog;
 use super::{program, result};
+use crate::panics::cut_short;
 
 /// How long output is still read after the process group is dead, when a process that left the group keeps it open.
 pub const DRAIN: Duration = Duration::from_secs(2);
@@ -158,7 +159,7 @@ impl Prepared {
     async fn new(attempt: Attempt) -> Result<Self, String> {
         spawn_blocking(move || Self::make(attempt))
             .await
-            .map_err(|error| format!("preparing the job failed: {error}"))?
+            .map_err(|error| format!("preparing the job failed: {}", cut_short(&error)))?
     }
 
     fn make(attempt: Attempt) -> Result<Self, String> {
@@ -291,7 +292,8 @@ impl Prepared {
         }
         let (path, patterns) = (self.folder.result(), Arc::clone(&self.patterns));
         let read = spawn_blocking(move || result::read(&path, &patterns)).await;
-        match read.unwrap_or_else(|error| Err(format!("the result could not be read: {error}"))) {
+        match read.unwrap_or_else(|error| Err(format!("the result could not be read: {}", cut_short(&error))))
+        {
             Ok(result) => result,
             Err(reason) => {
                 notes.say(reason);

@@ -1,6 +1,7 @@
 //! Values: read, with a record of it, and written.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -9,6 +10,7 @@ use commands::{ExpectedSecret, OpenGrant, SealedSecret};
 use domain::{Permission, Reason, SecretId};
 use projections::SecretRow;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -19,11 +21,16 @@ use crate::answer::{Answer, entity_tag, if_match};
 use crate::app::App;
 use crate::authenticate::needs::{SecretsRead, SecretsWrite};
 use crate::authenticate::{Can, Identity};
+use crate::confidential::Confidential;
 use crate::extract::{Json, Path, Query};
 use crate::input::Fields;
 use crate::list::{Cursors, Page, limit, pick};
+use crate::notices::{Place, SecretWatch};
 use crate::problem::{Problem, ProblemBody};
 use projections::time::text as time;
+
+/// How long a client may wait for a change, in seconds.
+const LONGEST_WAIT: u64 = 30;
 
 /// Which version, and why.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -33,6 +40,8 @@ pub struct RevealQuery {
     version: Option<u32>,
     /// Why it is read; recorded. The team may ask for it.
     reason: Option<String>,
+    /// With `If-None-Match`: how many seconds (30 at most) the answer may wait for another version.
+    wait: Option<u64>,
     /// `base64`: as `value_base64` also if it is text.
     encoding: Option<Encoding>,
 }
@@ -74,32 +83,68 @@ pub struct ValueBody {
 )]
 pub async fn reveal(
     State(app): State<App>,
-    caller: Identity,
+    mut caller: Identity,
     Path(id): Path<Uuid>,
     headers: HeaderMap,
     Query(query): Query<RevealQuery>,
 ) -> Result<Response, Problem> {
-    let row = revealable(&app, &caller, SecretId(id)).await?;
+    let waiting = waiting(&app, &caller, SecretId(id), &query)?;
+    let mut row = revealable(&app, &caller, SecretId(id)).await?;
     let reason = reason(&app, &row, query.reason.as_deref()).await?;
-    let version = query.version.unwrap_or(row.version);
-    let tag = format!("v{version}");
-    if entity_tag::is_none_of(&headers, &tag) {
+    let version = |row: &SecretRow| query.version.unwrap_or(row.version);
+    let known = |row: &SecretRow| entity_tag::is_none_of(&headers, &tag(version(row)));
+    if let Some(mut waiting) = waiting {
+        while known(&row) && waiting.watch.changed(waiting.end).await {
+            caller.look_again().await?;
+            row = revealable(&app, &caller, SecretId(id)).await?;
+        }
+    }
+    let version = version(&row);
+    if known(&row) {
         let mut unchanged = StatusCode::NOT_MODIFIED.into_response();
-        tagged(unchanged.headers_mut(), &tag);
+        tagged(unchanged.headers_mut(), version);
         return Ok(unchanged);
     }
     let sealed = sealed(&app, &row, version).await?;
     let value = app.commands.reveal_secret(&caller.context, &sealed, reason.as_ref()).await?;
     let shown = ShownValue::of(&value, query.encoding.is_some());
     let body = ValueBody { id, version, value: shown.value, value_base64: shown.value_base64 };
-    let mut answer = Answer::ok(body).into_response();
-    tagged(answer.headers_mut(), &tag);
+    let mut answer = Confidential::ok(body).into_response();
+    tagged(answer.headers_mut(), version);
     Ok(answer)
 }
 
-fn tagged(headers: &mut HeaderMap, tag: &str) {
+/// Waiting for a change, if the client asks for it.
+struct Waiting {
+    watch: SecretWatch,
+    end: Instant,
+    _place: Place,
+}
+
+/// Begun before the secret is looked at, so that no change is slept over.
+fn waiting(
+    app: &App,
+    caller: &Identity,
+    id: SecretId,
+    query: &RevealQuery,
+) -> Result<Option<Waiting>, Problem> {
+    let Some(seconds) = query.wait else { return Ok(None) };
+    if seconds > LONGEST_WAIT {
+        return Err(Problem::invalid("wait", format!("must be at most {LONGEST_WAIT} seconds")));
+    }
+    let watch = app.notices.watch(caller.team()?, id)?;
+    let end = Instant::now() + Duration::from_secs(seconds);
+    Ok(Some(Waiting { watch, end, _place: app.notices.place(caller.client())? }))
+}
+
+/// The entity tag of a value, without its quotation marks.
+fn tag(version: u32) -> String {
+    format!("v{version}")
+}
+
+fn tagged(headers: &mut HeaderMap, version: u32) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(value) = HeaderValue::from_str(&format!("\"{tag}\"")) {
+    if let Ok(value) = HeaderValue::from_str(&format!("\"{}\"", tag(version))) {
         headers.insert(header::ETAG, value);
     }
 }
