@@ -10,6 +10,7 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use commands::jobs::Worker;
 use commands::reactor::{self, ReactorOptions};
+use ledger::{KeyCheckError, Presence};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -57,6 +58,9 @@ impl Roles {
 /// Why a server ended other than by being told to.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// The keys are no longer those the database needs, or it is out of reach.
+    #[error(transparent)]
+    Keys(#[from] KeyCheckError),
     /// The token keys cannot be used.
     #[error("JWT_SECRET cannot be used: {0}")]
     Tokens(#[from] TokenError),
@@ -79,6 +83,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     crate::metrics::install();
+    let presence = match node.ledger.register_node().await {
+        Ok(presence) => presence,
+        Err(error) => {
+            node.close().await;
+            return Err(error.into());
+        }
+    };
     let tokens = TokenKeys::new(
         node.keys.jwt_secret.expose(),
         node.keys.jwt_secret_previous.as_ref().map(crate::config::Hidden::expose),
@@ -98,7 +109,7 @@ pub async fn run(
     // The follower goes last: requests and jobs that end still wait for their views.
     let follower_stop = CancellationToken::new();
     let follower = follow(&node, roles, follower_stop.clone());
-    let keys = hear_destroyed_keys(&node, follower_stop.clone());
+    let keys = look_after_keys(&node, presence, follower_stop.clone());
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
     let forgetting = roles.follower.then(|| forgetting(&node, shutdown.clone()));
@@ -133,10 +144,17 @@ fn follow(node: &Node, roles: Roles, stop: CancellationToken) -> JoinHandle<()> 
     }
 }
 
-/// Whatever a node does, it opens what keys have sealed: it forgets those that others destroy.
-fn hear_destroyed_keys(node: &Node, stop: CancellationToken) -> JoinHandle<()> {
+/// Whatever a node does, it opens what keys have sealed: it forgets those that others destroy, scrubs what is left of them, and follows
+/// rotations.
+fn look_after_keys(node: &Node, presence: Presence, stop: CancellationToken) -> JoinHandle<()> {
     let ledger = node.ledger.clone();
-    tokio::spawn(async move { ledger.hear_destroyed_keys(stop).await })
+    tokio::spawn(async move {
+        tokio::join!(
+            ledger.hear_destroyed_keys(stop.clone()),
+            ledger.stay_registered(presence, stop.clone()),
+            ledger.scrub_destroyed_keys(stop),
+        );
+    })
 }
 
 /// The views of erased people are made anew by nodes that look after views.

@@ -13,12 +13,17 @@ mod hearing;
 mod lane;
 mod memory;
 mod migrations;
+mod nodes;
 mod personal;
 pub mod private;
+mod proving;
 mod read;
+mod rotate;
+mod scrub;
 mod seal;
 mod store;
 mod vault;
+mod wrapping;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +39,13 @@ pub use error::{AppendError, LedgerError};
 pub use event::{Metadata, NewEvent, Recorded, StreamId};
 pub use follow::Follower;
 pub use hearing::FORGOTTEN_WITHIN;
+pub use nodes::{LiveNode, Presence};
+pub use proving::{KeysProved, Unopened, UnopenedKey};
+pub use rotate::{Rotated, RotationError, RotationProgress};
+pub use scrub::Scrubbing;
 pub use seal::{DataKey, Keyring, NewDataKey, SealError};
 pub use store::{Loaded, Store};
+pub use wrapping::{KeyCheckError, MissingKeys, holds_data_keys};
 
 /// How long closing waits for connections that are still in use, and how often it looks.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
