@@ -165,7 +165,7 @@ async fn what_does_not_open_is_named_and_stays_as_it_was() {
     let mut behind = database.connect().await;
     let damage = [
         r"update data_keys set wrapped = set_byte(wrapped, 40, get_byte(wrapped, 40) # 1) where id = 'secret/000001/1'",
-        r"update data_keys set wrapped = substr(wrapped, 1, 30) where id = 'secret/000002/1'",
+        r"update data_keys set wrapped = substr(wrapped, 1, 20) where id = 'secret/000002/1'",
         r"update data_keys set wrapped = '' where id = 'secret/000003/1'",
         r"update data_keys set key_id = '\x0102030405060708', wrapped = overlay(wrapped placing '\x0102030405060708' from 2) where id = 'secret/000004/1'",
         r"update data_keys d set wrapped = o.wrapped from data_keys o where d.id = 'secret/000005/1' and o.id = 'secret/000006/1'",

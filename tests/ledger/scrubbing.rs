@@ -70,11 +70,12 @@ async fn a_destroyed_key_is_in_no_file_of_the_private_server() {
 async fn what_the_old_key_has_wrapped_is_in_no_file_after_a_rotation() {
     let server = Server::start("scrubbing-rotated").await;
     let database = server.database().await;
+    database.ledger().claim_wrapping_key().await.unwrap();
     let node = Node::start(&database, keyring(&database)).await;
     store_keys(&node.ledger, &["secret/1/1".to_owned()]).await;
     let before = wrapped(&database, "secret/1/1").await;
     assert!(!holding(server.cluster(), &before).is_empty());
-    node.ledger.rotate_keys(|_| ()).await.unwrap();
+    assert_eq!(node.ledger.rotate_keys(|_| ()).await.unwrap().keys, 1);
     node.scrubbed().await;
     assert_eq!(holding(server.cluster(), &before), Vec::<PathBuf>::new());
     assert_ne!(wrapped(&database, "secret/1/1").await, before);

@@ -5,6 +5,7 @@ mod auditing;
 mod configuration;
 mod database_user;
 pub(crate) mod home;
+mod keys;
 mod killed;
 mod nodes;
 mod operating;
