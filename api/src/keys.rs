@@ -84,6 +84,14 @@ pub enum KeysError {
         /// What it should hold.
         expected: &'static str,
     },
+    /// There is no file, and a new key would not do.
+    #[error(
+        "{path} is missing, and a new key does not open what this database holds: restore it from a backup, or set ENCRYPTION_KEY"
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// No random bytes.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -95,19 +103,25 @@ pub enum KeysError {
 /// The configured keys; those missing are read from `data_dir/keys`, and generated there if they are not there either.
 ///
 /// Two processes may do this at the same instant: one file wins and both read it. `Settings::load` has already refused
-/// production without its keys.
+/// production without its keys. Where something is `sealed` already, no encryption key is generated: it would not open that.
 ///
 /// # Errors
-/// When the folder or a file in it cannot be used, is open to others, or holds no key.
-pub fn load_or_generate(data_dir: &Path, settings: &Settings) -> Result<Keys, KeysError> {
+/// When the folder or a file in it cannot be used, is open to others, or holds no key; or is missing and cannot be replaced.
+pub fn load_or_generate(data_dir: &Path, settings: &Settings, sealed: bool) -> Result<Keys, KeysError> {
     let folder = data_dir.join("keys");
+    let encryption_key = match &settings.encryption_key {
+        Some(text) => text.clone(),
+        None => {
+            let path = folder.join("encryption_key");
+            if sealed && !path.exists() {
+                return Err(KeysError::Missing { path });
+            }
+            kept(&folder, "encryption_key", is_encryption_key, "32 bytes in base64")?
+        }
+    };
     let jwt_secret = match &settings.jwt_secret {
         Some(secret) => secret.clone(),
         None => kept(&folder, "jwt_secret", is_jwt_secret, "32 characters or more")?,
-    };
-    let encryption_key = match &settings.encryption_key {
-        Some(text) => text.clone(),
-        None => kept(&folder, "encryption_key", is_encryption_key, "32 bytes in base64")?,
     };
     let previous = settings.encryption_key_previous.as_ref();
     Ok(Keys {
@@ -257,7 +271,7 @@ mod tests {
     }
 
     fn generated(folder: &Path) -> Result<Keys, KeysError> {
-        load_or_generate(folder, &settings(&[]))
+        load_or_generate(folder, &settings(&[]), false)
     }
 
     fn mode(path: &Path) -> u32 {
@@ -305,7 +319,7 @@ mod tests {
         let old = URL_SAFE_NO_PAD.encode([255; 32]);
         let settings =
             settings(&[("JWT_SECRET", secret), ("ENCRYPTION_KEY", &key), ("ENCRYPTION_KEY_PREVIOUS", &old)]);
-        let keys = load_or_generate(folder.path(), &settings).unwrap();
+        let keys = load_or_generate(folder.path(), &settings, true).unwrap();
         assert_eq!(keys.jwt_secret.expose(), secret);
         assert_eq!(keys.encryption_key.expose(), &[7; 32]);
         assert_eq!(keys.encryption_key_previous.unwrap().expose(), &[255; 32]);
@@ -341,6 +355,17 @@ mod tests {
             }
             fs::write(&file, good).unwrap();
         }
+    }
+
+    #[test]
+    fn a_lost_key_is_not_replaced_where_something_was_sealed() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = load_or_generate(folder.path(), &settings(&[]), true).unwrap_err();
+        assert!(matches!(error, KeysError::Missing { .. }), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        let first = generated(folder.path()).unwrap();
+        let again = load_or_generate(folder.path(), &settings(&[]), true).unwrap();
+        assert_eq!(first.encryption_key, again.encryption_key);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use commands::jobs::{KindProblem, Kinds};
 use commands::{About, CommandError, Commands, Context, FirstTeam, NewAccount, NewPassword, Password};
 use domain::{Caller, Email, Invalid, PersonName, TeamName, TeamSlug};
 use ledger::private::{PrivateError, PrivateServer};
-use ledger::{Keyring, Ledger, LedgerError};
+use ledger::{KeyCheckError, Keyring, Ledger, LedgerError, MissingKeys};
 use projections::{Projections, ReadError, RoleError};
 use sqlx::postgres::PgConnectOptions;
 
@@ -47,7 +47,10 @@ pub enum StartError {
     /// The role that keeps teams apart cannot be used.
     #[error(transparent)]
     Role(#[from] RoleError),
-    /// `ENCRYPTION_KEY` is not the one this database was begun with.
+    /// Keys that the database needs are not configured.
+    #[error("{0}")]
+    MissingKeys(MissingKeys),
+    /// The instance's own data key does not open, though the key that wraps it is configured.
     #[error("ENCRYPTION_KEY (or ENCRYPTION_KEY_PREVIOUS) does not open what this database holds: {0}")]
     WrongKey(LedgerError),
     /// The views cannot be used.
@@ -82,6 +85,15 @@ pub enum StartError {
     },
 }
 
+impl From<KeyCheckError> for StartError {
+    fn from(error: KeyCheckError) -> Self {
+        match error {
+            KeyCheckError::Missing(missing) => Self::MissingKeys(missing),
+            KeyCheckError::Ledger(error) => Self::Ledger(error),
+        }
+    }
+}
+
 fn list(problems: &[KindProblem]) -> String {
     problems
         .iter()
@@ -114,13 +126,37 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub async fn open(settings: Settings) -> Result<Self, StartError> {
+        let node = Self::reach(settings).await?;
+        match node.prepare().await {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                node.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Reaches (or starts) the database and finds the keys. Nothing in the database has been looked at but its version, and nothing is
+    /// changed: most commands want [`Node::open`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn reach(settings: Settings) -> Result<Self, StartError> {
         let kinds = Arc::new(read_kinds(&settings)?);
         make_data_dir(&settings)?;
         // The private server first: it makes DATA_DIR with the modes it needs.
         let (connect, private) = database(&settings).await?;
-        let keys = keys::load_or_generate(&settings.data_dir, &settings)?;
-        match Self::connect(settings, keys, kinds, connect).await {
-            Ok(node) => Ok(Self { private, ..node }),
+        match find_keys(&settings, &connect).await {
+            Ok(keys) => {
+                let node = Self::of(settings, keys, kinds, connect, private);
+                match check_version(&node.ledger).await {
+                    Ok(()) => Ok(node),
+                    Err(error) => {
+                        node.close().await;
+                        Err(error)
+                    }
+                }
+            }
             Err(error) => {
                 if let Some(private) = private {
                     private.stop().await;
@@ -130,16 +166,13 @@ impl Node {
         }
     }
 
-    /// Opens a node on a database that somebody else looks after.
-    ///
-    /// # Errors
-    /// See [`StartError`].
-    pub async fn connect(
+    fn of(
         settings: Settings,
         keys: Keys,
         kinds: Arc<Kinds>,
         connect: PgConnectOptions,
-    ) -> Result<Self, StartError> {
+        private: Option<PrivateServer>,
+    ) -> Self {
         let previous = keys.encryption_key_previous.as_ref().map(keys::EncryptionKey::expose);
         let keyring = Keyring::new(keys.encryption_key.expose(), previous);
         let options = ledger::Options { connections: CONNECTIONS, ..ledger::Options::default() };
@@ -148,18 +181,26 @@ impl Node {
             ledger.clone(),
             projections::Options { team_connections: TEAM_CONNECTIONS, ..projections::Options::default() },
         );
-        // What may be refused comes first: a node that cannot start has changed nothing.
-        check_version(&ledger).await?;
-        projections.make_role().await?;
-        ledger.migrate().await?;
+        let commands = Commands::new(&ledger);
+        Self { settings, keys, ledger, commands, projections, kinds, private }
+    }
+
+    /// Makes sure that the keys are those the database needs, and brings the tables up to date. What may be refused comes first: a node
+    /// that cannot start has changed nothing.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn prepare(&self) -> Result<(), StartError> {
+        self.ledger.check_keys().await?;
+        self.projections.make_role().await?;
+        self.ledger.migrate().await?;
+        self.ledger.claim_wrapping_key().await?;
         // Whatever is hashed here does not matter: the key behind it opens, or it does not.
-        ledger.keyed_hash(&["start"]).await.map_err(|error| match error {
+        self.ledger.keyed_hash(&["start"]).await.map_err(|error| match error {
             LedgerError::Seal(_) => StartError::WrongKey(error),
             other => StartError::Ledger(other),
         })?;
-        projections.prepare().await?;
-        let commands = Commands::new(&ledger);
-        Ok(Self { settings, keys, ledger, commands, projections, kinds, private: None })
+        Ok(self.projections.prepare().await?)
     }
 
     /// When API keys were last used.
@@ -195,6 +236,12 @@ async fn database(settings: &Settings) -> Result<(PgConnectOptions, Option<Priva
             Ok((private.connect_options(), Some(private)))
         }
     }
+}
+
+/// Keys are not generated for a database that was begun with others.
+async fn find_keys(settings: &Settings, connect: &PgConnectOptions) -> Result<Keys, StartError> {
+    let sealed = settings.encryption_key.is_none() && ledger::holds_data_keys(connect).await?;
+    Ok(keys::load_or_generate(&settings.data_dir, settings, sealed)?)
 }
 
 async fn check_version(ledger: &Ledger) -> Result<(), StartError> {

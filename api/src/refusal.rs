@@ -52,6 +52,9 @@ impl From<CommandError> for Problem {
             CommandError::Totp(error) => Self::internal(error),
             CommandError::Append(error) => error.into(),
             CommandError::Ledger(error) => error.into(),
+            CommandError::Seal(error @ SealError::NoWrappingKey { .. }) => {
+                Self::unavailable(error, SOON).with_code("key_not_configured")
+            }
             CommandError::Seal(error) => Self::internal(error),
             CommandError::Event(cause) => Self::internal(cause),
         }
@@ -214,7 +217,7 @@ impl From<Unreadable> for Problem {
                 Self::gone(format!("Version {} was destroyed.", error.version)).with_code("version_destroyed")
             }
             // Somebody has to configure it; nothing is lost.
-            SealError::UnknownKey { .. } => {
+            SealError::UnknownKey { .. } | SealError::NoWrappingKey { .. } => {
                 Self::unavailable(error, SOON).with_code("key_not_configured").with_detail(detail)
             }
             SealError::Malformed { .. } | SealError::Forged { .. } => {

@@ -11,6 +11,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use commands::Shredding;
 use commands::jobs::Worker;
 use commands::reactor::{self, Reactor, ReactorOptions};
+use ledger::{KeyCheckError, Presence};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -60,6 +61,9 @@ impl Roles {
 /// Why a server ended other than by being told to.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// The keys are no longer those the database needs, or it is out of reach.
+    #[error(transparent)]
+    Keys(#[from] KeyCheckError),
     /// The token keys cannot be used.
     #[error("JWT_SECRET cannot be used: {0}")]
     Tokens(#[from] TokenError),
@@ -82,6 +86,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     crate::metrics::install();
+    let presence = match node.ledger.register_node().await {
+        Ok(presence) => presence,
+        Err(error) => {
+            node.close().await;
+            return Err(error.into());
+        }
+    };
     let tokens = TokenKeys::new(
         node.keys.jwt_secret.expose(),
         node.keys.jwt_secret_previous.as_ref().map(crate::config::Hidden::expose),
@@ -102,7 +113,7 @@ pub async fn run(
     // The follower goes last: requests and jobs that end still wait for their views.
     let follower_stop = CancellationToken::new();
     let follower = follow(&node, roles, follower_stop.clone());
-    let keys = hear_destroyed_keys(&node, follower_stop.clone());
+    let keys = look_after_keys(&node, presence, follower_stop.clone());
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let notices = roles.api.then(|| tokio::spawn(app.notices.clone().run(follower_stop.clone())));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
@@ -141,10 +152,17 @@ fn follow(node: &Node, roles: Roles, stop: CancellationToken) -> JoinHandle<()> 
     }
 }
 
-/// Whatever a node does, it opens what keys have sealed: it forgets those that others destroy.
-fn hear_destroyed_keys(node: &Node, stop: CancellationToken) -> JoinHandle<()> {
+/// Whatever a node does, it opens what keys have sealed: it forgets those that others destroy, scrubs what is left of them, and follows
+/// rotations.
+fn look_after_keys(node: &Node, presence: Presence, stop: CancellationToken) -> JoinHandle<()> {
     let ledger = node.ledger.clone();
-    tokio::spawn(async move { ledger.hear_destroyed_keys(stop).await })
+    tokio::spawn(async move {
+        tokio::join!(
+            ledger.hear_destroyed_keys(stop.clone()),
+            ledger.stay_registered(presence, stop.clone()),
+            ledger.scrub_destroyed_keys(stop),
+        );
+    })
 }
 
 /// What was destroyed, and who was erased, is seen to by nodes that look after views, also where the command came no further than

@@ -219,7 +219,8 @@ impl Secret {
     }
 
     fn rename(&self, name: &SecretName) -> Option<SecretEvent> {
-        self.is_renamed_by(name).then(|| SecretEvent::SecretRenamed { name: name.to_string() })
+        self.is_renamed_by(name)
+            .then(|| SecretEvent::SecretRenamed { from: self.name.clone(), name: name.to_string() })
     }
 
     fn restore(&self, name: Option<SecretName>) -> Vec<SecretEvent> {
@@ -284,7 +285,7 @@ impl Secret {
                 self.version = version;
                 self.kept.insert(version);
             }
-            SecretEvent::SecretRenamed { name } => self.name = name,
+            SecretEvent::SecretRenamed { from: _, name } => self.name = name,
             SecretEvent::SecretDescribed { description } => self.description = description,
             SecretEvent::SecretTagged { tags } => self.tags = tags,
             SecretEvent::SecretExpiryChanged { expires_at } => self.expires_at = expires_at,

@@ -47,7 +47,11 @@ impl Ledger {
             let made = self.vault.seal_personal(&mut sealed).await.map_err(from_ledger)?;
             let raced = made.iter().map(|key| key.name.clone()).collect::<Vec<_>>();
             sealed.data_keys.extend(made);
+            self.vault.wrap_presently(&mut sealed.data_keys)?;
+            let wrapped_with = sealed.data_keys.first().map(|key| key.key_id.clone());
             match self.lane.append(sealed).await {
+                // The conflict may be about keys that were wrapped just before they were to be wrapped by another.
+                Err(AppendError::Conflict) if self.was_rotated(wrapped_with).await? => {}
                 // The conflict may be about a key that somebody else has just made for the same subject.
                 Err(AppendError::Conflict) if !raced.is_empty() => {
                     if self.vault.fetch(raced).await.map_err(from_ledger)?.is_empty() {
@@ -59,12 +63,20 @@ impl Ledger {
         }
         Err(AppendError::Conflict)
     }
+
+    /// Whether new data keys are wrapped by another key by now than this one.
+    async fn was_rotated(&self, wrapped_with: Option<Vec<u8>>) -> Result<bool, AppendError> {
+        let Some(before) = wrapped_with else { return Ok(false) };
+        self.vault.look_up_wrapping_key().await.map_err(from_ledger)?;
+        Ok(before != self.vault.wrapping())
+    }
 }
 
 fn from_ledger(error: LedgerError) -> AppendError {
     match error {
         LedgerError::Database(cause) => AppendError::Unavailable(cause.to_string()),
-        other @ (LedgerError::Migration(_) | LedgerError::Damaged { .. } | LedgerError::Seal(_)) => {
+        LedgerError::Seal(cause) => cause.into(),
+        other @ (LedgerError::Migration(_) | LedgerError::Damaged { .. }) => {
             AppendError::Refused(other.to_string())
         }
     }

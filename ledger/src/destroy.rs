@@ -7,6 +7,7 @@ use sqlx::{Executor as _, PgConnection};
 use crate::Ledger;
 use crate::error::LedgerError;
 use crate::personal::key_name;
+use crate::scrub;
 use crate::seal::SealError;
 use crate::vault::HASHING_KEY;
 
@@ -28,6 +29,8 @@ pub(crate) enum Notice {
     Destroyed(Vec<String>),
     /// So many keys are gone that it is simpler to forget all.
     ForgetAll,
+    /// No key is gone: another key wraps new data keys from now on.
+    WrappingKey,
 }
 
 impl Notice {
@@ -52,7 +55,7 @@ impl Notice {
     }
 
     /// What it looks like under way.
-    fn payload(&self) -> String {
+    pub(crate) fn payload(&self) -> String {
         // Names and a mark: this cannot fail, and who cannot read a notice forgets everything.
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -66,7 +69,7 @@ impl Notice {
 impl Ledger {
     /// Destroys the data keys of these names, for ever: what they sealed does not open any more, in this process from now on, in every
     /// other within a second ([`crate::FORGOTTEN_WITHIN`], [`Ledger::hear_destroyed_keys`]). Says how many there were; destroying
-    /// again is no error.
+    /// again is no error. What is left of them in files goes with the next scrubbing ([`Ledger::scrub_destroyed_keys`]).
     ///
     /// A name may be used again: what is then sealed under it is sealed with another key, and what was sealed before stays closed.
     /// An append that is under way while its key is destroyed stores something that nobody can open.
@@ -140,11 +143,14 @@ impl Ledger {
         self.destroy_keys(&[name]).await
     }
 
-    /// If we crash here, the rows are there and nobody was told, or they are gone and everybody is told.
+    /// If we crash here, the rows are there and nobody was told, or they are gone, everybody is told, and some node scrubs the table.
     async fn destroy(&self, names: &[String], made_until: Option<DateTime<Utc>>) -> Result<u64, LedgerError> {
         let mut transaction = self.pool().begin().await?;
         transaction.execute(SETTINGS).await?;
         let destroyed = delete(&mut transaction, names, made_until).await?;
+        if destroyed > 0 {
+            scrub::request(&mut transaction).await?;
+        }
         let payloads: Vec<String> = Notice::of(names).iter().map(Notice::payload).collect();
         // Also of keys that were not there: somebody may remember what was removed by hand.
         sqlx::query("select pg_notify($1, payload) from unnest($2::text[]) as notice(payload)")
@@ -153,6 +159,7 @@ impl Ledger {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
+        self.vault.destroyed.notify_one();
         Ok(destroyed)
     }
 }
@@ -180,7 +187,8 @@ mod tests {
 
     #[test]
     fn a_notice_says_what_it_was_told_to() {
-        for notice in [Notice::Destroyed(vec!["subject/\"ä\u{1}\"".to_owned()]), Notice::ForgetAll] {
+        let destroyed = Notice::Destroyed(vec!["subject/\"ä\u{1}\"".to_owned()]);
+        for notice in [destroyed, Notice::ForgetAll, Notice::WrappingKey] {
             assert_eq!(Notice::read(&notice.payload()), notice);
         }
     }
@@ -200,7 +208,7 @@ mod tests {
             assert!(notices.iter().all(|notice| notice.payload().len() < 8_000));
             let told = notices.into_iter().flat_map(|notice| match notice {
                 Notice::Destroyed(names) => names,
-                Notice::ForgetAll => vec![],
+                Notice::ForgetAll | Notice::WrappingKey => vec![],
             });
             assert_eq!(told.collect::<Vec<_>>(), names);
         }

@@ -44,6 +44,16 @@ pub enum AppendError {
     Refused(String),
 }
 
+impl From<SealError> for AppendError {
+    fn from(error: SealError) -> Self {
+        match error {
+            // Passes as soon as the process is started with the new keys.
+            SealError::NoWrappingKey { .. } => Self::Unavailable(error.to_string()),
+            other => Self::Refused(other.to_string()),
+        }
+    }
+}
+
 impl AppendError {
     /// Whether trying again later may help.
     #[must_use]

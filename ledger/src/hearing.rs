@@ -1,4 +1,4 @@
-//! Hearing of keys that other processes destroyed, so that they are forgotten here as well.
+//! Hearing of keys that other processes destroyed, so that they are forgotten here as well, and of rotations.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -69,6 +69,8 @@ impl Ledger {
         let mut listener = timeout(PATIENCE, listen(single)).await.map_err(|_| Interrupted::Silent)??;
         // Only what is read from here on may be remembered: all that is destroyed after it will be heard of.
         self.vault.memory.forget_all();
+        // It may have changed before we listened.
+        self.vault.rewrapped.notify_one();
         *pause = PAUSES.0;
         loop {
             // Everything destroyed before it was asked has been heard of by now.
@@ -98,7 +100,9 @@ impl Ledger {
         match Notice::read(payload) {
             Notice::Destroyed(names) => self.vault.memory.forget(names.iter().map(String::as_str)),
             Notice::ForgetAll => self.vault.memory.forget_all(),
+            Notice::WrappingKey => return self.vault.rewrapped.notify_one(),
         }
+        self.vault.destroyed.notify_one();
     }
 }
 

@@ -13,13 +13,18 @@ mod hearing;
 mod lane;
 mod memory;
 mod migrations;
+mod nodes;
 mod outline;
 mod personal;
 pub mod private;
+mod proving;
 mod read;
+mod rotate;
+mod scrub;
 mod seal;
 mod store;
 mod vault;
+mod wrapping;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,9 +40,14 @@ pub use error::{AppendError, LedgerError};
 pub use event::{Metadata, NewEvent, Recorded, StreamId};
 pub use follow::Follower;
 pub use hearing::FORGOTTEN_WITHIN;
+pub use nodes::{LiveNode, Presence};
 pub use outline::{Outline, Outlined};
+pub use proving::{KeysProved, Unopened, UnopenedKey};
+pub use rotate::{Rotated, RotationError, RotationProgress};
+pub use scrub::Scrubbing;
 pub use seal::{DataKey, Keyring, NewDataKey, SealError};
 pub use store::{Loaded, Store};
+pub use wrapping::{KeyCheckError, MissingKeys, holds_data_keys};
 
 /// How long closing waits for connections that are still in use, and how often it looks.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);

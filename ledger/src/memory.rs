@@ -125,7 +125,8 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3_600);
 
     fn key() -> Arc<DataKey> {
-        Arc::new(Keyring::new(&[1; 32], None).make("k").unwrap().0)
+        let keyring = Keyring::new(&[1; 32], None);
+        Arc::new(keyring.make("k", &keyring.current()).unwrap().0)
     }
 
     fn hearing() -> KeyMemory {

@@ -46,6 +46,12 @@ pub enum SealError {
         /// What was to be opened.
         what: String,
     },
+    /// New data keys are to be wrapped by a key that is not configured here: keys were rotated, and this process has not been told.
+    #[error("data keys are wrapped with a key that is not configured here (key id {key_id})")]
+    NoWrappingKey {
+        /// The id of that key, in hex.
+        key_id: String,
+    },
     /// Without this data key nothing here works any more.
     #[error("{what}: this data key is never destroyed")]
     Indispensable {
@@ -54,7 +60,8 @@ pub enum SealError {
     },
 }
 
-type KeyId = [u8; KEY_ID_LEN];
+/// What a key leaves in what it seals, so that it is found again.
+pub(crate) type KeyId = [u8; KEY_ID_LEN];
 
 fn key_id_of(domain: &str, bytes: &[u8]) -> KeyId {
     let mut context = digest::Context::new(&digest::SHA256);
@@ -132,7 +139,7 @@ impl SealingKey {
     }
 }
 
-/// The key-encryption keys: the present one wraps, the previous one still unwraps.
+/// The key-encryption keys: the present one and the previous one. Which of them wraps is the same for all nodes of a database.
 pub struct Keyring {
     current: SealingKey,
     previous: Option<SealingKey>,
@@ -145,16 +152,53 @@ impl Keyring {
         Self { current: wrapping_key(current), previous: previous.map(wrapping_key) }
     }
 
-    /// Wraps a fresh data key named `name`. Nothing is stored yet.
-    pub(crate) fn make(&self, name: &str) -> Result<(DataKey, NewDataKey), SealError> {
+    /// The id of `ENCRYPTION_KEY`.
+    pub(crate) fn current(&self) -> KeyId {
+        self.current.id
+    }
+
+    /// The ids of all configured keys, that of `ENCRYPTION_KEY` first; one only if both are the same.
+    pub(crate) fn ids(&self) -> Vec<KeyId> {
+        let mut ids = vec![self.current.id];
+        ids.extend(self.previous.as_ref().map(|key| key.id).filter(|id| *id != self.current.id));
+        ids
+    }
+
+    /// Whether `ENCRYPTION_KEY_PREVIOUS` is configured and the same as `ENCRYPTION_KEY`.
+    pub(crate) fn is_twice_the_same(&self) -> bool {
+        self.previous.as_ref().is_some_and(|key| key.id == self.current.id)
+    }
+
+    fn key(&self, id: &[u8]) -> Option<&SealingKey> {
+        [Some(&self.current), self.previous.as_ref()].into_iter().flatten().find(|key| key.id == id)
+    }
+
+    fn wrapping(&self, id: &KeyId) -> Result<&SealingKey, SealError> {
+        self.key(id).ok_or_else(|| SealError::NoWrappingKey { key_id: hex(id) })
+    }
+
+    /// Wraps a fresh data key named `name` with the configured key of this id. Nothing is stored yet.
+    pub(crate) fn make(&self, name: &str, wrapping: &KeyId) -> Result<(DataKey, NewDataKey), SealError> {
+        let wrapping = self.wrapping(wrapping)?;
         let bytes = random::<32>()?;
-        let wrapped = self.current.seal(&wrap_context(name), bytes.as_ref())?;
-        let new = NewDataKey { name: name.to_owned(), key_id: self.current.id.to_vec(), wrapped };
+        let wrapped = wrapping.seal(&wrap_context(name), bytes.as_ref())?;
+        let new = NewDataKey { name: name.to_owned(), key_id: wrapping.id.to_vec(), wrapped };
         Ok((DataKey::new(&bytes), new))
     }
 
     /// Unwraps a stored data key.
     pub(crate) fn unwrap(&self, name: &str, wrapped: &[u8]) -> Result<DataKey, SealError> {
+        let bytes = self.unwrap_bytes(name, wrapped)?;
+        Ok(DataKey::new(&bytes))
+    }
+
+    /// Wraps a wrapped data key with the configured key of this id instead.
+    pub(crate) fn rewrap(&self, name: &str, wrapped: &[u8], wrapping: &KeyId) -> Result<Vec<u8>, SealError> {
+        let wrapping = self.wrapping(wrapping)?;
+        wrapping.seal(&wrap_context(name), self.unwrap_bytes(name, wrapped)?.as_ref())
+    }
+
+    fn unwrap_bytes(&self, name: &str, wrapped: &[u8]) -> Result<Zeroizing<[u8; 32]>, SealError> {
         let context = wrap_context(name);
         let bytes = match (self.current.open(&context, wrapped), &self.previous) {
             (Err(SealError::UnknownKey { .. }), Some(previous)) => previous.open(&context, wrapped)?,
@@ -162,8 +206,13 @@ impl Keyring {
         };
         let bytes: &[u8; 32] =
             bytes.as_slice().try_into().map_err(|_| SealError::Malformed { what: context })?;
-        Ok(DataKey::new(bytes))
+        Ok(Zeroizing::new(*bytes))
     }
+}
+
+/// The id of the key that a wrapped data key names as its own.
+pub(crate) fn key_id_in(wrapped: &[u8]) -> Option<&[u8]> {
+    wrapped.get(1..=KEY_ID_LEN)
 }
 
 fn wrap_context(name: &str) -> String {
@@ -248,7 +297,8 @@ mod tests {
     use super::*;
 
     fn key() -> DataKey {
-        Keyring::new(&[1; 32], None).make("k").unwrap().0
+        let keyring = Keyring::new(&[1; 32], None);
+        keyring.make("k", &keyring.current()).unwrap().0
     }
 
     #[test]
@@ -281,7 +331,8 @@ mod tests {
 
     #[test]
     fn the_previous_key_still_unwraps_and_a_strange_one_is_named() {
-        let (key, stored) = Keyring::new(&[1; 32], None).make("k").unwrap();
+        let first = Keyring::new(&[1; 32], None);
+        let (key, stored) = first.make("k", &first.current()).unwrap();
         let sealed = key.seal("here", b"value").unwrap();
         let rotated = Keyring::new(&[2; 32], Some(&[1; 32]));
         let again = rotated.unwrap("k", &stored.wrapped).unwrap();
@@ -293,9 +344,33 @@ mod tests {
     }
 
     #[test]
+    fn a_data_key_that_is_wrapped_anew_is_the_same_key_and_needs_the_new_one_only() {
+        let (old, both) = (Keyring::new(&[1; 32], None), Keyring::new(&[2; 32], Some(&[1; 32])));
+        let (key, stored) = both.make("k", &old.current()).unwrap();
+        assert!(old.unwrap("k", &stored.wrapped).is_ok(), "whoever has the old key only can open it");
+        let sealed = key.seal("here", b"value").unwrap();
+        let wrapped = both.rewrap("k", &stored.wrapped, &both.current()).unwrap();
+        assert_eq!(key_id_in(&wrapped), Some(&both.current()[..]));
+        let again = Keyring::new(&[2; 32], None).unwrap("k", &wrapped).unwrap();
+        assert_eq!(again.open("here", &sealed).unwrap().as_slice(), b"value");
+        assert!(matches!(old.unwrap("k", &wrapped), Err(SealError::UnknownKey { .. })));
+        assert!(matches!(both.rewrap("l", &stored.wrapped, &both.current()), Err(SealError::Forged { .. })));
+        let refused = old.make("k", &both.current()).err();
+        assert_eq!(refused, Some(SealError::NoWrappingKey { key_id: hex(&both.current()) }));
+    }
+
+    #[test]
+    fn one_key_twice_is_one_key() {
+        let twice = Keyring::new(&[1; 32], Some(&[1; 32]));
+        assert!(twice.is_twice_the_same());
+        assert_eq!(twice.ids(), [twice.current()]);
+        assert!(!Keyring::new(&[2; 32], Some(&[1; 32])).is_twice_the_same());
+    }
+
+    #[test]
     fn a_data_key_cannot_take_anothers_place() {
         let keyring = Keyring::new(&[1; 32], None);
-        let (_, stored) = keyring.make("a").unwrap();
+        let (_, stored) = keyring.make("a", &keyring.current()).unwrap();
         assert!(matches!(keyring.unwrap("b", &stored.wrapped), Err(SealError::Forged { .. })));
     }
 

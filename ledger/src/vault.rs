@@ -1,34 +1,63 @@
 //! The data keys: made, fetched and remembered.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use sqlx::PgPool;
+use tokio::sync::Notify;
 
 use crate::error::LedgerError;
 use crate::memory::KeyMemory;
-use crate::seal::{DataKey, Keyring, NewDataKey, SealError};
+use crate::seal::{DataKey, KeyId, Keyring, NewDataKey, SealError};
 use crate::{AppendError, Ledger};
 
 /// The key behind every keyed hash. It never changes: claims must be found again after `ENCRYPTION_KEY` was rotated.
 pub(crate) const HASHING_KEY: &str = "instance/claims";
 
 pub(crate) struct Vault {
-    pool: PgPool,
-    keyring: Keyring,
+    pub(crate) pool: PgPool,
+    pub(crate) keyring: Keyring,
     pub(crate) memory: KeyMemory,
+    /// Which key wraps new data keys, as last seen in the database (`wrapping.rs`).
+    wrapping: RwLock<KeyId>,
+    /// The wrapping key may be another one.
+    pub(crate) rewrapped: Notify,
+    /// Something may be left to be scrubbed.
+    pub(crate) destroyed: Notify,
     /// Never destroyed, so never forgotten.
     hashing_key: OnceLock<Arc<DataKey>>,
 }
 
 impl Vault {
     pub(crate) fn new(pool: PgPool, keyring: Keyring) -> Self {
-        Self { pool, keyring, memory: KeyMemory::new(), hashing_key: OnceLock::new() }
+        let wrapping = RwLock::new(keyring.current());
+        let (rewrapped, destroyed) = (Notify::new(), Notify::new());
+        let (memory, hashing_key) = (KeyMemory::new(), OnceLock::new());
+        Self { pool, keyring, memory, wrapping, rewrapped, destroyed, hashing_key }
     }
 
     pub(crate) fn make(&self, name: &str) -> Result<(Arc<DataKey>, NewDataKey), SealError> {
-        let (key, new) = self.keyring.make(name)?;
+        let (key, new) = self.keyring.make(name, &self.wrapping())?;
         Ok((Arc::new(key), new))
+    }
+
+    /// The id of the key that wraps new data keys; that of `ENCRYPTION_KEY` until the database was asked.
+    pub(crate) fn wrapping(&self) -> KeyId {
+        *self.wrapping.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn wrap_with(&self, id: KeyId) {
+        *self.wrapping.write().unwrap_or_else(PoisonError::into_inner) = id;
+    }
+
+    /// New data keys that were made before the wrapping key changed are wrapped with the present one.
+    pub(crate) fn wrap_presently(&self, keys: &mut [NewDataKey]) -> Result<(), SealError> {
+        let wrapping = self.wrapping();
+        for key in keys.iter_mut().filter(|key| key.key_id != wrapping) {
+            key.wrapped = self.keyring.rewrap(&key.name, &key.wrapped, &wrapping)?;
+            key.key_id = wrapping.to_vec();
+        }
+        Ok(())
     }
 
     /// The keys of these names that exist, in one query for all that are not remembered.
@@ -111,9 +140,9 @@ impl Ledger {
     /// ([`crate::Append::data_keys`]), together with what it sealed.
     ///
     /// # Errors
-    /// Only when the system gives no randomness.
+    /// The system gives no randomness; or keys were rotated and this process has not got the key that wraps them.
     pub fn new_data_key(&self, name: &str) -> Result<(Arc<DataKey>, NewDataKey), AppendError> {
-        self.vault.make(name).map_err(|cause| AppendError::Refused(cause.to_string()))
+        self.vault.make(name).map_err(AppendError::from)
     }
 
     /// The stored data key named `name`, if it was not destroyed.

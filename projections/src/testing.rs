@@ -114,7 +114,7 @@ fn secret() -> impl Strategy<Value = (Event, String)> {
             }
             2 => SecretEvent::SecretDeleted {},
             3 => SecretEvent::SecretRestored {},
-            4 => SecretEvent::SecretRenamed { name: sealed },
+            4 => SecretEvent::SecretRenamed { from: name, name: sealed },
             5 => {
                 let expires_at = Some(at(9) + TimeDelta::nanoseconds(1_500));
                 SecretEvent::SecretExpiryChanged { expires_at }

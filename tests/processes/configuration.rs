@@ -148,6 +148,13 @@ async fn lost_and_open_key_files_are_refused_and_the_right_one_brings_everything
     fs::remove_file(&file).unwrap();
     let ended = home.run(&["events"]).await.expect(1);
     assert!(ended.stderr.contains("does not open what this database holds"), "{}", ended.stderr);
+    assert!(!file.exists(), "no other key takes its place");
+    let ended = home.run(&["check"]).await.expect(1);
+    assert!(
+        ended.stdout.contains("ENCRYPTION_KEY: ") && ended.stdout.contains("is missing"),
+        "{}",
+        ended.stdout
+    );
     fs::write(&file, key).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let events = home.run(&["events", "--format", "jsonl"]).await.expect(0).json_lines();

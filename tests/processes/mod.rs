@@ -7,6 +7,7 @@ mod configuration;
 mod core_dumps;
 mod database_user;
 pub(crate) mod home;
+mod keys;
 mod killed;
 mod nodes;
 mod operating;

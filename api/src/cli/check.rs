@@ -2,12 +2,16 @@
 
 use commands::{About, Password};
 use domain::Email;
+use indicatif::ProgressBar;
 
 use super::Failure;
+use super::keys::{lines, progress};
 use crate::config::{Settings, Sources};
+use crate::keys::KeysError;
 use crate::node::{Node, StartError, read_kinds};
 
-/// Prints every problem at once: settings, job kinds, the first admin's fields, and whether the database can be used.
+/// Prints every problem at once: settings, job kinds, the first admin's fields, whether the database can be used, and which of its data
+/// keys the configured keys do not open.
 pub(super) async fn run() -> Result<(), Failure> {
     let (settings, found) = Settings::examine(&Sources::process());
     let mut problems: Vec<_> = found.into_iter().map(|problem| (problem.name, problem.message)).collect();
@@ -56,12 +60,36 @@ fn kinds(settings: &Settings) -> Vec<(String, String)> {
 
 async fn database(settings: Settings) -> Vec<(String, String)> {
     let name = if settings.database_url.is_some() { "DATABASE_URL" } else { "DATA_DIR" };
-    match Node::open(settings).await {
-        Ok(node) => {
-            node.close().await;
-            vec![]
-        }
-        Err(error @ StartError::WrongKey(_)) => vec![("ENCRYPTION_KEY".to_owned(), error.to_string())],
-        Err(error) => vec![(name.to_owned(), error.to_string())],
+    let node = match Node::reach(settings).await {
+        Ok(node) => node,
+        Err(error) => return vec![problem(name, &error)],
+    };
+    let mut problems: Vec<_> = node.prepare().await.err().iter().map(|error| problem(name, error)).collect();
+    problems.extend(unopened(&node, name).await);
+    node.close().await;
+    problems
+}
+
+fn problem(database: &str, error: &StartError) -> (String, String) {
+    let name = match error {
+        StartError::MissingKeys(_) | StartError::WrongKey(_) => "ENCRYPTION_KEY",
+        StartError::Keys(KeysError::Missing { .. }) => "ENCRYPTION_KEY",
+        _ => database,
+    };
+    (name.to_owned(), error.to_string())
+}
+
+/// Whatever else is wrong with the keys: what they do not open has a name.
+async fn unopened(node: &Node, database: &str) -> Vec<(String, String)> {
+    let bar = progress(false, "data keys opened");
+    if let (Some(bar), Ok(count)) = (&bar, node.ledger.count_keys().await) {
+        bar.set_length(count);
+    }
+    let show = |keys| bar.iter().for_each(|bar| bar.set_position(keys));
+    let proved = node.ledger.prove_keys(show).await;
+    bar.iter().for_each(ProgressBar::finish_and_clear);
+    match proved {
+        Ok(proved) => lines(&proved.unopened).map(|line| ("ENCRYPTION_KEY".to_owned(), line)).collect(),
+        Err(error) => vec![(database.to_owned(), error.to_string())],
     }
 }

@@ -8,6 +8,7 @@ macro_rules! say {
 mod admin;
 mod check;
 mod events;
+mod keys;
 mod projections;
 mod serve;
 mod state;
@@ -40,7 +41,7 @@ enum Command {
     Migrate,
     /// Keys
     #[command(subcommand)]
-    Keys(Keys),
+    Keys(keys::Keys),
     /// Instance admins
     #[command(subcommand)]
     Admin(admin::Admin),
@@ -54,12 +55,6 @@ enum Command {
     /// See, rebuild and verify the views
     #[command(subcommand)]
     Projections(projections::Projections),
-}
-
-#[derive(Debug, Subcommand)]
-enum Keys {
-    /// Print new values for JWT_SECRET and ENCRYPTION_KEY
-    Generate,
 }
 
 /// `aggregate_type/id`, such as `secret/0198…`.
@@ -130,6 +125,7 @@ impl From<StartError> for Failure {
             | StartError::Url(_)
             | StartError::Kinds { .. }
             | StartError::AdminField { .. }
+            | StartError::MissingKeys(_)
             | StartError::WrongKey(_)
             | StartError::TooOld(_)
             | StartError::Role(
@@ -198,10 +194,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Serve(serve) => serve.run().await,
         Command::Check => check::run().await,
         Command::Migrate => migrate().await,
-        Command::Keys(Keys::Generate) => {
-            say!("{}", crate::keys::generate().map_err(Failure::unreachable)?.trim_end());
-            Ok(())
-        }
+        Command::Keys(keys) => keys.run().await,
         Command::Admin(admin) => admin.run().await,
         Command::Users(users) => users.run().await,
         Command::Events(events) => events.run().await,
@@ -229,12 +222,21 @@ fn settings() -> Result<Settings, Failure> {
 
 /// Opens a node for the time of one command. Warnings and worse are logged to standard error.
 async fn with_node<T>(work: impl AsyncFnOnce(&Node) -> Result<T, Failure>) -> Result<T, Failure> {
+    with_reached(async |node| {
+        node.prepare().await?;
+        work(node).await
+    })
+    .await
+}
+
+/// As [`with_node`], without having looked whether the keys are those that the database needs.
+async fn with_reached<T>(work: impl AsyncFnOnce(&Node) -> Result<T, Failure>) -> Result<T, Failure> {
     let mut settings = settings()?;
     if std::env::var_os("LOG_LEVEL").is_none() {
         "warn".clone_into(&mut settings.log_level);
     }
     crate::logging::init(&settings).map_err(Failure::unreachable)?;
-    let node = Node::open(settings).await?;
+    let node = Node::reach(settings).await?;
     // Ctrl-C ends the command, not the private server under it: that is let go of in order.
     let outcome = tokio::select! {
         outcome = work(&node) => outcome,

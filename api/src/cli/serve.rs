@@ -1,6 +1,7 @@
 //! `daybook serve`.
 
 use clap::{Args, ValueEnum};
+use ledger::KeyCheckError;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -8,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, settings};
 use crate::config::Settings;
 use crate::node::{FirstAdmin, Node, first_admin};
-use crate::server::{self, Roles};
+use crate::server::{self, Roles, ServeError};
 
 /// Ports tried after the default one when nothing was configured.
 const NEIGHBOURING_PORTS: u16 = 50;
@@ -60,7 +61,16 @@ impl Serve {
             worker: self.roles.contains(&Role::Worker),
             follower: self.roles.contains(&Role::Follower),
         };
-        server::run(node, roles, listener, shutdown).await.map_err(Failure::unreachable)
+        server::run(node, roles, listener, shutdown).await.map_err(Failure::from)
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::Keys(KeyCheckError::Missing(_)) => Self::No(error.to_string()),
+            _ => Self::unreachable(error),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ pub enum SecretEvent {
     /// It has a new value.
     SecretValueChanged { version: u32, sealed: String },
     /// It has another name.
-    SecretRenamed { name: String },
+    SecretRenamed { from: String, name: String },
     /// It is said to be for something else.
     SecretDescribed { description: String },
     /// It has other labels.

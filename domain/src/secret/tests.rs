@@ -65,7 +65,7 @@ fn each_thing_that_is_said_of_it_changes_by_an_event_of_its_own() {
         max_versions: Some(Some(VersionLimit::parse(3).unwrap())),
     };
     let events = vec![
-        SecretEvent::SecretRenamed { name: "payments/stripe".into() },
+        SecretEvent::SecretRenamed { from: "report-db".into(), name: "payments/stripe".into() },
         SecretEvent::SecretDescribed { description: "Stripe's".into() },
         SecretEvent::SecretTagged { tags: vec![] },
         SecretEvent::SecretExpiryChanged { expires_at: Some(at) },
@@ -94,8 +94,10 @@ fn a_deleted_secret_is_gone_for_every_command_but_restoring_and_destroying() {
     assert_eq!(secret.last_name(), Some((team(), "report-db")));
     let restored = vec![SecretEvent::SecretRestored {}];
     assert_eq!(secret.decide(SecretCommand::Restore { name: None }), Ok(restored));
-    let elsewhere =
-        vec![SecretEvent::SecretRestored {}, SecretEvent::SecretRenamed { name: "report-db-2".into() }];
+    let elsewhere = vec![
+        SecretEvent::SecretRestored {},
+        SecretEvent::SecretRenamed { from: "report-db".into(), name: "report-db-2".into() },
+    ];
     assert_eq!(secret.decide(SecretCommand::Restore { name: Some(name("report-db-2")) }), Ok(elsewhere));
 }
 

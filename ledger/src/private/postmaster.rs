@@ -34,12 +34,14 @@ const SETTLE: [(Option<Signal>, Duration); 3] = [
 ];
 
 /// Settings that hold whatever `postgresql.conf` says. The log gets no statements and no values of rows: they may be private.
-const SETTINGS: [&str; 28] = [
+/// Its write-ahead log is removed when it is no longer needed, not used again as it is: there are destroyed keys in it.
+const SETTINGS: [&str; 29] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "fsync=on",
     "synchronous_commit=on",
     "full_page_writes=on",
+    "wal_recycle=off",
     "max_connections=200",
     "shared_buffers=128MB",
     "timezone=UTC",

@@ -170,7 +170,7 @@ fn change(row: &mut SecretRow, event: &SecretEvent, fact: &Fact) {
             row.sealed = Some(sealed.clone());
             row.sealed_sequence = fact.sequence;
         }
-        SecretEvent::SecretRenamed { name } => row.name.clone_from(name),
+        SecretEvent::SecretRenamed { from: _, name } => row.name.clone_from(name),
         SecretEvent::SecretDescribed { description } => row.description.clone_from(description),
         SecretEvent::SecretTagged { tags } => row.tags.clone_from(tags),
         SecretEvent::SecretExpiryChanged { expires_at } => row.expires_at = expires_at.map(to_millis),

@@ -3,6 +3,7 @@
 mod check;
 mod hearing;
 mod journal;
+mod keyed;
 mod seed;
 mod watcher;
 mod writers;
@@ -14,6 +15,7 @@ use tests::{Database, eventually};
 pub(crate) use check::assert_whole_log;
 pub(crate) use hearing::{Hearing, remembers, remove_row, store_keys};
 pub(crate) use journal::{Attempt, Journal, Outcome};
+pub(crate) use keyed::{NEW, Node, keyring, wrapped_by};
 pub(crate) use seed::{Rng, Seed};
 pub(crate) use watcher::Watcher;
 pub(crate) use writers::{Crowd, Writers};

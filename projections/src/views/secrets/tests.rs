@@ -75,7 +75,7 @@ fn with(facts: Vec<Fact>) -> SecretRow {
 #[test]
 fn what_is_said_of_it_changes() {
     let facts = vec![
-        secret(3, SecretEvent::SecretRenamed { name: "db".into() }),
+        secret(3, SecretEvent::SecretRenamed { from: "report-db".into(), name: "db".into() }),
         secret(4, SecretEvent::SecretDescribed { description: "d".into() }),
         secret(5, SecretEvent::SecretTagged { tags: vec![] }),
         secret(6, SecretEvent::SecretExpiryChanged { expires_at: None }),
