@@ -8,6 +8,7 @@ mod context;
 mod door;
 mod error;
 mod guessing;
+pub mod http;
 mod idempotency;
 mod import;
 pub mod jobs;
@@ -39,7 +40,10 @@ pub use guessing::{Attempt, AttemptError, Guessing, Purpose};
 pub use import::{ImportLine, ImportLines, ImportedAccount, LineProblem};
 pub use passwords::{About, Password, PasswordError, Passwords, StoredHash, Verdict};
 pub use recovery::BroughtToken;
-pub use secrets::{NewSecret, SealedSecret};
+pub use secrets::{
+    FernetKeyError, FernetKeys, ImportError, ImportFile, ImportFormat, ImportProblem, Imported,
+    ImportedSecret, LARGEST_IMPORT, MOST_IMPORTED, NewSecret, Place, SealedSecret, SecretFolder,
+};
 pub use sessions::{BroughtRefresh, SignedIn};
 pub use sign_in::{Account, PresentPassword, SignIn};
 pub use totp::{Enrolment, TotpError};

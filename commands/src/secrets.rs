@@ -1,5 +1,8 @@
 //! Secrets: sealed before they become events (D8), recorded before they leave (D4).
 
+mod folder;
+mod import;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
@@ -14,6 +17,12 @@ use zeroize::Zeroizing;
 use crate::door::{Executed, Prepare, Prepared};
 use crate::error::RevealError;
 use crate::{CommandError, Commands, Context};
+
+pub use folder::SecretFolder;
+pub use import::{
+    FernetKeyError, FernetKeys, ImportError, ImportFile, ImportFormat, ImportProblem, Imported,
+    ImportedSecret, LARGEST_IMPORT, MOST_IMPORTED, Place,
+};
 
 /// What a new secret is.
 #[derive(Clone, Debug)]
@@ -65,7 +74,7 @@ impl Prepare<Secret> for Storing<'_> {
         _: &Secret,
     ) -> Result<Prepared<SecretCommand>, CommandError> {
         let Self { id, team_id, new, value } = *self;
-        let (sealed, key) = commands.seal_value(id, 1, value)?;
+        let (sealed, key) = commands.seal_value(id, 1, value.as_bytes())?;
         let team = team_id.to_string();
         let name = [team.as_str(), new.name.as_str()];
         let claim = commands.claim(ClaimKind::SecretName, &name, &StreamId::new("secret", id)).await?;
@@ -94,7 +103,7 @@ impl Prepare<Secret> for ChangingValue<'_> {
         secret: &Secret,
     ) -> Result<Prepared<SecretCommand>, CommandError> {
         let version = secret.next_version();
-        let (sealed, key) = commands.seal_value(self.id, version, self.value)?;
+        let (sealed, key) = commands.seal_value(self.id, version, self.value.as_bytes())?;
         let command = SecretCommand::ChangeValue { version, sealed };
         Ok(Prepared { command, alongside: vec![], data_keys: vec![key] })
     }
@@ -167,10 +176,10 @@ impl Commands {
         &self,
         id: SecretId,
         version: u32,
-        value: &str,
+        value: &[u8],
     ) -> Result<(String, NewDataKey), CommandError> {
         let (key, new) = self.ledger.new_data_key(&key_name(id, version))?;
-        let sealed = key.seal(&place(id, version), value.as_bytes())?;
+        let sealed = key.seal(&place(id, version), value)?;
         Ok((BASE64.encode(sealed), new))
     }
 
