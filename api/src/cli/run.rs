@@ -35,14 +35,14 @@ const CANNOT_START: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
 const HELP: &str = "\
-The API key is in DAYBOOK_API_KEY or in the file that DAYBOOK_API_KEY_FILE names; it needs secrets:read and secrets:reveal. \
-The program does not get these, nor DAYBOOK_URL and DAYBOOK_TEAM. Every value that is read is recorded.
+The API key is in DAYBOOK_API_KEY or in the file that DAYBOOK_API_KEY_FILE names; it needs secrets:read and
+secrets:reveal. The program gets neither these nor DAYBOOK_URL and DAYBOOK_TEAM. Every value that is read is recorded.
 
-payments/stripe/api-key under payments/ becomes STRIPE_API_KEY: letters in upper case, `_` for everything else but digits, and `_` before a \
-digit at the beginning. It takes the place of a variable of that name.
+payments/stripe/api-key under payments/ becomes STRIPE_API_KEY: letters in upper case, `_` for everything else but
+digits, and `_` before a digit at the beginning. It takes the place of a variable of that name.
 
-Daybook is replaced by the program: signals and the exit code are the program's own. Before that: 1 refused, 2 wrong usage, 3 Daybook could \
-not be reached, 126 the program cannot be started, 127 there is no such program.";
+Daybook is replaced by the program: signals and the exit code are the program's own. Before that: 1 refused, 2 wrong
+usage, 3 Daybook could not be reached, 126 the program cannot be started, 127 there is no such program.";
 
 /// Arguments of `daybook run`.
 #[derive(Debug, Args)]
@@ -155,6 +155,13 @@ fn reason(given: Option<&str>, program: &OsStr) -> Result<Reason, Failure> {
 }
 
 fn not_started(program: &OsStr, error: &std::io::Error) -> Failure {
-    let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { CANNOT_START };
-    Failure::Program { message: format!("{}: {error}", program.to_string_lossy()), code }
+    let program = program.to_string_lossy();
+    let (message, code) = match error.kind() {
+        ErrorKind::NotFound => (format!("{program}: there is no such program"), NOT_FOUND),
+        ErrorKind::ArgumentListTooLong => {
+            (format!("{program}: the secrets and arguments are more than an environment holds"), CANNOT_START)
+        }
+        _ => (format!("{program}: {error}"), CANNOT_START),
+    };
+    Failure::Program { message, code }
 }

@@ -58,6 +58,16 @@ struct Value {
     value_base64: Option<Zeroizing<String>>,
 }
 
+impl Value {
+    fn into_bytes(self) -> Option<Zeroizing<Vec<u8>>> {
+        match (self.value, self.value_base64) {
+            (Some(text), None) => Some(Zeroizing::new(text.as_bytes().to_vec())),
+            (None, Some(text)) => BASE64.decode(text.as_bytes()).map(Zeroizing::new).ok(),
+            (Some(_), Some(_)) | (None, None) => None,
+        }
+    }
+}
+
 /// What a refusal says.
 #[derive(Default, Deserialize)]
 struct Problem {
@@ -117,14 +127,8 @@ impl Client {
     ) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let mut url = self.url(&["secrets", &secret.id, "value"])?;
         url.query_pairs_mut().append_pair("reason", reason.as_str());
-        let what = &secret.name;
-        match self.get(url, what).await? {
-            Value { value: Some(text), value_base64: None } => Ok(Zeroizing::new(text.as_bytes().to_vec())),
-            Value { value: None, value_base64: Some(text) } => {
-                BASE64.decode(text.as_bytes()).map(Zeroizing::new).map_err(|_| self.strange(what))
-            }
-            _ => Err(self.strange(what)),
-        }
+        let value: Value = self.get(url, &secret.name).await?;
+        value.into_bytes().ok_or_else(|| self.strange(&secret.name))
     }
 
     fn url(&self, path: &[&str]) -> Result<Url, Failure> {
@@ -219,4 +223,36 @@ fn wait(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok()?.parse().ok());
     let asked = seconds.map_or(SHORTEST_WAIT, Duration::from_secs);
     later.contains(&response.status()).then_some(asked.max(SHORTEST_WAIT))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn bytes(json: &str) -> Option<Vec<u8>> {
+        serde_json::from_str::<Value>(json).unwrap().into_bytes().map(|value| value.to_vec())
+    }
+
+    #[test]
+    fn a_value_is_text_or_base64() {
+        assert_eq!(bytes(r#"{"id": "x", "version": 1, "value": "a"}"#), Some(b"a".to_vec()));
+        assert_eq!(
+            bytes(r#"{"id": "x", "version": 1, "value": null, "value_base64": "/w=="}"#),
+            Some(vec![0xff])
+        );
+        assert_eq!(bytes(r#"{"value_base64": "not base64"}"#), None);
+        assert_eq!(bytes(r#"{"value": "a", "value_base64": "YQ=="}"#), None);
+        assert_eq!(bytes("{}"), None);
+    }
+
+    #[test]
+    fn an_address_is_http_without_a_password_and_may_have_a_path() {
+        let path = |url: &str| Client::new(url, "key", None).ok()?.url(&["secrets"]).ok();
+        assert_eq!(path("https://x/daybook/").unwrap().as_str(), "https://x/daybook/api/secrets");
+        assert_eq!(path("http://[::1]:8080?x=1#y").unwrap().as_str(), "http://[::1]:8080/api/secrets");
+        for wrong in ["", "x", "ftp://x", "file:///x", "https://user@x", "https://:pw@x"] {
+            assert!(path(wrong).is_none(), "{wrong}");
+        }
+    }
 }
