@@ -25,6 +25,11 @@ impl<T> Answer<T> {
         Self { status: StatusCode::CREATED, ..Self::ok(body) }
     }
 
+    /// Its parts, for other ways of writing the body.
+    pub(crate) fn into_parts(self) -> (StatusCode, HeaderMap, T) {
+        (self.status, self.headers, self.body)
+    }
+
     /// `ETag`: the version of the resource's stream.
     #[must_use]
     pub fn tagged(mut self, sequence: i64) -> Self {
@@ -96,6 +101,24 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
         // Nothing that exists has such a version, and to the write side 0 stands for what is yet to be made.
         Some(_) => Err(Problem::precondition_failed("There are no versions below \"1\".")),
         None => Err(Problem::invalid("If-Match", "must be an entity tag such as \"3\", or *")),
+    }
+}
+
+/// Entity tags of values, which are not those of the streams they are in: `"v3"`.
+pub mod entity_tag {
+    use axum::http::{HeaderMap, header};
+
+    /// The version that `If-Match` names, if it is a value's entity tag.
+    pub fn version(headers: &HeaderMap) -> Option<u32> {
+        let text = headers.get(header::IF_MATCH)?.to_str().ok()?.trim();
+        text.strip_prefix("\"v")?.strip_suffix('"')?.parse().ok().filter(|version| *version > 0)
+    }
+
+    /// Whether `If-None-Match` names `tag`, by weak comparison (RFC 9110 section 13.1.2).
+    pub fn is_none_of(headers: &HeaderMap, tag: &str) -> bool {
+        let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+        let mut named = lists.flat_map(|list| list.split(',')).map(str::trim);
+        named.any(|named| named == "*" || named.trim_start_matches("W/").trim_matches('"') == tag)
     }
 }
 

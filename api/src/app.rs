@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use crate::config::Settings;
 use crate::key_uses::KeyUses;
 use crate::middleware::rate_limit::RateLimits;
+use crate::notices::Notices;
 use crate::problem::Problem;
 use crate::tokens::TokenKeys;
 
@@ -40,6 +41,8 @@ pub struct Parts {
     pub limits: RateLimits,
     /// When API keys were last used.
     pub key_uses: KeyUses,
+    /// What happens to secrets, for those who wait for it.
+    pub notices: Notices,
     /// Places for what nobody waits for.
     pub background: Arc<Semaphore>,
 }

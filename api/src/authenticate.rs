@@ -1,5 +1,7 @@
 //! Who asks, and whether they may: every handler takes one of these extractors.
 
+mod standing;
+
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use crate::credential::{Brought, Credential};
 use crate::middleware::client_ip::ClientIp;
 use crate::middleware::request_id::RequestContext;
 use crate::problem::Problem;
+
+pub use standing::Standing;
 
 /// The header that names the team a caller speaks for, by slug or id.
 const DAYBOOK_TEAM: &str = "daybook-team";
@@ -54,6 +58,7 @@ pub struct Identity {
     pub user: Arc<UserRow>,
     /// Who they are and what they may do, for commands.
     pub context: Context,
+    brought: Brought,
     credential: Credential,
     /// What they could do in the team, which asks for a second factor that they have not set up.
     withheld: Permissions,
@@ -84,11 +89,9 @@ impl FromRequestParts<App> for Identity {
                 return Err(problem);
             }
         };
-        let user = app.projections.users().get(user_id).await?;
-        let user = user
-            .filter(|user| user.active)
-            .ok_or_else(|| Problem::unauthorized("The account is not active."))?;
-        let speaking = speaking_for(app, &parts.headers, &user, &credential, user_id).await?;
+        let user = active_user(app, user_id).await?;
+        let named = named_team(app, &parts.headers).await?;
+        let speaking = speaking_for(app, named, &user, &credential, user_id).await?;
         let actor = credential.key_id().map_or(Actor::User(user_id), Actor::Key);
         let caller = Caller { actor, team: speaking.team, permissions: speaking.permissions };
         let context = circumstances(parts, caller, user_id.to_string());
@@ -97,7 +100,7 @@ impl FromRequestParts<App> for Identity {
         }
         let withheld = speaking.withheld;
         let operation = (parts.method.clone(), parts.extensions.get::<MatchedPath>().cloned());
-        Ok(Self { user_id, user, context, credential, withheld, operation, app: app.clone() })
+        Ok(Self { user_id, user, context, brought, credential, withheld, operation, app: app.clone() })
     }
 }
 
@@ -208,6 +211,7 @@ pub mod needs {
         AuditRead,
         JobsRead,
         JobsRun,
+        SecretsList,
         SecretsRead,
         SecretsReveal,
         SecretsWrite,
@@ -277,6 +281,11 @@ async fn await_position(app: &App, headers: &HeaderMap, with_audit: bool) -> Res
     app.wait(position, with_audit).await
 }
 
+async fn active_user(app: &App, user_id: UserId) -> Result<Arc<UserRow>, Problem> {
+    let user = app.projections.users().get(user_id).await?;
+    user.filter(|user| user.active).ok_or_else(|| Problem::unauthorized("The account is not active."))
+}
+
 /// The team a request speaks for, and what the caller may do, there and in the instance.
 struct Speaking {
     team: Option<TeamId>,
@@ -287,14 +296,13 @@ struct Speaking {
 
 async fn speaking_for(
     app: &App,
-    headers: &HeaderMap,
+    named: Option<TeamId>,
     user: &UserRow,
     credential: &Credential,
     user_id: UserId,
 ) -> Result<Speaking, Problem> {
     let row = app.projections.memberships().get(user_id).await?;
     let memberships = row.as_deref().map(|row| row.teams.as_slice()).unwrap_or_default();
-    let named = named_team(app, headers).await?;
     let wanted = match credential {
         Credential::Session(_) => named.or(memberships.first().map(|membership| membership.team_id)),
         // A key speaks for the team it was made for, and for no other.
@@ -314,7 +322,7 @@ async fn speaking_for(
     let there = match credential {
         Credential::Session(_) => role,
         // What its maker may not do (any more), it may not do either.
-        Credential::Key(key) => key.scopes.iter().copied().collect::<Permissions>().intersection(role),
+        Credential::Key(key) => Permissions::of_scopes(key.scopes.iter().copied()).intersection(role),
     };
     let nothing = Permissions::default();
     let (there, withheld) = if asked && !user.two_factor { (nothing, there) } else { (there, nothing) };

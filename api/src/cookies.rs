@@ -5,6 +5,7 @@
 //! session, OWASP CSRF Prevention Cheat Sheet).
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use zeroize::Zeroizing;
 
 /// The header by which a client asks for cookies as it signs in: `Daybook-Session: cookie`.
 const DAYBOOK_SESSION: &str = "daybook-session";
@@ -90,8 +91,11 @@ fn set(name: &str, value: &str, seconds: i64, secure: bool, hidden: bool) -> Opt
     let name = named(name, secure);
     let secure = if secure { "; Secure" } else { "" };
     let hidden = if hidden { "; HttpOnly" } else { "" };
-    let text = format!("{name}={value}; Path=/; Max-Age={seconds}; SameSite=Strict{hidden}{secure}");
-    HeaderValue::from_str(&text).ok()
+    let text =
+        Zeroizing::new(format!("{name}={value}; Path=/; Max-Age={seconds}; SameSite=Strict{hidden}{secure}"));
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 #[cfg(test)]

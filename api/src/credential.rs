@@ -14,11 +14,13 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::cookies::{self, CSRF_HEADER};
 use crate::problem::Problem;
+use crate::tokens::TokenError;
 
 /// What was brought, as far as it can be told without looking anywhere: a token's signature is good, a key is of our making.
+#[derive(Clone)]
 pub(crate) enum Brought {
-    /// An access token; `by_cookie`: the browser sent it by itself.
-    Token { user_id: UserId, session: SessionId, by_cookie: bool },
+    /// An access token, good until `expires` (seconds since 1970); `by_cookie`: the browser sent it by itself.
+    Token { user_id: UserId, session: SessionId, expires: i64, by_cookie: bool },
     /// An API key.
     Key(BroughtKey),
 }
@@ -63,7 +65,8 @@ impl Brought {
 
     fn token(text: &str, app: &App, by_cookie: bool) -> Result<Self, Problem> {
         let claims = app.tokens.verify(text, Utc::now())?;
-        Ok(Self::Token { user_id: UserId(claims.sub), session: SessionId(claims.sid), by_cookie })
+        let (user_id, session) = (UserId(claims.sub), SessionId(claims.sid));
+        Ok(Self::Token { user_id, session, expires: claims.exp, by_cookie })
     }
 
     /// A header and a cookie that name different sessions come from somebody who is confused, or from somebody who confuses.
@@ -90,8 +93,24 @@ impl Brought {
         }
     }
 
-    /// Looks whether it has not been ended, revoked or outlived.
-    pub(crate) async fn check(self, parts: &Parts, app: &App) -> Result<Credential, Problem> {
+    /// Looks whether it has not been ended, revoked or outlived, and whether this request may be made with it.
+    pub(crate) async fn check(&self, parts: &Parts, app: &App) -> Result<Credential, Problem> {
+        let credential = self.look_up(app).await?;
+        self.guard(parts, app).await?;
+        Ok(credential)
+    }
+
+    /// Looks again, when the request is long under way, whether it has not been ended, revoked or outlived.
+    pub(crate) async fn check_again(&self, app: &App) -> Result<Credential, Problem> {
+        match self {
+            Self::Token { expires, .. } if *expires <= Utc::now().timestamp() => {
+                Err(TokenError::Expired.into())
+            }
+            Self::Token { .. } | Self::Key(_) => self.look_up(app).await,
+        }
+    }
+
+    async fn look_up(&self, app: &App) -> Result<Credential, Problem> {
         let user_id = self.user_id();
         let credentials = app.projections.credentials();
         let found = match self.found_in(credentials.get(user_id).await?.as_ref()) {
@@ -99,9 +118,7 @@ impl Brought {
             // Another node may have begun the session a moment ago, and its word not have reached our cache.
             None => self.found_in(credentials.get_anew(user_id).await?.as_ref()),
         };
-        let credential = found.ok_or_else(|| self.gone())?;
-        self.guard(parts, app).await?;
-        Ok(credential)
+        found.ok_or_else(|| self.gone())
     }
 
     fn found_in(&self, row: Option<&Arc<CredentialsRow>>) -> Option<Credential> {

@@ -3,23 +3,25 @@
 use std::error::Error;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::HttpBody as _;
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use http_body_util::LengthLimitError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
+pub use crate::body::MAX_BODY_BYTES;
+use crate::body::read;
 use crate::problem::{FieldError, Problem};
 
-/// Largest accepted body, in bytes.
-pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// A body must have arrived by then.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Characters of a name that the caller made up, as far as it is repeated.
+const LONGEST_NAME: usize = 100;
 
 /// A JSON body, and a JSON answer.
 ///
@@ -27,6 +29,22 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Types that derive `Deserialize` should say `deny_unknown_fields`.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
+
+/// A JSON body that may be left out; then everything in it is as by default.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionalJson<T>(pub T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let says_nothing = !request.headers().contains_key(header::CONTENT_TYPE);
+        if says_nothing && request.body().is_end_stream() {
+            return Ok(Self(T::default()));
+        }
+        Json::from_request(request, state).await.map(|Json(body)| Self(body))
+    }
+}
 
 /// The query string. A refusal is 422 and names the parameter, also one that is given twice.
 #[derive(Debug, Clone, Copy)]
@@ -44,15 +62,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// The bytes of a body that says it is JSON.
-pub(crate) async fn json_bytes(request: Request) -> Result<Bytes, Problem> {
+/// The bytes of a body that says it is JSON, in memory that is overwritten when they go.
+pub(crate) async fn json_bytes(request: Request) -> Result<Zeroizing<Vec<u8>>, Problem> {
     if !says_json(request.headers()) {
         return Err(Problem::unsupported_media_type());
     }
-    if announced_length(request.headers()).is_some_and(|length| length > MAX_BODY_BYTES as u64) {
-        return Err(Problem::payload_too_large(MAX_BODY_BYTES));
-    }
-    read(request.into_body(), BODY_TIMEOUT).await
+    let announced = announced_length(request.headers());
+    read(request.into_body(), announced, BODY_TIMEOUT).await
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {
@@ -99,18 +115,6 @@ fn says_json(headers: &HeaderMap) -> bool {
 
 fn announced_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-async fn read(body: Body, patience: Duration) -> Result<Bytes, Problem> {
-    let arrived = tokio::time::timeout(patience, to_bytes(body, MAX_BODY_BYTES)).await;
-    arrived.map_err(|_| Problem::request_timeout())?.map_err(|error| {
-        let too_large = error.source().is_some_and(|source| source.is::<LengthLimitError>());
-        if too_large {
-            Problem::payload_too_large(MAX_BODY_BYTES)
-        } else {
-            Problem::bad_request("The body did not arrive whole.")
-        }
-    })
 }
 
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
@@ -170,14 +174,22 @@ fn field_error(path: &str, message: &str) -> FieldError {
         return FieldError::new(child(), "is given more than once");
     }
     if message.starts_with("unknown field") {
-        return FieldError::new(child(), "is not a known field");
+        return FieldError::new(bounded(child()), "is not a known field");
     }
-    let expected = message.find("expected ").map(|at| &message[at..]);
-    let described = message.starts_with("invalid ") || message.starts_with("unknown variant");
-    match expected.filter(|_| described) {
-        Some(expected) => FieldError::new(parent, expected),
-        None => FieldError::new(parent, message),
+    if message.starts_with("invalid ") || message.starts_with("unknown variant") {
+        return FieldError::new(bounded(parent.to_owned()), expected(message));
     }
+    FieldError::new(bounded(parent.to_owned()), message)
+}
+
+/// What was expected, without what came. The value stands before it and may itself speak of what is expected: the last time counts.
+fn expected(message: &str) -> &str {
+    message.rfind(", expected ").map_or("is not valid", |at| &message[at + 2..])
+}
+
+/// The caller's own words, as far as they help to find the place.
+fn bounded(name: String) -> String {
+    name.char_indices().nth(LONGEST_NAME).map_or(name.clone(), |(end, _)| format!("{}…", &name[..end]))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use commands::{Context, IdempotencyKey};
 use domain::Invalid;
 use ledger::Sha256;
 use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize as _, Deserializer};
+use serde::{Deserialize, Deserializer};
 
 use crate::extract;
 use crate::problem::{FieldError, Problem};
@@ -27,6 +27,18 @@ pub(crate) fn showable(at: DateTime<Utc>) -> bool {
 pub(crate) fn moment<'de, D: Deserializer<'de>>(input: D) -> Result<Option<DateTime<Utc>>, D::Error> {
     let at = Option::<DateTime<Utc>>::deserialize(input)?;
     if at.is_none_or(showable) { Ok(at) } else { Err(D::Error::custom(NOT_SHOWABLE)) }
+}
+
+/// A field that is given, whose value may be null, for `deserialize_with` beside `default`: left out is `None`.
+pub(crate) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(input).map(Some)
+}
+
+/// As [`given`], of times as [`moment`] takes them.
+pub(crate) fn given_moment<'de, D: Deserializer<'de>>(
+    input: D,
+) -> Result<Option<Option<DateTime<Utc>>>, D::Error> {
+    moment(input).map(Some)
 }
 
 /// Collects what is wrong with each field, so that the client learns of everything at once.

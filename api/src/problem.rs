@@ -12,6 +12,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::ToSchema;
 
 use crate::middleware::request_id::RequestContext;
+use crate::panics;
 
 /// A field of the input and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -108,6 +109,11 @@ impl Problem {
     /// 409: it does not fit the present state.
     pub fn conflict(detail: impl Into<Detail>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", detail)
+    }
+
+    /// 410: it was there, and is gone for ever.
+    pub fn gone(detail: impl Into<Detail>) -> Self {
+        Self::new(StatusCode::GONE, "gone", detail)
     }
 
     /// 412: `If-Match` names another version than the current one.
@@ -257,9 +263,7 @@ pub fn catch_panic() -> CatchPanicLayer<fn(Box<dyn Any + Send + 'static>) -> Res
 }
 
 fn after_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(cause = text.unwrap_or("no message"), "a handler panicked");
+    tracing::error!(cause = panics::message(panic.as_ref()), "a handler panicked");
     Problem::broken().into_response()
 }
 

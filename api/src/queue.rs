@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use commands::SealedSecret;
 use commands::jobs::{QueueError, ReadyJob, RunningJob, WorkQueue};
 use domain::{JobId, TeamId};
-use projections::{Jobs, Projections, Reached, Reader};
+use projections::{Jobs, Projections, Reached, Reader, SecretRow};
 use tokio::sync::watch;
 
 /// The queue as the views show it.
@@ -81,7 +81,8 @@ impl WorkQueue for ViewQueue {
         let row = self.projections.secrets().of(team).by_name(name).await.map_err(failed)?;
         let sealed = row.map(|row| {
             let id = row.id.parse().map_err(failed)?;
-            Ok(SealedSecret { id, team_id: row.team_id, version: row.version, sealed: row.sealed })
+            let SecretRow { name, team_id, version, sealed, .. } = row;
+            Ok(SealedSecret { id, name, team_id, version, sealed, grants: vec![] })
         });
         sealed.transpose()
     }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use commands::{AttemptError, CommandError, PasswordError, RefreshError, RevealError, SignInError};
+use commands::{
+    AttemptError, CommandError, PasswordError, RefreshError, RevealError, SignInError, Unreadable,
+};
 use domain::{ClaimKind, Denied, RefusalKind};
-use ledger::{AppendError, LedgerError};
+use ledger::{AppendError, LedgerError, SealError};
 use projections::ReadError;
 
 use crate::problem::{FieldError, Problem};
@@ -194,15 +196,32 @@ impl From<RevealError> for Problem {
     fn from(error: RevealError) -> Self {
         match error {
             RevealError::Denied(denied) => denied.into(),
-            // Says which secret and why; never what was inside.
-            RevealError::Sealed(cause) => {
-                let detail = format!("The value cannot be opened: {cause}.");
-                Self::internal(cause).with_code("value_unreadable").with_detail(detail)
-            }
+            RevealError::Unreadable(unreadable) => unreadable.into(),
             RevealError::Ledger(error) => error.into(),
             RevealError::Unrecorded(error) => Self::unavailable(error, SOON)
                 .with_code("not_recorded")
                 .with_detail("The reading could not be recorded, so there is no value. Try again."),
+        }
+    }
+}
+
+/// Says which secret and why; never what was inside.
+impl From<Unreadable> for Problem {
+    fn from(error: Unreadable) -> Self {
+        let detail = format!("{error}.");
+        match error.cause {
+            SealError::Destroyed { .. } => {
+                Self::gone(format!("Version {} was destroyed.", error.version)).with_code("version_destroyed")
+            }
+            // Somebody has to configure it; nothing is lost.
+            SealError::UnknownKey { .. } => {
+                Self::unavailable(error, SOON).with_code("key_not_configured").with_detail(detail)
+            }
+            SealError::Malformed { .. } | SealError::Forged { .. } => {
+                tracing::error!(%error, "a secret is damaged");
+                Self::conflict(detail).with_code("secret_damaged")
+            }
+            SealError::NoRandomness | SealError::Indispensable { .. } => Self::internal(error),
         }
     }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use commands::Shredding;
 use commands::jobs::Worker;
-use commands::reactor::{self, ReactorOptions};
+use commands::reactor::{self, Reactor, ReactorOptions};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 
 use crate::app::{App, Parts};
+use crate::confidential::NothingConfidential;
 use crate::config::Settings;
 use crate::forgetting::Forgetting;
 use crate::mail::{MailError, mailer};
@@ -25,6 +27,7 @@ use crate::middleware::headers::{SecurityHeaders, security_headers};
 use crate::middleware::rate_limit::RateLimits;
 use crate::middleware::{cors, metrics as request_metrics, request_id, time_limit};
 use crate::node::Node;
+use crate::notices::Notices;
 use crate::problem::{catch_panic, no_such_method, no_such_path};
 use crate::queue::ViewQueue;
 use crate::routes;
@@ -94,14 +97,17 @@ pub async fn run(
         projections: node.projections.clone(),
         kinds: Arc::clone(&node.kinds),
         tokens,
+        notices: Notices::new(node.ledger.clone(), node.projections.clone(), shutdown.clone()),
     });
     // The follower goes last: requests and jobs that end still wait for their views.
     let follower_stop = CancellationToken::new();
     let follower = follow(&node, roles, follower_stop.clone());
     let keys = hear_destroyed_keys(&node, follower_stop.clone());
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
+    let notices = roles.api.then(|| tokio::spawn(app.notices.clone().run(follower_stop.clone())));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
-    let forgetting = roles.follower.then(|| forgetting(&node, shutdown.clone()));
+    let forgetting = roles.follower.then(|| see_to(&node, forgetting(&node), &shutdown));
+    let shredding = roles.follower.then(|| see_to(&node, Shredding(node.commands.clone()), &shutdown));
     let mailer = roles.worker.then(|| tokio::spawn(mailer.run(shutdown.clone())));
 
     tokio::select! {
@@ -113,8 +119,10 @@ pub async fn run(
     shutdown.cancel();
     wind_down("worker", worker).await;
     wind_down("forgetting", forgetting).await;
+    wind_down("shredding", shredding).await;
     wind_down("mail", mailer).await;
     follower_stop.cancel();
+    wind_down("notices", notices).await;
     wind_down("follower", Some(follower)).await;
     wind_down("keys", Some(keys)).await;
     wind_down("metrics", Some(upkeep)).await;
@@ -139,17 +147,16 @@ fn hear_destroyed_keys(node: &Node, stop: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move { ledger.hear_destroyed_keys(stop).await })
 }
 
-/// The views of erased people are made anew by nodes that look after views.
-fn forgetting(node: &Node, stop: CancellationToken) -> JoinHandle<()> {
+/// What was destroyed, and who was erased, is seen to by nodes that look after views, also where the command came no further than
+/// saying so.
+fn see_to<R: Reactor>(node: &Node, reactor: R, stop: &CancellationToken) -> JoinHandle<()> {
+    let start = reactor::Start::Beginning;
+    tokio::spawn(reactor::run(node.ledger.clone(), reactor, start, ReactorOptions::default(), stop.clone()))
+}
+
+fn forgetting(node: &Node) -> Forgetting {
     let (commands, projections) = (node.commands.clone(), node.projections.clone());
-    let reactor = Forgetting { commands, projections, key_uses: node.key_uses() };
-    tokio::spawn(reactor::run(
-        node.ledger.clone(),
-        reactor,
-        reactor::Start::Beginning,
-        ReactorOptions::default(),
-        stop,
-    ))
+    Forgetting { commands, projections, key_uses: node.key_uses() }
 }
 
 /// The first answer waits until the views have what is in the log already: whoever was just told of the first admin's password
@@ -220,7 +227,7 @@ fn router(app: &App, roles: Roles) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn(time_limit::time_limit))
         .layer(catch_panic())
-        .layer(CompressionLayer::new())
+        .layer(CompressionLayer::new().compress_when(NothingConfidential::default()))
         .layer(cors::cors(&app.settings.cors_origins))
         .layer(from_fn_with_state(security, security_headers))
         .layer(from_fn(request_metrics::count))

@@ -7,6 +7,7 @@ use domain::{
 };
 use ledger::{NewEvent, Sha256, StreamId};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::context::now;
 use crate::door::{Executed, Prepare, Prepared, first_events};
@@ -18,7 +19,7 @@ use crate::{CommandError, Commands, Context, ImportedAccount, Password, StoredHa
 pub(crate) const VERIFICATION: TimeDelta = TimeDelta::days(3);
 
 /// An account to be made.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewAccount {
     /// What the person signs in with.
     pub email: Email,
@@ -45,15 +46,15 @@ pub enum NewPassword {
     Hash(StoredHash),
 }
 
-/// The team that comes with an account.
-#[derive(Clone, Debug)]
+/// The team that comes with an account. It may hold a token, so it has no `Debug`.
+#[derive(Clone)]
 pub enum FirstTeam {
     /// One of their own, which is named for nobody, and whose slug is made of its id.
     Own,
     /// One of their own, of this name and slug.
     Named(TeamName, TeamSlug),
     /// The one whose invitation they bring: the invitation's token.
-    Invited(String),
+    Invited(Zeroizing<String>),
     /// None yet.
     None,
 }

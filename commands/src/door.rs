@@ -51,7 +51,7 @@ pub(crate) trait Prepare<A: Guarded>: Sync {
 }
 
 /// The same command whatever the state.
-struct Plain<C>(C);
+pub(crate) struct Plain<C>(pub(crate) C);
 
 impl<A> Prepare<A> for Plain<A::Command>
 where

@@ -1,7 +1,7 @@
 //! How a command can end other than well.
 
 use cqrs_es::AggregateError;
-use domain::{ClaimKind, Denied, Refusal};
+use domain::{ClaimKind, Denied, Refusal, SecretId};
 use ledger::{AppendError, LedgerError, SealError};
 
 use crate::guessing::AttemptError;
@@ -103,15 +103,29 @@ impl<E: Refusal> From<AggregateError<E>> for CommandError {
     }
 }
 
+/// A value that cannot be opened: says which and why, never what was inside.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("version {version} of the secret {name:?} ({id}) cannot be opened: {cause}")]
+pub struct Unreadable {
+    /// The secret's name.
+    pub name: String,
+    /// The secret.
+    pub id: SecretId,
+    /// Which version of its value.
+    pub version: u32,
+    /// Why.
+    pub cause: SealError,
+}
+
 /// Why a secret's value was not given out.
 #[derive(Debug, thiserror::Error)]
 pub enum RevealError {
     /// The caller may not.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// The value cannot be opened. Says which secret and why, never what.
+    /// The value cannot be opened.
     #[error(transparent)]
-    Sealed(SealError),
+    Unreadable(Unreadable),
     /// The key could not be fetched.
     #[error(transparent)]
     Ledger(#[from] LedgerError),

@@ -13,6 +13,7 @@ mod idempotency;
 mod import;
 pub mod jobs;
 pub mod mail;
+mod panics;
 mod passwords;
 pub mod reactor;
 mod records;
@@ -35,14 +36,15 @@ pub use admins::Ties;
 pub use api_keys::{API_KEY, BroughtKey, KeyRequest, MadeKey};
 pub use context::{Context, IdempotencyKey};
 pub use door::Executed;
-pub use error::{CommandError, RefreshError, RevealError, SignInError};
+pub use error::{CommandError, RefreshError, RevealError, SignInError, Unreadable};
 pub use guessing::{Attempt, AttemptError, Guessing, Purpose};
 pub use import::{ImportLine, ImportLines, ImportedAccount, LineProblem};
 pub use passwords::{About, Password, PasswordError, Passwords, StoredHash, Verdict};
 pub use recovery::BroughtToken;
 pub use secrets::{
-    FernetKeyError, FernetKeys, ImportError, ImportFile, ImportFormat, ImportProblem, Imported,
-    ImportedSecret, LARGEST_IMPORT, MOST_IMPORTED, NewSecret, Place, SealedSecret, SecretFolder,
+    ExpectedSecret, FernetKeyError, FernetKeys, GrantRequest, ImportError, ImportFile, ImportFormat,
+    ImportProblem, Imported, ImportedSecret, LARGEST_IMPORT, MOST_IMPORTED, MadeGrant, NewSecret, OpenGrant,
+    Place, SealedSecret, SecretFolder, SecretValue, Shredding,
 };
 pub use sessions::{BroughtRefresh, SignedIn};
 pub use sign_in::{Account, PresentPassword, SignIn};

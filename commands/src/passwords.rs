@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::panics::cut_short;
 pub use choice::{About, Password};
 pub use stored::StoredHash;
 
@@ -103,7 +104,7 @@ impl Passwords {
             let _turn = turn;
             work()
         });
-        done.await.unwrap_or_else(|error| Err(PasswordError::Hash(error.to_string())))
+        done.await.unwrap_or_else(|error| Err(PasswordError::Hash(cut_short(&error).to_owned())))
     }
 }
 

@@ -1,28 +1,31 @@
 //! Secrets: sealed before they become events (D8), recorded before they leave (D4).
 
+mod destroying;
 mod folder;
+mod grants;
 mod import;
+mod names;
+mod values;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
 use domain::{
-    AccessEvent, ClaimKind, Description, JobId, Permission, Reason, Secret, SecretCommand, SecretId,
-    SecretName, Store, Tag, TeamId,
+    ClaimKind, Description, Secret, SecretAmendment, SecretCommand, SecretId, SecretName, Store, Tag, TeamId,
+    VersionLimit,
 };
-use ledger::{NewDataKey, SealError, StreamId};
+use ledger::StreamId;
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use crate::door::{Executed, Prepare, Prepared};
-use crate::error::RevealError;
 use crate::{CommandError, Commands, Context};
 
+pub use destroying::Shredding;
 pub use folder::SecretFolder;
+pub use grants::{GrantRequest, MadeGrant};
 pub use import::{
     FernetKeyError, FernetKeys, ImportError, ImportFile, ImportFormat, ImportProblem, Imported,
     ImportedSecret, LARGEST_IMPORT, MOST_IMPORTED, Place,
 };
+pub use values::{OpenGrant, SealedSecret, SecretValue};
 
 /// What a new secret is.
 #[derive(Clone, Debug)]
@@ -35,28 +38,17 @@ pub struct NewSecret {
     pub tags: Vec<Tag>,
     /// When it should be replaced.
     pub expires_at: Option<DateTime<Utc>>,
+    /// How many versions are kept; all if not given.
+    pub max_versions: Option<VersionLimit>,
 }
 
-/// A sealed value as the log or a view has it.
-#[derive(Clone, Debug)]
-pub struct SealedSecret {
-    /// Which secret.
-    pub id: SecretId,
-    /// Whose it is.
-    pub team_id: TeamId,
-    /// Which version of the value.
-    pub version: u32,
-    /// Base64 of the sealed value.
-    pub sealed: String,
-}
-
-fn key_name(id: SecretId, version: u32) -> String {
-    format!("secret/{id}/{version}")
-}
-
-/// What a value is sealed for: it opens for this secret and this version only.
-fn place(id: SecretId, version: u32) -> String {
-    format!("secret {id} version {version} value")
+/// What the caller believes the secret to be before they change its value; what is `None` is not asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExpectedSecret {
+    /// Events of its stream (from its entity tag).
+    pub sequence: Option<i64>,
+    /// The version of its value.
+    pub version: Option<u32>,
 }
 
 /// Stores a secret and claims its name.
@@ -64,7 +56,7 @@ struct Storing<'a> {
     id: SecretId,
     team_id: TeamId,
     new: &'a NewSecret,
-    value: &'a Zeroizing<String>,
+    value: &'a SecretValue,
 }
 
 impl Prepare<Secret> for Storing<'_> {
@@ -74,7 +66,7 @@ impl Prepare<Secret> for Storing<'_> {
         _: &Secret,
     ) -> Result<Prepared<SecretCommand>, CommandError> {
         let Self { id, team_id, new, value } = *self;
-        let (sealed, key) = commands.seal_value(id, 1, value.as_bytes())?;
+        let (sealed, key) = commands.seal_value(id, 1, value)?;
         let team = team_id.to_string();
         let name = [team.as_str(), new.name.as_str()];
         let claim = commands.claim(ClaimKind::SecretName, &name, &StreamId::new("secret", id)).await?;
@@ -84,16 +76,18 @@ impl Prepare<Secret> for Storing<'_> {
             description: new.description.clone(),
             tags: new.tags.clone(),
             expires_at: new.expires_at,
+            max_versions: new.max_versions,
             sealed,
         };
         Ok(Prepared { command: SecretCommand::Store(store), alongside: vec![claim], data_keys: vec![key] })
     }
 }
 
-/// Seals a value for the version that is next at this try.
+/// Seals a value for the version that is next at this try, or for the one after the version the caller knows.
 struct ChangingValue<'a> {
     id: SecretId,
-    value: &'a Zeroizing<String>,
+    after: Option<u32>,
+    value: &'a SecretValue,
 }
 
 impl Prepare<Secret> for ChangingValue<'_> {
@@ -102,28 +96,10 @@ impl Prepare<Secret> for ChangingValue<'_> {
         commands: &Commands,
         secret: &Secret,
     ) -> Result<Prepared<SecretCommand>, CommandError> {
-        let version = secret.next_version();
-        let (sealed, key) = commands.seal_value(self.id, version, self.value.as_bytes())?;
+        let version = self.after.map_or(secret.next_version(), |after| after.saturating_add(1));
+        let (sealed, key) = commands.seal_value(self.id, version, self.value)?;
         let command = SecretCommand::ChangeValue { version, sealed };
         Ok(Prepared { command, alongside: vec![], data_keys: vec![key] })
-    }
-}
-
-/// Puts a secret away and frees its name.
-struct Deleting;
-
-impl Prepare<Secret> for Deleting {
-    async fn prepare(
-        &self,
-        commands: &Commands,
-        secret: &Secret,
-    ) -> Result<Prepared<SecretCommand>, CommandError> {
-        let mut prepared = Prepared::alone(SecretCommand::Delete);
-        if let Some((team, name)) = secret.held_name() {
-            let released = commands.release(ClaimKind::SecretName, &[&team.to_string(), name]).await?;
-            prepared.alongside.push(released);
-        }
-        Ok(prepared)
     }
 }
 
@@ -136,7 +112,7 @@ impl Commands {
         &self,
         context: &Context,
         new: &NewSecret,
-        value: &Zeroizing<String>,
+        value: &SecretValue,
     ) -> Result<Executed, CommandError> {
         let id = SecretId(Uuid::now_v7());
         let team_id = context.caller.team.ok_or(domain::Denied::NotFound)?;
@@ -144,19 +120,39 @@ impl Commands {
         self.execute_with::<Secret>(context, &id.to_string(), Some(0), &storing).await
     }
 
-    /// Gives a secret its next value.
+    /// Gives a secret its next value. Versions that are too many then are destroyed.
     ///
     /// # Errors
-    /// See [`CommandError`]; [`CommandError::Stale`] when `expected` is not the stream's length.
+    /// See [`CommandError`]; [`CommandError::Stale`] or the refusal `stale_version` when it is not what was expected.
     pub async fn change_secret_value(
         &self,
         context: &Context,
         id: SecretId,
-        expected: Option<i64>,
-        value: &Zeroizing<String>,
+        expected: ExpectedSecret,
+        value: &SecretValue,
     ) -> Result<Executed, CommandError> {
-        let changing = ChangingValue { id, value };
-        self.execute_with::<Secret>(context, &id.to_string(), expected, &changing).await
+        let changing = ChangingValue { id, after: expected.version, value };
+        let done =
+            self.execute_with::<Secret>(context, &id.to_string(), expected.sequence, &changing).await?;
+        self.shred_after(id, &done).await?;
+        Ok(done)
+    }
+
+    /// Changes what is said of a secret, its name included.
+    ///
+    /// # Errors
+    /// [`CommandError::Taken`] when the team has another secret of this name.
+    pub async fn amend_secret(
+        &self,
+        context: &Context,
+        id: SecretId,
+        expected: Option<i64>,
+        amendment: SecretAmendment,
+    ) -> Result<Executed, CommandError> {
+        let amending = names::Amending { id, caller_team: context.caller.team, amendment };
+        let done = self.execute_with::<Secret>(context, &id.to_string(), expected, &amending).await?;
+        self.shred_after(id, &done).await?;
+        Ok(done)
     }
 
     /// Puts a secret away and frees its name.
@@ -169,68 +165,22 @@ impl Commands {
         id: SecretId,
         expected: Option<i64>,
     ) -> Result<Executed, CommandError> {
-        self.execute_with::<Secret>(context, &id.to_string(), expected, &Deleting).await
+        let deleting = names::Leaving { caller_team: context.caller.team, command: SecretCommand::Delete };
+        self.execute_with::<Secret>(context, &id.to_string(), expected, &deleting).await
     }
 
-    fn seal_value(
+    /// Takes a secret back that was put away, under another name if one is given.
+    ///
+    /// # Errors
+    /// [`CommandError::Taken`] when the team has a secret of this name by now.
+    pub async fn restore_secret(
         &self,
+        context: &Context,
         id: SecretId,
-        version: u32,
-        value: &[u8],
-    ) -> Result<(String, NewDataKey), CommandError> {
-        let (key, new) = self.ledger.new_data_key(&key_name(id, version))?;
-        let sealed = key.seal(&place(id, version), value)?;
-        Ok((BASE64.encode(sealed), new))
-    }
-
-    /// A value in clear, for the caller. The reading is recorded durably before this returns; without the record there is no value.
-    ///
-    /// # Errors
-    /// See [`RevealError`].
-    pub async fn reveal_secret(
-        &self,
-        context: &Context,
-        secret: &SealedSecret,
-        reason: Option<&Reason>,
-    ) -> Result<Zeroizing<String>, RevealError> {
-        context.caller.require_in(Some(secret.team_id), Permission::SecretsReveal)?;
-        let value = self.open_value(secret).await?;
-        let record = AccessEvent::SecretRevealed {
-            secret_id: secret.id,
-            version: secret.version,
-            reason: reason.map(ToString::to_string),
-        };
-        self.record(context, &record).await?;
-        Ok(value)
-    }
-
-    /// A value in clear, for the process of a job; recorded likewise.
-    ///
-    /// # Errors
-    /// See [`RevealError`].
-    pub async fn use_secret(
-        &self,
-        context: &Context,
-        secret: &SealedSecret,
-        job_id: JobId,
-        attempt: u32,
-    ) -> Result<Zeroizing<String>, RevealError> {
-        context.caller.require_in(Some(secret.team_id), Permission::SecretsReveal)?;
-        let value = self.open_value(secret).await?;
-        let record =
-            AccessEvent::SecretUsed { secret_id: secret.id, version: secret.version, job_id, attempt };
-        self.record(context, &record).await?;
-        Ok(value)
-    }
-
-    async fn open_value(&self, secret: &SealedSecret) -> Result<Zeroizing<String>, RevealError> {
-        let place = place(secret.id, secret.version);
-        let malformed = || RevealError::Sealed(SealError::Malformed { what: place.clone() });
-        let key = self.ledger.data_key(&key_name(secret.id, secret.version)).await?;
-        let key = key.ok_or_else(|| RevealError::Sealed(SealError::Destroyed { what: place.clone() }))?;
-        let sealed = BASE64.decode(&secret.sealed).map_err(|_| malformed())?;
-        let plain = key.open(&place, &sealed).map_err(RevealError::Sealed)?;
-        let text = std::str::from_utf8(&plain).map_err(|_| malformed())?;
-        Ok(Zeroizing::new(text.to_owned()))
+        expected: Option<i64>,
+        name: Option<SecretName>,
+    ) -> Result<Executed, CommandError> {
+        let restoring = names::Restoring { id, caller_team: context.caller.team, name };
+        self.execute_with::<Secret>(context, &id.to_string(), expected, &restoring).await
     }
 }

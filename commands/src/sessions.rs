@@ -10,6 +10,7 @@ use domain::{
 };
 use ledger::{NewEvent, Sha256};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::context::now;
 use crate::door::{Executed, Prepare, Prepared};
@@ -28,7 +29,7 @@ pub struct SignedIn {
     /// Their session.
     pub session_id: SessionId,
     /// Their refresh token; the log has its hash.
-    pub refresh_token: String,
+    pub refresh_token: Zeroizing<String>,
     /// The log's position after the record.
     pub position: Option<i64>,
 }
@@ -48,7 +49,7 @@ pub struct BroughtRefresh {
 /// A session about to begin.
 pub(crate) struct Beginning {
     pub(crate) session_id: SessionId,
-    pub(crate) refresh_token: String,
+    pub(crate) refresh_token: Zeroizing<String>,
     pub(crate) event: NewEvent,
 }
 
@@ -103,7 +104,7 @@ impl Commands {
     ) -> Result<Beginning, CommandError> {
         let session_id = SessionId(Uuid::now_v7());
         let token = RefreshToken { session: session_id, generation: 0 };
-        let refresh_token = token.text(&self.ledger).await?;
+        let refresh_token = Zeroizing::new(token.text(&self.ledger).await?);
         let signed_in = AccessEvent::SignedIn {
             user_id,
             session_id,
@@ -194,6 +195,7 @@ impl Commands {
         position: Option<i64>,
     ) -> Result<SignedIn, RefreshError> {
         let refresh_token = token.next().text(&self.ledger).await.map_err(CommandError::from)?;
+        let refresh_token = Zeroizing::new(refresh_token);
         Ok(SignedIn { user_id, session_id: token.session, refresh_token, position })
     }
 

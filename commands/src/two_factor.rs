@@ -20,7 +20,7 @@ use crate::{CommandError, Commands, Context};
 #[derive(Clone)]
 pub enum SecondFactor {
     /// Six digits from their device.
-    Totp(String),
+    Totp(Zeroizing<String>),
     /// One of their recovery codes, for which they need not have the device.
     Recovery(Zeroizing<String>),
 }
@@ -38,12 +38,12 @@ impl SecondFactor {
     /// Tells by the form which one it is; `None` when it is neither.
     #[must_use]
     pub fn typed(text: &str) -> Option<Self> {
-        let plain: String = text.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
+        // Room for all of it: growing would leave copies behind.
+        let mut plain = Zeroizing::new(String::with_capacity(text.len()));
+        plain.extend(text.chars().filter(|c| !c.is_whitespace() && *c != '-'));
         match plain.len() {
             6 if plain.bytes().all(|byte| byte.is_ascii_digit()) => Some(Self::Totp(plain)),
-            16 if plain.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
-                Some(Self::Recovery(Zeroizing::new(plain)))
-            }
+            16 if plain.bytes().all(|byte| byte.is_ascii_alphanumeric()) => Some(Self::Recovery(plain)),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::event::stored_names;
-use crate::{JobId, Personal, SecretId, SessionEnd, SessionId, UserId};
+use crate::{GrantId, JobId, Personal, SecretId, SessionEnd, SessionId, UserId};
 
 /// What somebody saw or tried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,8 @@ pub enum AccessEvent {
     SignInFailed { account: String, reason: String },
     /// A secret's value left Daybook for whom the metadata names.
     SecretRevealed { secret_id: SecretId, version: u32, reason: Option<String> },
+    /// The same, by leave for a while: the role of whom the metadata names would not have been enough.
+    SecretRevealedByGrant { secret_id: SecretId, version: u32, reason: Option<String>, grant_id: GrantId },
     /// A secret's value was given to a job's process.
     SecretUsed { secret_id: SecretId, version: u32, job_id: JobId, attempt: u32 },
     /// Somebody asked for what they may not do; `resource` is the operation's path.
@@ -70,6 +72,7 @@ stored_names!(AccessEvent {
     ProofFailed: "1",
     SignInFailed: "1",
     SecretRevealed: "1",
+    SecretRevealedByGrant: "1",
     SecretUsed: "1",
     AccessRefused: "1",
     AuditRead: "1",

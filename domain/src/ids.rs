@@ -45,6 +45,8 @@ ids! {
     ApiKeyId;
     /// An invitation to a team.
     InvitationId;
+    /// A person's leave to see one secret for a while.
+    GrantId;
     /// Something sent by mail that proves, once, that its reader has the mailbox.
     TokenId;
 }

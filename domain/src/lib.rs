@@ -29,19 +29,22 @@ pub use access::AccessEvent;
 pub use caller::{Actor, Caller, Denied, Guarded, UnknownActor};
 pub use claim::{ClaimEvent, ClaimKind};
 pub use event::{AGGREGATE_TYPES, Event, KNOWN_EVENTS, Undecodable};
-pub use ids::{ApiKeyId, InvitationId, JobId, SecretId, SessionId, TeamId, TokenId, UserId};
+pub use ids::{ApiKeyId, GrantId, InvitationId, JobId, SecretId, SessionId, TeamId, TokenId, UserId};
 pub use job::{Ending, FailureReason, Job, JobCommand, JobError, JobEvent, JobStatus, LogDigest, Queue};
 pub use mail_token::{MailToken, MailTokenCommand, MailTokenError, MailTokenUse};
 pub use permission::{Permission, Permissions, ROLE_TABLE, Role, permission_matrix};
 pub use personal::Personal;
 pub use refusal::{Refusal, RefusalKind};
-pub use secret::{Secret, SecretCommand, SecretError, SecretEvent, Store};
+pub use secret::{
+    Grant, LONGEST_GRANT, MOST_VERSIONS, Secret, SecretAmendment, SecretCommand, SecretError, SecretEvent,
+    Store,
+};
 pub use session::{
     LONGEST_SESSION, REPEAT_GRACE, Refresh, Session, SessionCommand, SessionEnd, SessionError,
 };
 pub use team::{Accept, INVITEE, Invite, Team, TeamCommand, TeamError, TeamEvent};
 pub use text::{
     ApiKeyName, ConcurrencyKey, Description, Email, Invalid, KindName, PersonName, Reason, SecretName, Tag,
-    TeamName, TeamSlug, canonical_text,
+    TeamName, TeamSlug, VersionLimit, canonical_text,
 };
 pub use user::{Amendment, NewApiKey, Register, User, UserCommand, UserError, UserEvent};

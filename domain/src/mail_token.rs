@@ -104,6 +104,7 @@ impl MailToken {
             | AccessEvent::ProofFailed { .. }
             | AccessEvent::SignInFailed { .. }
             | AccessEvent::SecretRevealed { .. }
+            | AccessEvent::SecretRevealedByGrant { .. }
             | AccessEvent::SecretUsed { .. }
             | AccessEvent::AccessRefused { .. }
             | AccessEvent::AuditRead { .. }

@@ -32,12 +32,16 @@ macro_rules! permissions {
 }
 
 permissions! {
-    /// See secrets' metadata and versions, never values.
+    /// See which secrets there are: their names.
+    SecretsList = "secrets:list", scope true;
+    /// See secrets' metadata and versions, never values. Brings the list along.
     SecretsRead = "secrets:read", scope true;
     /// Store, change and delete secrets.
     SecretsWrite = "secrets:write", scope true;
     /// Read a secret's value; recorded.
     SecretsReveal = "secrets:reveal", scope true;
+    /// Have a secret's value while running, without showing it to anybody; recorded. A job's own.
+    SecretsUse = "secrets:use", scope false;
     /// See jobs and their logs.
     JobsRead = "jobs:read", scope true;
     /// Queue and cancel jobs.
@@ -106,18 +110,28 @@ impl Role {
 }
 
 use Permission::{
-    AuditInstance, AuditRead, JobsRead, JobsRun, JobsWork, SecretsRead, SecretsReveal, SecretsWrite,
-    TeamRead, TeamWrite, TeamsMake, UsersManage, UsersRegister, ViewsManage,
+    AuditInstance, AuditRead, JobsRead, JobsRun, JobsWork, SecretsList, SecretsRead, SecretsReveal,
+    SecretsUse, SecretsWrite, TeamRead, TeamWrite, TeamsMake, UsersManage, UsersRegister, ViewsManage,
 };
 
 /// What each role allows within its team.
 pub const ROLE_TABLE: &[(Role, &[Permission])] = &[
     (
         Role::Owner,
-        &[SecretsRead, SecretsWrite, SecretsReveal, JobsRead, JobsRun, AuditRead, TeamRead, TeamWrite],
+        &[
+            SecretsList,
+            SecretsRead,
+            SecretsWrite,
+            SecretsReveal,
+            JobsRead,
+            JobsRun,
+            AuditRead,
+            TeamRead,
+            TeamWrite,
+        ],
     ),
-    (Role::Operator, &[SecretsRead, SecretsWrite, SecretsReveal, JobsRead, JobsRun, TeamRead]),
-    (Role::Viewer, &[SecretsRead, JobsRead, TeamRead]),
+    (Role::Operator, &[SecretsList, SecretsRead, SecretsWrite, SecretsReveal, JobsRead, JobsRun, TeamRead]),
+    (Role::Viewer, &[SecretsList, SecretsRead, JobsRead, TeamRead]),
     (Role::Auditor, &[AuditRead]),
 ];
 
@@ -139,7 +153,21 @@ impl Permissions {
     /// asks for.
     #[must_use]
     pub fn system() -> Self {
-        [JobsWork, SecretsReveal, UsersManage, UsersRegister, TeamsMake].into_iter().collect()
+        [JobsWork, UsersManage, UsersRegister, TeamsMake].into_iter().collect()
+    }
+
+    /// What a job may do while it runs.
+    #[must_use]
+    pub fn job() -> Self {
+        [SecretsUse].into_iter().collect()
+    }
+
+    /// What an API key of these scopes may do, as far as its maker may.
+    #[must_use]
+    pub fn of_scopes(scopes: impl IntoIterator<Item = Permission>) -> Self {
+        let given: Self = scopes.into_iter().collect();
+        let listed = given.contains(SecretsRead).then_some(SecretsList);
+        given.union(listed.into_iter().collect())
     }
 
     /// What someone who registers may do: make an account and the team that comes with it.
@@ -192,6 +220,7 @@ pub fn permission_matrix() -> String {
         ("viewer", Role::Viewer.permissions()),
         ("auditor", Role::Auditor.permissions()),
         ("admin", Permissions::admin()),
+        ("job", Permissions::job()),
         ("system", Permissions::system()),
     ];
     let mut text = format!("{:<16}", "permission");

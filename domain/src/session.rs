@@ -151,6 +151,7 @@ impl Session {
             | AccessEvent::ProofFailed { .. }
             | AccessEvent::SignInFailed { .. }
             | AccessEvent::SecretRevealed { .. }
+            | AccessEvent::SecretRevealedByGrant { .. }
             | AccessEvent::SecretUsed { .. }
             | AccessEvent::AccessRefused { .. }
             | AccessEvent::AuditRead { .. }

@@ -76,6 +76,8 @@ pub enum TeamCommand {
         name: Option<TeamName>,
         /// Whether its members must have a second factor to speak for it.
         two_factor_required: Option<bool>,
+        /// Whether a reason must be given to see a secret's value.
+        reveal_reason_required: Option<bool>,
     },
     /// Ask somebody to join.
     Invite(Invite),
@@ -117,6 +119,8 @@ pub enum TeamEvent {
     TeamRenamed { name: String },
     /// Its members must, or need not, sign in with a second factor.
     TwoFactorRequirementChanged { required: bool },
+    /// Who sees a secret's value must, or need not, say why.
+    RevealReasonRequirementChanged { required: bool },
     /// Somebody was asked to join. The token they were sent is kept as SHA-256, in hex.
     MemberInvited {
         invitation_id: InvitationId,
@@ -143,6 +147,7 @@ stored_names!(TeamEvent {
     TeamCreated: "1",
     TeamRenamed: "1",
     TwoFactorRequirementChanged: "1",
+    RevealReasonRequirementChanged: "1",
     MemberInvited: "1",
     InvitationWithdrawn: "1",
     InvitationAccepted: "1",
@@ -227,6 +232,8 @@ pub struct Team {
     id: Option<TeamId>,
     name: String,
     two_factor_required: bool,
+    #[serde(default)]
+    reveal_reason_required: bool,
     members: BTreeMap<UserId, Role>,
     invitations: BTreeMap<InvitationId, Open>,
 }
@@ -253,8 +260,8 @@ impl Team {
             }]),
             (Some(_), TeamCommand::Create { .. }) => Err(TeamError::AlreadyExists),
             (None, _) => Err(TeamError::NotFound),
-            (Some(_), TeamCommand::Amend { name, two_factor_required }) => {
-                Ok(self.amend(name, two_factor_required))
+            (Some(_), TeamCommand::Amend { name, two_factor_required, reveal_reason_required }) => {
+                Ok(self.amend(name, two_factor_required, reveal_reason_required))
             }
             (Some(_), TeamCommand::Invite(invite)) => self.invite(invite),
             (Some(_), TeamCommand::WithdrawInvitation { id }) => self.withdraw(id),
@@ -265,12 +272,20 @@ impl Team {
         }
     }
 
-    fn amend(&self, name: Option<TeamName>, two_factor_required: Option<bool>) -> Vec<TeamEvent> {
+    fn amend(
+        &self,
+        name: Option<TeamName>,
+        two_factor_required: Option<bool>,
+        reveal_reason_required: Option<bool>,
+    ) -> Vec<TeamEvent> {
         let name = name.filter(|name| name.as_str() != self.name);
-        let required = two_factor_required.filter(|required| *required != self.two_factor_required);
-        let renamed = name.map(|name| TeamEvent::TeamRenamed { name: name.to_string() });
-        let changed = required.map(|required| TeamEvent::TwoFactorRequirementChanged { required });
-        renamed.into_iter().chain(changed).collect()
+        let two_factor = two_factor_required.filter(|required| *required != self.two_factor_required);
+        let reason = reveal_reason_required.filter(|required| *required != self.reveal_reason_required);
+        let mut events = vec![];
+        events.extend(name.map(|name| TeamEvent::TeamRenamed { name: name.to_string() }));
+        events.extend(two_factor.map(|required| TeamEvent::TwoFactorRequirementChanged { required }));
+        events.extend(reason.map(|required| TeamEvent::RevealReasonRequirementChanged { required }));
+        events
     }
 
     /// Invitations that have expired make room for new ones, and are withdrawn on this occasion.
@@ -369,6 +384,7 @@ impl Team {
             }
             TeamEvent::TeamRenamed { name } => self.name = name,
             TeamEvent::TwoFactorRequirementChanged { required } => self.two_factor_required = required,
+            TeamEvent::RevealReasonRequirementChanged { required } => self.reveal_reason_required = required,
             TeamEvent::MemberInvited { invitation_id, email_hash, role, token_hash, expires_at, .. } => {
                 let open = Open { email_hash, role, token_hash, expires_at };
                 self.invitations.insert(invitation_id, open);

@@ -75,6 +75,26 @@ texts! {
     Reason by check_reason;
 }
 
+/// How many versions of a secret are kept: 1 to 1,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VersionLimit(u32);
+
+impl VersionLimit {
+    /// Checks what somebody asked for.
+    ///
+    /// # Errors
+    /// A sentence with the bounds.
+    pub fn parse(number: u32) -> Result<Self, Invalid> {
+        if (1..=1_000).contains(&number) { Ok(Self(number)) } else { invalid("must be 1 to 1000") }
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
 impl Email {
     /// The form that decides whether two addresses are the same account: see [`canonical_text`].
     #[must_use]

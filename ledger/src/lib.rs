@@ -13,6 +13,7 @@ mod hearing;
 mod lane;
 mod memory;
 mod migrations;
+mod outline;
 mod personal;
 pub mod private;
 mod read;
@@ -34,6 +35,7 @@ pub use error::{AppendError, LedgerError};
 pub use event::{Metadata, NewEvent, Recorded, StreamId};
 pub use follow::Follower;
 pub use hearing::FORGOTTEN_WITHIN;
+pub use outline::{Outline, Outlined};
 pub use seal::{DataKey, Keyring, NewDataKey, SealError};
 pub use store::{Loaded, Store};
 

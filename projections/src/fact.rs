@@ -34,6 +34,8 @@ pub struct Fact {
     pub causation: Option<String>,
     /// The W3C trace it belongs to.
     pub trace_id: Option<String>,
+    /// Whose address and program the next two are: a person's id, or a group that is forgotten together.
+    pub subject: Option<String>,
     /// From where.
     pub ip: Option<String>,
     /// With what.
@@ -65,6 +67,7 @@ impl Fact {
             request_id: metadata.request_id,
             causation: metadata.causation,
             trace_id: metadata.trace_id,
+            subject: metadata.subject,
             ip: metadata.ip,
             user_agent: metadata.user_agent,
         })
@@ -104,6 +107,7 @@ impl Fact {
 fn is_of_a_team(event: &AccessEvent) -> bool {
     match event {
         AccessEvent::SecretRevealed { .. }
+        | AccessEvent::SecretRevealedByGrant { .. }
         | AccessEvent::SecretUsed { .. }
         | AccessEvent::AccessRefused { .. }
         | AccessEvent::AuditRead { .. }

@@ -65,7 +65,10 @@ pub use views::credentials::{ApiKeyRow, Credentials, CredentialsRow, SessionRow}
 pub use views::jobs::{JobFilter, JobRow, Jobs, ReadyJob, RunningJob};
 pub use views::last_access::{LastAccess, LastAccessRow};
 pub use views::memberships::{Membership, MembershipRow, Memberships};
-pub use views::secrets::{SealedValue, SecretFilter, SecretRow, Secrets};
+pub use views::secret_access::{SecretAccess, SecretAccessFilter, SecretAccessRow};
+pub use views::secret_reads::{SecretReads, SecretReadsRow};
+pub use views::secret_versions::{SecretVersionRow, SecretVersions};
+pub use views::secrets::{GrantRow, SecretFilter, SecretRow, Secrets};
 pub use views::teams::{InvitationRow, TeamRow, Teams};
 pub use views::users::{UserFilter, UserRow, Users};
 

@@ -4,14 +4,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Projections;
 use crate::checkpoint::{self, State};
-use crate::error::Behind;
+use crate::error::{Behind, UnknownView};
 
 /// How often a process without a follower looks at the checkpoints while somebody waits.
 const LOOK: Duration = Duration::from_millis(20);
+/// The same while somebody waits who has time, since other processes' news come by themselves.
+const GLANCE: Duration = Duration::from_millis(500);
 
 /// The views' positions, by place in the registry. Whoever raises one has first told the cache of everything up to it:
 /// who has seen a position here finds nothing older in the cache.
@@ -86,6 +88,29 @@ impl Projections {
     pub async fn wait_view(&self, name: &str, position: i64, patience: Duration) -> Result<(), Behind> {
         let Some(place) = self.inner.registry.place(name) else { return Err(Behind { reached: 0 }) };
         self.wait_for(|reached| reached.one(place, position), patience).await
+    }
+
+    /// Waits, without an end, until the view `name` contains some event after `position`; the position it has reached. What is read
+    /// through it afterwards is not older.
+    ///
+    /// # Errors
+    /// There is no such view.
+    pub async fn beyond(&self, name: &str, position: i64) -> Result<i64, UnknownView> {
+        let place = self.place(name)?;
+        let mut watch = self.inner.reached.subscribe();
+        loop {
+            // Looking marks the value as seen, so that a change after it is not slept over.
+            let reached = watch.borrow_and_update().positions[place];
+            if reached > position {
+                return Ok(reached);
+            }
+            if self.inner.following.load(Ordering::SeqCst) > 0 {
+                // `self` holds the sender: this never fails.
+                let _ = watch.changed().await;
+            } else if timeout(GLANCE, watch.changed()).await.is_err() {
+                self.look().await;
+            }
+        }
     }
 
     async fn wait_for(

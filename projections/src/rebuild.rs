@@ -123,7 +123,7 @@ impl Replaying {
         let work = tokio::task::spawn_blocking(move || {
             fold_entries(&spec, folding.as_mut(), &page.entries, after).map(|()| folding)
         });
-        self.folding = Some(work.await.map_err(|error| Fault::at_view(self.spec.name, error))??);
+        self.folding = Some(work.await.map_err(|error| Fault::at_view(self.spec.name, cut_short(&error)))??);
         self.position = last;
         Ok(())
     }
@@ -139,7 +139,12 @@ impl Drop for Reading {
 }
 
 fn joined<T>(outcome: Result<Result<T, ReadError>, tokio::task::JoinError>) -> Result<T, ReadError> {
-    outcome.map_err(|error| ReadError::Fault(Fault::at_view("log", error)))?
+    outcome.map_err(|error| ReadError::Fault(Fault::at_view("log", cut_short(&error))))?
+}
+
+/// How a task ended that did not come to its end. A panic's message is not repeated: it may be about what was folded.
+fn cut_short(error: &tokio::task::JoinError) -> &'static str {
+    if error.is_panic() { "it panicked" } else { "it was given up" }
 }
 
 impl Projections {

@@ -12,6 +12,9 @@ use crate::views::credentials::Credentials;
 use crate::views::jobs::Jobs;
 use crate::views::last_access::LastAccess;
 use crate::views::memberships::Memberships;
+use crate::views::secret_access::SecretAccess;
+use crate::views::secret_reads::SecretReads;
+use crate::views::secret_versions::SecretVersions;
 use crate::views::secrets::Secrets;
 use crate::views::teams::Teams;
 use crate::views::users::Users;
@@ -53,11 +56,17 @@ views! {
     memberships: Memberships, Reader by shared;
     /// What people prove who they are with, by user id.
     credentials: Credentials, Reader by shared;
-    /// Secrets' metadata and sealed values, by secret id.
+    /// Secrets' metadata and present sealed values, by secret id.
     secrets: Secrets, ByTeam by ByTeam::new;
+    /// Every version of every secret with its sealed value, by secret id and version.
+    secret_versions: SecretVersions, ByTeam by ByTeam::new;
+    /// When a secret's value was last read, by secret id.
+    secret_reads: SecretReads, ByTeam by ByTeam::new;
+    /// Who read which secret's value, by position.
+    secret_access: SecretAccess, ByTeam by ByTeam::new;
     /// Jobs, by job id; also the queue.
     jobs: Jobs, ByTeam by ByTeam::new;
-    /// When a secret was last read, by `secret/<id>`, or somebody signed in, by `user/<id>`.
+    /// When somebody last signed in, by `user/<id>`.
     last_access: LastAccess, Reader by shared;
     /// One row for every event but claims, by position.
     audit: Audit, ByTeam by ByTeam::new;

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use cqrs_es::DomainEvent;
 use domain::{
-    AccessEvent, ApiKeyId, ClaimEvent, Event, InvitationId, JobEvent, LogDigest, Permission, Personal, Role,
-    SecretEvent, SecretId, SessionEnd, SessionId, TeamEvent, TeamId, UserEvent, UserId,
+    AccessEvent, ApiKeyId, ClaimEvent, Event, GrantId, InvitationId, JobEvent, LogDigest, Permission,
+    Personal, Role, SecretEvent, SecretId, SessionEnd, SessionId, TeamEvent, TeamId, UserEvent, UserId,
 };
 use ledger::{Metadata, Recorded, StreamId};
 use proptest::prelude::*;
@@ -98,25 +98,42 @@ fn event() -> impl Strategy<Value = (Event, String)> {
         };
         (Event::Team(event), id(n))
     });
-    let secret = (of(2), 1..5u32).prop_map(|(n, version)| {
+    let claim = Just((Event::Claim(ClaimEvent::Released {}), "c".to_owned()));
+    prop_oneof![user(), team, secret(), job(), access(), claim]
+}
+
+fn secret() -> impl Strategy<Value = (Event, String)> {
+    (1..3u128, 1..5u32, 0..11u8).prop_map(|(n, version, what)| {
         let sealed = format!("v{version}");
+        let grant_id = GrantId(Uuid::from_u128(version.into()));
         let (name, description, tags) = ("s".into(), String::new(), vec![]);
-        let event = match version {
-            1 => SecretEvent::SecretStored {
-                team_id: team_id(1),
-                name,
-                description,
-                tags,
-                expires_at: None,
-                sealed,
-            },
+        let event = match what {
+            0 | 1 => {
+                let (team_id, expires_at) = (team_id(1), None);
+                SecretEvent::SecretStored { team_id, name, description, tags, expires_at, sealed }
+            }
             2 => SecretEvent::SecretDeleted {},
+            3 => SecretEvent::SecretRestored {},
+            4 => SecretEvent::SecretRenamed { name: sealed },
+            5 => {
+                let expires_at = Some(at(9) + TimeDelta::nanoseconds(1_500));
+                SecretEvent::SecretExpiryChanged { expires_at }
+            }
+            6 => SecretEvent::SecretVersionsDestroyed { versions: vec![1, version] },
+            7 => SecretEvent::SecretDestroyed { versions: (1..=version).collect() },
+            8 => SecretEvent::RevealGranted {
+                grant_id,
+                user_id: user_id(n),
+                granted_at: at(version.into()) + TimeDelta::nanoseconds(1_500),
+                until: at(7) + TimeDelta::nanoseconds(1_500),
+                reason: "why".into(),
+                name,
+            },
+            9 => SecretEvent::RevealGrantWithdrawn { grant_id },
             _ => SecretEvent::SecretValueChanged { version, sealed },
         };
         (Event::Secret(event), id(n))
-    });
-    let claim = Just((Event::Claim(ClaimEvent::Released {}), "c".to_owned()));
-    prop_oneof![user(), team, secret, job(), access(), claim]
+    })
 }
 
 fn user() -> impl Strategy<Value = (Event, String)> {
@@ -212,6 +229,7 @@ fn entry(position: i64, (event, id): (Event, String)) -> Entry {
         Event::Access(event) => ("access", fact(position, "access", id, event)),
         Event::Claim(event) => ("claim", fact(position, "claim", id, event)),
     };
+    let fact = Fact { team_id: Some(team_id(1)), subject: Some(self::id(1)), ..fact };
     Entry { position, aggregate_type: of.to_owned(), fact: Ok(fact) }
 }
 

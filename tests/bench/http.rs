@@ -88,8 +88,7 @@ pub(crate) async fn run(table: &mut Table, peer: Option<Peer>) {
     )
     .unwrap();
     let began = Instant::now();
-    let (server, address, password) = serve(folder.path(), "password");
-    let server = Server(server);
+    let (server, address, password) = Server::start(folder.path(), "password", &[]);
     let body = format!(r#"{{"email":"admin@localhost","password":"{password}"}}"#);
     let mut login = Connection::all(&address, &request("POST", "/api/auth/login", "", &body), "HTTP/1.1 200")
         .await
@@ -121,14 +120,26 @@ pub(crate) async fn run(table: &mut Table, peer: Option<Peer>) {
     let requests = crate::identity::run(table, folder.path(), &address, &password).await;
     // Started anew, it has nothing in its caches.
     drop(server);
-    let (server, address, _) = serve(folder.path(), "data");
-    let server = Server(server);
+    let (server, address, _) = Server::start(folder.path(), "data", &[]);
     crate::identity::cold_and_warm(table, &address, &requests).await;
     drop(server);
 }
 
 /// The server; it stops with this value, also when the benchmark fails.
-struct Server(Child);
+pub(crate) struct Server(Child);
+
+impl Server {
+    /// The release binary beside this one, on a private PostgreSQL of its own; where it listens, and the admin's password.
+    /// `last` begins the last line it says as it starts.
+    pub(crate) fn start(
+        folder: &std::path::Path,
+        last: &str,
+        environment: &[(&str, &str)],
+    ) -> (Self, String, String) {
+        let (child, address, password) = serve(folder, last, environment);
+        (Self(child), address, password)
+    }
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -136,14 +147,13 @@ impl Drop for Server {
     }
 }
 
-/// The release binary beside this one, on a private PostgreSQL of its own.
-/// `last` begins the last line it says as it starts.
-fn serve(folder: &std::path::Path, last: &str) -> (Child, String, String) {
+fn serve(folder: &std::path::Path, last: &str, environment: &[(&str, &str)]) -> (Child, String, String) {
     let binary = std::env::current_exe().unwrap().with_file_name("daybook");
     let mut child = Command::new(binary)
         .args(["serve", "--roles", "api,follower"])
         .current_dir(folder)
         .envs([("LISTEN", "127.0.0.1:0"), ("RATE_LIMIT_ENABLED", "false"), ("LOG_LEVEL", "warn")])
+        .envs(environment.iter().copied())
         .stdout(Stdio::piped())
         .spawn()
         .expect("the release binary: make bench builds it");

@@ -14,6 +14,7 @@ mod append;
 mod http;
 mod identity;
 mod peer;
+mod secrets;
 mod table;
 
 use std::time::Duration;
@@ -29,8 +30,9 @@ fn span() -> Duration {
 #[tokio::main]
 async fn main() {
     let mut table = Table::default();
-    append::run(&mut table).await;
+    let floor = append::run(&mut table).await;
     let peer = peer::run(&mut table).await;
     http::run(&mut table, peer).await;
+    secrets::run(&mut table, floor).await;
     println!("\n{table}");
 }

@@ -63,7 +63,7 @@ pub(crate) async fn signed_in(app: &TestApp, user: UserId) -> (Client, String) {
     app.projections.wait_prompt(begun.position.unwrap(), tests::LIMIT).await.unwrap();
     let now = Utc::now().timestamp();
     let claims = Claims { sub: user.0, sid: begun.session_id.0, iat: now, exp: now + 3_600, jti: None };
-    (app.anon().with_token(&app.tokens().issue(&claims).unwrap()), begun.refresh_token)
+    (app.anon().with_token(&app.tokens().issue(&claims).unwrap()), begun.refresh_token.to_string())
 }
 
 /// Takes a person into a team, without asking anybody.

@@ -9,4 +9,4 @@ mod once;
 mod post;
 mod privacy;
 mod refusals;
-mod server;
+pub(crate) mod server;

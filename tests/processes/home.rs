@@ -60,6 +60,11 @@ impl Home {
         self
     }
 
+    /// The value of a setting.
+    pub(crate) fn setting(&self, name: &str) -> &str {
+        self.settings.iter().find(|(present, _)| present == name).map(|(_, value)| value.as_str()).unwrap()
+    }
+
     /// With this `daybook.toml`.
     pub(crate) fn file(self, text: &str) -> Self {
         fs::write(self.path().join("daybook.toml"), text).unwrap();

@@ -2,7 +2,9 @@
 
 mod answers;
 mod auditing;
+mod canaries;
 mod configuration;
+mod core_dumps;
 mod database_user;
 pub(crate) mod home;
 mod killed;

@@ -55,7 +55,7 @@ async fn what_cannot_be_read_stops_the_views_that_need_it_and_status_says_so() {
                 );
             }
             node.passed(head).await;
-            for view in ["teams", "memberships", "secrets", "jobs", "last_access"] {
+            for view in ["teams", "memberships", "secrets", "jobs", "secret_reads"] {
                 let status = node.status(view).await;
                 assert_eq!((status.state.as_str(), status.position), ("live", head), "{view}");
                 assert_eq!(node.views.verify(view, |_| {}).await.unwrap().different, 0, "{view}");

@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::support::{NO_TIME, Node, changed, revealed, rows, secret_id, stored, team_id, terminate_all};
 use crate::ledger::support::Seed;
 
-/// As one snapshot of the database has it: `last_access` has counted each event up to its checkpoint once, and `audit` has listed
+/// As one snapshot of the database has it: `secret_reads` has counted each event up to its checkpoint once, and `audit` has listed
 /// each.
 async fn assert_together(behind: &mut PgConnection) {
-    let counts = "select (select coalesce(sum((row->>'count')::bigint), 0)::bigint from last_access), \
+    let counts = "select (select coalesce(sum((row->>'count')::bigint), 0)::bigint from secret_reads), \
                   (select count(*) from events e where e.position <= c.position and event_type = 'SecretRevealed') \
-                  from checkpoints c where view = 'last_access'";
+                  from checkpoints c where view = 'secret_reads'";
     let (counted, happened): (i64, i64) = sqlx::query_as(counts).fetch_one(&mut *behind).await.unwrap();
     assert_eq!(counted, happened, "reads of secrets, up to the checkpoint");
     let lists = "select (select coalesce(array_agg(position order by position), '{}') from audit), \
@@ -118,23 +118,23 @@ async fn a_batch_that_is_cut_off_in_the_middle_leaves_nothing_behind() {
     node.passed(before).await;
     let (mut keeper, mut behind) = (database.connect().await, database.connect().await);
     keeper.execute("begin").await.unwrap();
-    keeper.execute("lock table last_access in exclusive mode").await.unwrap();
+    keeper.execute("lock table secret_reads in exclusive mode").await.unwrap();
     let position = node.append(vec![changed(id, 2), revealed(id)]).await;
-    let sql = "select count(pg_terminate_backend(pid)) from pg_locks where not granted and relation = 'last_access'::regclass";
+    let sql = "select count(pg_terminate_backend(pid)) from pg_locks where not granted and relation = 'secret_reads'::regclass";
     eventually("a batch in the middle", async || {
         let ended: i64 = sqlx::query_scalar(sql).fetch_one(&mut behind).await.unwrap();
         (ended > 0).then_some(())
     })
     .await;
     // Not even the row that was written before is there, nor any checkpoint.
-    for view in ["secrets", "last_access"] {
+    for view in ["secrets", "secret_reads"] {
         assert_eq!(node.status(view).await.position, before, "{view}");
     }
     assert_eq!(rows(&mut behind, "secrets").await[0].2["version"], 1);
     keeper.execute("rollback").await.unwrap();
     node.passed(position).await;
     assert_eq!(node.views.secrets().across_teams().get(id).await.unwrap().unwrap().version, 2);
-    let access = node.views.last_access().get(format!("secret/{id}")).await.unwrap().unwrap();
+    let access = node.views.secret_reads().across_teams().get(id).await.unwrap().unwrap();
     assert_eq!(access.count, 2);
     assert_together(&mut behind).await;
 }
@@ -176,7 +176,7 @@ async fn who_waits_where_nobody_follows_is_told_how_far_the_views_are() {
     for node in [Node::listening(&database).await, Node::idle(&database, Options::default()).await] {
         node.passed(reached).await;
         let position = node.append(vec![revealed(secret_id())]).await;
-        let behind = node.views.wait_view("last_access", position, NO_TIME).await.unwrap_err();
+        let behind = node.views.wait_view("secret_reads", position, NO_TIME).await.unwrap_err();
         assert!(behind.reached < position, "{behind:?}");
     }
 }

@@ -99,18 +99,19 @@ async fn assert_confined(views: &Projections, parties: &[Party; 2]) {
 async fn assert_read(views: &Projections, parties: &[Party; 2]) {
     for (party, other) in [(parties[0], parties[1]), (parties[1], parties[0])] {
         let secrets = views.secrets().of(party.team);
+        let versions = views.secret_versions().of(party.team);
         let jobs = views.jobs().of(party.team);
         assert_eq!(secrets.get(party.secret).await.unwrap().unwrap().team_id, party.team);
         assert_eq!(secrets.list(&SecretFilter::default(), None, 10).await.unwrap().len(), 1);
         assert_eq!(secrets.by_name("db/main").await.unwrap().unwrap().id, party.secret.to_string());
-        assert!(secrets.sealed_value(&party.secret.to_string(), 1).await.unwrap().is_some());
+        assert!(versions.version(party.secret, 1).await.unwrap().is_some());
         assert_eq!(jobs.get(party.job).await.unwrap().unwrap().team_id, party.team);
         assert_eq!(jobs.list(&JobFilter::default(), None, 10).await.unwrap().len(), 1);
         let trail = views.audit().of(party.team).list(&AuditFilter::default(), None, 10).await.unwrap();
         assert_eq!(trail.iter().map(|row| row.team_id).collect::<Vec<_>>(), [Some(party.team); 2]);
         assert_eq!(secrets.get(other.secret).await.unwrap(), None);
         assert_eq!(jobs.get(other.job).await.unwrap(), None);
-        assert_eq!(secrets.sealed_value(&other.secret.to_string(), 1).await.unwrap(), None);
+        assert_eq!(versions.version(other.secret, 1).await.unwrap(), None);
     }
 }
 

@@ -81,7 +81,8 @@ async fn secrets_are_found_by_what_is_known_of_them_in_their_team_only() {
     let secrets = node.views.secrets().of(team);
     let found = async |q: &str, tag: &str, prefix: &str| {
         let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let filter = SecretFilter { q: given(q), tag: given(tag), prefix: given(prefix) };
+        let filter =
+            SecretFilter { q: given(q), tag: given(tag), prefix: given(prefix), ..SecretFilter::default() };
         secrets.list(&filter, None, 10).await.unwrap().len()
     };
     for (q, tag, prefix) in
@@ -92,11 +93,13 @@ async fn secrets_are_found_by_what_is_known_of_them_in_their_team_only() {
     for (q, tag, prefix) in [("%", "", ""), ("", "pro", ""), ("", "", "b/"), ("\0", "", ""), ("", "\0", "")] {
         assert_eq!(found(q, tag, prefix).await, 0, "{q:?} {tag:?} {prefix:?}");
     }
-    assert_eq!(secrets.list(&SecretFilter::default(), Some("db/main"), 10).await.unwrap(), []);
+    let after = Some(("db/main", "\u{ff}"));
+    assert_eq!(secrets.list(&SecretFilter::default(), after, 10).await.unwrap(), []);
     assert_eq!(secrets.by_name("db/main").await.unwrap().unwrap().version, 2);
     assert_eq!(secrets.by_name("db/mai").await.unwrap(), None);
     let value = async |version| {
-        secrets.sealed_value(&id.to_string(), version).await.unwrap().map(|value| value.sealed)
+        let row = node.views.secret_versions().of(team).version(id, version).await.unwrap();
+        row.and_then(|row| row.sealed.clone())
     };
     assert_eq!(
         (value(1).await.as_deref(), value(2).await.as_deref(), value(3).await),
@@ -203,7 +206,7 @@ async fn the_trail_has_everything_but_claims_with_what_stands_beside_it() {
     assert_eq!((newest.event_type.as_str(), newest.ip.as_deref()), ("SecretRevealed", Some("192.0.2.77")));
     let before = of_team.list(&by, Some(4), 1).await.unwrap().remove(0);
     assert_eq!(before.position, 2);
-    let access = node.views.last_access().get(format!("secret/{id}")).await.unwrap().unwrap();
+    let access = node.views.secret_reads().across_teams().get(id).await.unwrap().unwrap();
     assert_eq!((access.count, access.actor.clone()), (1, format!("user:{ada}")));
 }
 

@@ -79,7 +79,7 @@ impl Client {
         request
     }
 
-    /// Sends it.
+    /// Sends it. Of an answer that goes on without an end only the beginning is looked at.
     ///
     /// # Panics
     /// When nothing comes back in time.
@@ -87,7 +87,11 @@ impl Client {
         let response = within("an answer", request.send()).await.unwrap();
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        let text = within("a body", response.text()).await.unwrap();
+        let endless = headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
+        let text = match endless {
+            true => String::new(),
+            false => within("a body", response.text()).await.unwrap(),
+        };
         Reply { status, headers, json: serde_json::from_str(&text).unwrap_or_default(), text }
     }
 

@@ -7,6 +7,7 @@ mod client;
 mod database;
 mod folder;
 mod server;
+mod stream;
 mod tokens;
 mod wait;
 
@@ -14,4 +15,5 @@ pub use app::{JWT_SECRET, PASSWORD, People, Setup, TestApp};
 pub use client::{Client, Reply};
 pub use database::{Database, connect_from_environment};
 pub use server::Server;
+pub use stream::{EventStream, StreamEvent};
 pub use wait::{LIMIT, eventually, within};

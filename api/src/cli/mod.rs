@@ -188,6 +188,11 @@ fn confirmed(yes: bool, question: &str) -> Result<(), Failure> {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::panics::log_them();
+    if let Err(error) = crate::core_dumps::forbid() {
+        // A sandbox may refuse it; that is no reason not to serve.
+        eprintln!("daybook: core dumps could not be switched off: {error}");
+    }
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

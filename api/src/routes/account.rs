@@ -10,22 +10,26 @@ use projections::{SessionRow, UserRow};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::answer::{Answer, no_content};
 use crate::app::App;
 use crate::authenticate::Person;
+use crate::confidential::Confidential;
 use crate::extract::{Json, Path, Query};
 use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
-use crate::routes::auth::{goodbye, second_factor, unstored};
+use crate::routes::auth::{goodbye, second_factor};
 
 /// A password in place of another.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"current_password": "correct horse battery", "new_password": "a staple that is correct"}))]
 pub struct PasswordBody {
-    current_password: String,
-    new_password: String,
+    #[schema(value_type = String)]
+    current_password: Zeroizing<String>,
+    #[schema(value_type = String)]
+    new_password: Zeroizing<String>,
 }
 
 /// Changes one's password. All sessions end, this one too.
@@ -52,7 +56,7 @@ pub async fn change_password(
 }
 
 /// A password that somebody chose in place of another.
-pub(super) fn new_password(text: String, user: &UserRow) -> Result<Password, Problem> {
+pub(super) fn new_password(text: Zeroizing<String>, user: &UserRow) -> Result<Password, Problem> {
     let (email, name) = (Email::parse(&user.email).ok(), PersonName::parse(&user.name).ok());
     let about = About { email: email.as_ref(), name: name.as_ref() };
     Password::choose(text, &about).map_err(|invalid| Problem::invalid("new_password", invalid.0))
@@ -158,11 +162,14 @@ pub async fn end_session(
 #[schema(example = json!({"secret": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "otpauth_uri": "otpauth://totp/Daybook:ada%40example.org?secret=GEZD…&issuer=Daybook", "qr_svg": "<svg…"}))]
 pub struct EnrolmentBody {
     /// The shared key in base32, to be typed.
-    secret: String,
+    #[schema(value_type = String)]
+    secret: Zeroizing<String>,
     /// The same for apps.
-    otpauth_uri: String,
+    #[schema(value_type = String)]
+    otpauth_uri: Zeroizing<String>,
     /// The same as a picture: an SVG document.
-    qr_svg: String,
+    #[schema(value_type = String)]
+    qr_svg: Zeroizing<String>,
 }
 
 /// Begins to set up a second factor (RFC 6238). It has no effect until it is confirmed.
@@ -177,16 +184,16 @@ pub struct EnrolmentBody {
 pub async fn begin_two_factor(
     State(app): State<App>,
     person: Person,
-) -> Result<Answer<EnrolmentBody>, Problem> {
+) -> Result<Confidential<EnrolmentBody>, Problem> {
     let email = Email::parse(&person.user.email).map_err(|invalid| Problem::internal(invalid.0))?;
     let (enrolment, done) = app.commands.begin_two_factor(&person.context, person.user_id, &email).await?;
     app.settle(done.position).await;
     let body = EnrolmentBody {
-        secret: enrolment.secret.to_string(),
-        otpauth_uri: enrolment.otpauth_uri.to_string(),
-        qr_svg: enrolment.qr_svg.to_string(),
+        secret: enrolment.secret,
+        otpauth_uri: enrolment.otpauth_uri,
+        qr_svg: enrolment.qr_svg,
     };
-    Ok(unstored(Answer::ok(body).at(done.position)))
+    Ok(Confidential(Answer::ok(body).at(done.position)))
 }
 
 /// A code from one's device.
@@ -194,7 +201,8 @@ pub async fn begin_two_factor(
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"totp_code": "123456"}))]
 pub struct CodeBody {
-    totp_code: String,
+    #[schema(value_type = String)]
+    totp_code: Zeroizing<String>,
 }
 
 /// What signs one in when the device is lost; shown this once.
@@ -202,7 +210,8 @@ pub struct CodeBody {
 #[schema(example = json!({"recovery_codes": ["k3wq-8n2p-x7ra-5mzt"]}))]
 pub struct RecoveryBody {
     /// Each is good for one use.
-    recovery_codes: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    recovery_codes: Vec<Zeroizing<String>>,
 }
 
 /// Confirms the second factor by a code. It is asked for from now on.
@@ -219,14 +228,13 @@ pub async fn confirm_two_factor(
     State(app): State<App>,
     person: Person,
     Json(body): Json<CodeBody>,
-) -> Result<Answer<RecoveryBody>, Problem> {
+) -> Result<Confidential<RecoveryBody>, Problem> {
     let SecondFactor::Totp(code) = second_factor(&body.totp_code)? else {
         return Err(Problem::invalid("totp_code", "must be six digits"));
     };
     let (codes, done) = app.commands.enable_two_factor(&person.context, person.user_id, &code).await?;
     app.settle(done.position).await;
-    let recovery_codes = codes.iter().map(|code| code.to_string()).collect();
-    Ok(unstored(Answer::ok(RecoveryBody { recovery_codes }).at(done.position)))
+    Ok(Confidential(Answer::ok(RecoveryBody { recovery_codes: codes }).at(done.position)))
 }
 
 /// Switches the second factor off; a code, or a recovery code, shows that it is really its person who asks.

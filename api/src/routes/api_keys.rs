@@ -12,17 +12,18 @@ use projections::time::text as time;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::answer::{Answer, no_content};
 use crate::app::App;
 use crate::authenticate::Person;
+use crate::confidential::Confidential;
 use crate::extract::{Json, Path, Query};
 use crate::input::{Creation, Fields};
 use crate::key_uses::KeyUse;
 use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::account::PageQuery;
-use crate::routes::auth::unstored;
 
 /// A key; never the key itself.
 #[derive(Debug, Serialize, ToSchema)]
@@ -67,7 +68,7 @@ pub struct MakeKeyBody {
 }
 
 /// A key that was made.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(example = json!({
     "key": "dbk_0198c5a12e44…", "id": "0198c5a1-2e44-7c35-936f-91c25d4ebf70", "name": "deploy", "prefix": "dbk_0198c5a12e44", "team_id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d",
     "scopes": ["secrets:read", "secrets:reveal"], "created_at": "2026-07-01T09:30:00.000Z",
@@ -75,7 +76,8 @@ pub struct MakeKeyBody {
 }))]
 pub struct MadeKeyBody {
     /// The key itself, for `Authorization: Bearer`. Shown this once.
-    key: String,
+    #[schema(value_type = String)]
+    key: Zeroizing<String>,
     #[serde(flatten)]
     about: ApiKeyBody,
 }
@@ -94,7 +96,7 @@ pub async fn make(
     State(app): State<App>,
     person: Person,
     creation: Creation<MakeKeyBody>,
-) -> Result<Answer<MadeKeyBody>, Problem> {
+) -> Result<Confidential<MadeKeyBody>, Problem> {
     let team_id = person.team()?;
     let (body, context) = creation.within(&person.context);
     let mut fields = Fields::default();
@@ -112,8 +114,8 @@ pub async fn make(
     let row = app.projections.credentials().get_anew(person.user_id).await?;
     let row = row.iter().flat_map(|row| &row.api_keys).find(|row| row.id == made.id).cloned();
     let gone = || Problem::conflict("The key was revoked already.").with_code("api_key_revoked");
-    let body = MadeKeyBody { key: made.key.to_string(), about: about(&row.ok_or_else(gone)?, None) };
-    Ok(unstored(Answer::created(body).at(made.done.position)))
+    let body = MadeKeyBody { key: made.key, about: about(&row.ok_or_else(gone)?, None) };
+    Ok(Confidential(Answer::created(body).at(made.done.position)))
 }
 
 fn scopes(names: &[String], person: &Person) -> Result<BTreeSet<Permission>, Invalid> {

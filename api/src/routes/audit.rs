@@ -144,11 +144,7 @@ pub async fn events(
     Query(query): Query<EventsQuery>,
 ) -> Result<Json<Page<Value>>, Problem> {
     let limit = limit(query.limit)?;
-    let before = match query.cursor.as_deref().map(str::parse::<i64>) {
-        None => None,
-        Some(Ok(position)) if position >= 1 => Some(position),
-        Some(_) => return Err(Problem::invalid("cursor", "must be a position of the log")),
-    };
+    let before = before(query.cursor.as_deref())?;
     if let Some(name) = &query.aggregate_type {
         known_type(name).map_err(|message| Problem::invalid("aggregate_type", message))?;
     }
@@ -339,8 +335,17 @@ async fn audited(app: &App, caller: &Identity, aggregate_type: &str, id: &str) -
     if begun.first().is_some_and(may_see) { Ok(stream) } else { Err(Problem::not_found()) }
 }
 
+/// The position that a cursor names: what comes before it is wanted.
+pub(super) fn before(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
+    match cursor.map(str::parse::<i64>) {
+        None => Ok(None),
+        Some(Ok(position)) if position >= 1 => Ok(Some(position)),
+        Some(_) => Err(Problem::invalid("cursor", "must be a position of the log")),
+    }
+}
+
 /// No record, no answer.
-async fn record(app: &App, caller: &Identity, uri: &Uri) -> Result<i64, Problem> {
+pub(super) async fn record(app: &App, caller: &Identity, uri: &Uri) -> Result<i64, Problem> {
     let query = uri.path_and_query().map_or_else(|| uri.path(), |whole| whole.as_str());
     let query: String = query.chars().take(1_000).collect();
     Ok(app.commands.record(&caller.context, &AccessEvent::AuditRead { query }).await?)

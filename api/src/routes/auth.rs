@@ -1,7 +1,7 @@
 //! Registering, signing in, staying signed in, and who one is.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::{TimeDelta, Utc};
 use commands::{
@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::answer::{Answer, if_match};
 use crate::app::App;
 use crate::authenticate::{Anonymous, Identity, Person};
+use crate::confidential::Confidential;
 use crate::config::Registration;
 use crate::cookies;
 use crate::credential::{check_csrf, csrf_token, disagreement};
@@ -32,11 +33,13 @@ use crate::tokens::Claims;
 #[schema(example = json!({"email": "ada@example.org", "password": "correct horse battery", "name": "Ada Lovelace"}))]
 pub struct RegisterBody {
     email: String,
-    password: String,
+    #[schema(value_type = String)]
+    password: Zeroizing<String>,
     name: String,
     /// From an invitation to a team.
     #[serde(default)]
-    invitation_token: Option<String>,
+    #[schema(value_type = Option<String>)]
+    invitation_token: Option<Zeroizing<String>>,
 }
 
 /// Makes an account, and the team it owns; with an invitation's token it joins that team instead. A mail asks to show that the address is
@@ -107,10 +110,12 @@ pub(super) fn of_invitation(error: CommandError) -> Problem {
 #[schema(example = json!({"email": "ada@example.org", "password": "correct horse battery", "totp_code": "123456"}))]
 pub struct LoginBody {
     email: String,
-    password: String,
+    #[schema(value_type = String)]
+    password: Zeroizing<String>,
     /// Six digits from the device, or a recovery code, for those who have a second factor.
     #[serde(default)]
-    totp_code: Option<String>,
+    #[schema(value_type = Option<String>)]
+    totp_code: Option<Zeroizing<String>>,
 }
 
 /// What a signed-in person carries from now on: tokens, or what a browser must know that keeps them in cookies.
@@ -119,17 +124,20 @@ pub struct LoginBody {
 pub struct TokensBody {
     /// For `Authorization: Bearer`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    access_token: Option<String>,
+    #[schema(value_type = Option<String>)]
+    access_token: Option<Zeroizing<String>>,
     /// `Bearer`, or `Cookie` for whoever asked for cookies.
     token_type: &'static str,
     /// Seconds until the access token expires.
     expires_in: i64,
     /// For a new access token.
     #[serde(skip_serializing_if = "Option::is_none")]
-    refresh_token: Option<String>,
+    #[schema(value_type = Option<String>)]
+    refresh_token: Option<Zeroizing<String>>,
     /// For the header `X-CSRF-Token`, with cookies.
     #[serde(skip_serializing_if = "Option::is_none")]
-    csrf_token: Option<String>,
+    #[schema(value_type = Option<String>)]
+    csrf_token: Option<Zeroizing<String>>,
 }
 
 /// Signs in with e-mail address and password, and a second factor where one is set up. Every attempt is recorded. With the header
@@ -148,9 +156,9 @@ pub async fn login(
     anonymous: Anonymous,
     headers: HeaderMap,
     Json(body): Json<LoginBody>,
-) -> Result<Answer<TokensBody>, Problem> {
+) -> Result<Confidential<TokensBody>, Problem> {
     app.limits.check_sign_in(anonymous.ip)?;
-    let second_factor = match body.totp_code.map(Zeroizing::new) {
+    let second_factor = match body.totp_code {
         None => None,
         Some(text) => Some(second_factor(&text)?),
     };
@@ -188,7 +196,11 @@ fn refresh_days(app: &App) -> u16 {
 }
 
 /// Waits for the session to be seen, so that its first request is not turned away.
-async fn tokens(app: &App, signed_in: SignedIn, in_cookies: bool) -> Result<Answer<TokensBody>, Problem> {
+async fn tokens(
+    app: &App,
+    signed_in: SignedIn,
+    in_cookies: bool,
+) -> Result<Confidential<TokensBody>, Problem> {
     app.settle(signed_in.position).await;
     let now = Utc::now();
     let lifetime = TimeDelta::minutes(i64::from(app.settings.access_token_minutes));
@@ -199,7 +211,7 @@ async fn tokens(app: &App, signed_in: SignedIn, in_cookies: bool) -> Result<Answ
         exp: (now + lifetime).timestamp(),
         jti: None,
     };
-    let (access_token, expires_in) = (app.tokens.issue(&claims)?, lifetime.num_seconds());
+    let (access_token, expires_in) = (Zeroizing::new(app.tokens.issue(&claims)?), lifetime.num_seconds());
     let refresh_token = signed_in.refresh_token;
     if !in_cookies {
         let body = TokensBody {
@@ -209,9 +221,9 @@ async fn tokens(app: &App, signed_in: SignedIn, in_cookies: bool) -> Result<Answ
             refresh_token: Some(refresh_token),
             csrf_token: None,
         };
-        return Ok(unstored(Answer::ok(body).at(signed_in.position)));
+        return Ok(Confidential(Answer::ok(body).at(signed_in.position)));
     }
-    let csrf_token = csrf_token(app, signed_in.session_id).await?;
+    let csrf_token = Zeroizing::new(csrf_token(app, signed_in.session_id).await?);
     let kept = cookies::Kept {
         access_token: &access_token,
         access_seconds: expires_in,
@@ -227,12 +239,7 @@ async fn tokens(app: &App, signed_in: SignedIn, in_cookies: bool) -> Result<Answ
         refresh_token: None,
         csrf_token: Some(csrf_token),
     };
-    Ok(unstored(Answer::ok(body).at(signed_in.position).with_cookies(cookies)))
-}
-
-/// No cache keeps it (RFC 6749 section 5.1).
-pub(super) fn unstored<T>(answer: Answer<T>) -> Answer<T> {
-    answer.with_header(header::CACHE_CONTROL, "no-store")
+    Ok(Confidential(Answer::ok(body).at(signed_in.position).with_cookies(cookies)))
 }
 
 /// How a session goes on.
@@ -242,7 +249,8 @@ pub(super) fn unstored<T>(answer: Answer<T>) -> Answer<T> {
 pub struct RefreshBody {
     /// Left out by browsers that have it in a cookie; they send the header `X-CSRF-Token`.
     #[serde(default)]
-    refresh_token: Option<String>,
+    #[schema(value_type = Option<String>)]
+    refresh_token: Option<Zeroizing<String>>,
 }
 
 /// Exchanges a refresh token for a new access token and the next refresh token. Each is good for one use: of requests that bring the same
@@ -261,10 +269,10 @@ pub async fn refresh(
     anonymous: Anonymous,
     headers: HeaderMap,
     Json(body): Json<RefreshBody>,
-) -> Result<Answer<TokensBody>, Problem> {
+) -> Result<Confidential<TokensBody>, Problem> {
     let cookie = cookies::refresh_token(&headers, app.settings.production()).map_err(|_| disagreement())?;
     let (token, by_cookie) = match (&body.refresh_token, cookie) {
-        (Some(text), Some(cookie)) if text != cookie => return Err(disagreement()),
+        (Some(text), Some(cookie)) if text.as_str() != cookie => return Err(disagreement()),
         (Some(text), _) => (text.as_str(), false),
         (None, Some(cookie)) => (cookie, true),
         (None, None) => return Err(Problem::invalid("refresh_token", "is missing")),

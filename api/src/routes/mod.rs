@@ -11,6 +11,7 @@ pub mod health;
 pub mod jobs;
 pub mod projections;
 pub mod recovery;
+pub mod secret_changes;
 pub mod secrets;
 pub mod teams;
 pub mod users;
@@ -75,14 +76,22 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(teams::list, teams::make))
         .routes(routes!(teams::join))
         .routes(routes!(secrets::create, secrets::list))
-        .routes(routes!(secrets::show, secrets::delete))
-        .routes(routes!(secrets::reveal, secrets::change_value))
+        .routes(routes!(secret_changes::changes))
+        .routes(routes!(secrets::show, secrets::amend, secrets::delete))
+        .routes(routes!(secrets::restore))
+        .routes(routes!(secrets::destroy))
+        .routes(routes!(secrets::values::reveal, secrets::values::change_value))
+        .routes(routes!(secrets::values::versions))
+        .routes(routes!(secrets::access::of_secret))
+        .routes(routes!(secrets::grants::grant, secrets::grants::list))
+        .routes(routes!(secrets::grants::withdraw))
         .routes(routes!(jobs::kinds))
         .routes(routes!(jobs::create, jobs::list))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::logs))
         .routes(routes!(audit::events))
+        .routes(routes!(secrets::access::of_person))
         .routes(routes!(audit::history))
         .routes(routes!(audit::state))
         .routes(routes!(projections::list))

@@ -9,6 +9,7 @@ use commands::{AttemptError, CommandError, Purpose};
 use domain::{Email, MailTokenUse};
 use serde::Deserialize;
 use utoipa::ToSchema;
+use zeroize::Zeroizing;
 
 use crate::answer::no_content;
 use crate::app::App;
@@ -72,8 +73,10 @@ async fn mail_wait(app: &App, email: &Email, ip: ClientIp) -> Result<Option<Dura
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"token": "dbm_0198c5a0…", "new_password": "a staple that is correct"}))]
 pub struct ConfirmResetBody {
-    token: String,
-    new_password: String,
+    #[schema(value_type = String)]
+    token: Zeroizing<String>,
+    #[schema(value_type = String)]
+    new_password: Zeroizing<String>,
 }
 
 /// Sets a new password. The token is good for an hour and one use; all sessions end. A second factor stays.
@@ -107,7 +110,8 @@ pub async fn confirm_reset(
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"token": "dbm_0198c5a0…"}))]
 pub struct VerifyBody {
-    token: String,
+    #[schema(value_type = String)]
+    token: Zeroizing<String>,
 }
 
 /// Shows that an address is one's own. The token is good for three days and one use.

@@ -9,6 +9,7 @@ use projections::{InvitationRow, TeamRow};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::answer::{Answer, if_match, no_content};
 use crate::app::App;
@@ -25,6 +26,7 @@ use crate::routes::auth::of_invitation;
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "id": "0198c5a0-4b10-7f02-8d3c-6e9f2a1b8c4d", "slug": "payments", "name": "Payments", "two_factor_required": false,
+    "reveal_reason_required": false,
     "members": [{"user_id": "0198c5a0-3f6e-7c41-9a2b-5d8e1f0a7b3c", "name": "Ada Lovelace", "email": "ada@example.org", "role": "owner", "active": true, "two_factor": false}],
     "created_at": "2026-07-01T09:30:00.000Z"
 }))]
@@ -38,6 +40,8 @@ pub struct TeamBody {
     pub name: String,
     /// Whether its members must have a second factor to speak for it.
     pub two_factor_required: bool,
+    /// Whether who sees a secret's value must say why.
+    pub reveal_reason_required: bool,
     /// Who is in it, at most 1,000.
     pub members: Vec<MemberBody>,
     /// When it was made.
@@ -100,6 +104,7 @@ async fn body(app: &App, row: &TeamRow) -> Result<TeamBody, Problem> {
         slug: row.slug.clone(),
         name: row.name.clone(),
         two_factor_required: row.two_factor_required,
+        reveal_reason_required: row.reveal_reason_required,
         members,
         created_at: time(row.created_at),
     })
@@ -130,9 +135,13 @@ pub struct AmendTeamBody {
     /// Whether members must have a second factor to speak for the team.
     #[serde(default)]
     two_factor_required: Option<bool>,
+    /// Whether who sees a secret's value must say why.
+    #[serde(default)]
+    reveal_reason_required: Option<bool>,
 }
 
-/// Changes the team's name, and whether it asks its members for a second factor. Who asks for that must have one.
+/// Changes the team's name, and whether it asks its members for a second factor and for reasons to see secrets. Who asks for the
+/// second factor must have one.
 #[utoipa::path(
     patch, path = "/team", tag = "teams", request_body = AmendTeamBody,
     responses(
@@ -155,7 +164,8 @@ pub async fn amend(
         let detail = "Set up a second factor yourself first: you would be the first to be locked out.";
         return Err(Problem::conflict(detail).with_code("two_factor_off"));
     }
-    let command = TeamCommand::Amend { name, two_factor_required };
+    let reveal_reason_required = asked.reveal_reason_required;
+    let command = TeamCommand::Amend { name, two_factor_required, reveal_reason_required };
     let done = app.commands.execute::<Team>(&caller.context, team, if_match(&headers)?, command).await?;
     app.settle(done.position).await;
     let row = app.as_written(app.projections.teams(), &done, |row| row.sequence).await?;
@@ -434,7 +444,8 @@ pub async fn make(
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"invitation_token": "dbi_0198c5a0…"}))]
 pub struct JoinBody {
-    invitation_token: String,
+    #[schema(value_type = String)]
+    invitation_token: Zeroizing<String>,
 }
 
 /// Joins a team by invitation, for somebody who has an account. The invitation must have gone to the account's address.

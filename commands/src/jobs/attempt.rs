@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use domain::{Actor, Ending as Recorded, Job, JobCommand, LogDigest};
+use domain::{Actor, Ending as Recorded, Job, JobCommand, LogDigest, Permissions};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::log_store::LogWriter;
-use super::mask::SecretText;
+use super::mask::SecretBytes;
 use super::process::{self, Attempt, Ending, Finished, StopReason};
 use super::queue::{ReadyJob, WorkQueue};
 use super::watchdog::Watchdog;
@@ -92,14 +92,15 @@ impl<Q: WorkQueue> Worker<Q> {
                 problems.iter().map(|problem| format!("{} {}", problem.field, problem.message)).collect();
             format!("the arguments do not fit the kind any more: {}", problems.join("; "))
         })?;
-        let acting = context.acting_as(Actor::Job(job.id));
+        let mut acting = context.acting_as(Actor::Job(job.id));
+        acting.caller.permissions = Permissions::job();
         let mut env = vec![];
         for (variable, name) in kind.secrets() {
             let sealed = self.queue.secret(job.team_id, name).await.map_err(|error| error.to_string())?;
             let sealed = sealed.ok_or_else(|| format!("the team has no secret named {name:?}"))?;
             let value = self.commands.use_secret(&acting, &sealed, job.id, attempt).await;
             let value = value.map_err(|error| format!("the secret {name:?} cannot be used: {error}"))?;
-            env.push((variable.clone(), SecretText::new(value.as_str())));
+            env.push((variable.clone(), SecretBytes::from(value)));
         }
         Ok(Attempt {
             argv,

@@ -24,7 +24,7 @@ use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, MatchKind};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// What stands in place of a value.
 pub const MASK: &str = "***";
@@ -39,19 +39,25 @@ const HELD_ACROSS_LINES: usize = 4;
 
 /// A secret's value. It has no `Debug` and no `Display`, so it cannot end up in a log by accident, and is overwritten when dropped.
 #[derive(Clone)]
-pub struct SecretText(Zeroizing<String>);
+pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
-impl SecretText {
+impl SecretBytes {
     /// Wraps a value.
     #[must_use]
-    pub fn new(value: impl Into<String>) -> Self {
+    pub fn new(value: impl Into<Vec<u8>>) -> Self {
         Self(Zeroizing::new(value.into()))
     }
 
     /// The value, for the one place that needs it.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub fn expose(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl From<Zeroizing<Vec<u8>>> for SecretBytes {
+    fn from(value: Zeroizing<Vec<u8>>) -> Self {
+        Self(value)
     }
 }
 
@@ -74,8 +80,8 @@ impl Patterns {
     /// # Errors
     /// [`TooLarge`] when the automaton would not fit.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, TooLarge> {
-        let mut plain = BTreeSet::new();
-        let mut encoded = BTreeSet::new();
+        let mut plain = Forms::default();
+        let mut encoded = Forms::default();
         for value in values {
             add_plain(value, &mut plain);
             for form in [value, value.trim_ascii()] {
@@ -83,10 +89,10 @@ impl Patterns {
             }
         }
         let mut begins = [false; 256];
-        for first in plain.iter().chain(&encoded).filter_map(|pattern| pattern.first()) {
+        for first in plain.0.iter().chain(&encoded.0).filter_map(|pattern| pattern.first()) {
             begins[usize::from(*first)] = true;
         }
-        Ok(Self { plain: Search::new(&plain)?, encoded: Search::new(&encoded)?, begins })
+        Ok(Self { plain: Search::new(&plain.0)?, encoded: Search::new(&encoded.0)?, begins })
     }
 
     /// The whole text masked at once.
@@ -100,32 +106,53 @@ impl Patterns {
     }
 }
 
-fn add_plain(value: &[u8], into: &mut BTreeSet<Vec<u8>>) {
+/// What values look like. Overwritten when it goes; the automaton that is made of it keeps its own copy as long as the attempt runs.
+#[derive(Default)]
+struct Forms(BTreeSet<Vec<u8>>);
+
+impl Forms {
+    fn add(&mut self, form: &[u8]) {
+        if !self.0.contains(form) {
+            self.0.insert(form.to_vec());
+        }
+    }
+}
+
+impl Drop for Forms {
+    fn drop(&mut self) {
+        while let Some(mut form) = self.0.pop_first() {
+            form.zeroize();
+        }
+    }
+}
+
+fn add_plain(value: &[u8], into: &mut Forms) {
     let trimmed = value.trim_ascii();
     // A value of white space only has no trimmed form worth looking for.
     for form in [value, if trimmed.len() >= SHORTEST { trimmed } else { value }] {
         if !form.is_empty() {
-            into.insert(form.to_vec());
+            into.add(form);
         }
     }
     let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-    into.extend(lines.filter(|line| line.len() >= SHORTEST).map(<[u8]>::to_vec));
+    lines.filter(|line| line.len() >= SHORTEST).for_each(|line| into.add(line));
 }
 
-fn add_encoded(value: &[u8], into: &mut BTreeSet<Vec<u8>>) {
+fn add_encoded(value: &[u8], into: &mut Forms) {
     if value.len() < SHORTEST {
         return;
     }
     // Bytes that stand before the value in its group of three, and the characters they have a part in.
     for (before, skip) in [(0, 0), (1, 2), (2, 3)] {
-        let mut bytes = vec![0; before];
+        let mut bytes = Zeroizing::new(Vec::with_capacity(before + value.len()));
+        bytes.resize(before, 0);
         bytes.extend_from_slice(value);
         let complete = bytes.len() * 8 / 6;
         for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
-            let text = engine.encode(&bytes).into_bytes();
+            let text = Zeroizing::new(engine.encode(&*bytes).into_bytes());
             let padding = (4 - text.len() % 4) % 4;
-            let padded = [&text[skip..], &b"=="[..padding]].concat();
-            into.extend([text[skip..complete].to_vec(), text[skip..].to_vec(), padded]);
+            let padded = Zeroizing::new([&text[skip..], &b"=="[..padding]].concat());
+            [&text[skip..complete], &text[skip..], &padded].into_iter().for_each(|form| into.add(form));
         }
     }
 }
@@ -181,7 +208,7 @@ pub struct Masker {
     plain: Option<StateID>,
     encoded: Option<StateID>,
     /// Bytes not yet given out; the first one stands at `offset` in the stream.
-    held: Vec<u8>,
+    held: Zeroizing<Vec<u8>>,
     offset: usize,
     /// Where the matches among the held bytes lie in the stream: ascending, disjoint.
     found: Vec<Range<usize>>,
@@ -203,7 +230,7 @@ impl Masker {
             patterns,
             plain,
             encoded,
-            held: Vec::new(),
+            held: Zeroizing::default(),
             offset: 0,
             found: Vec::new(),
             masked_to: 0,

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
+use zeroize::Zeroizing;
 
 use super::lines::{Budget, Lines, Output, Stream};
 use super::mask::Patterns;
@@ -63,13 +64,14 @@ impl Pumps {
 struct Pump {
     lines: Lines,
     output: mpsc::Sender<Output>,
-    buffer: Vec<u8>,
+    /// As the job wrote it, before anything is masked.
+    buffer: Zeroizing<Vec<u8>>,
     ready: Vec<Output>,
 }
 
 impl Pump {
     fn new(lines: Lines, output: mpsc::Sender<Output>) -> Self {
-        Self { lines, output, buffer: vec![0; CHUNK], ready: Vec::new() }
+        Self { lines, output, buffer: Zeroizing::new(vec![0; CHUNK]), ready: Vec::new() }
     }
 
     async fn run(mut self, mut from: impl AsyncRead + Unpin, mut ended: watch::Receiver<bool>) {

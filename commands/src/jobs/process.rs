@@ -9,7 +9,9 @@
 //! Jobs run as the user Daybook runs as. If that is root, so do the jobs: run Daybook as an unprivileged user where kinds are not
 //! fully trusted.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -26,10 +28,11 @@ use uuid::Uuid;
 use super::folder::Folder;
 use super::lines::Budget;
 pub use super::lines::{Output, Stream};
-use super::mask::{Patterns, SecretText};
+use super::mask::{Patterns, SecretBytes};
 use super::output::{Notes, Pumps};
 use super::watchdog::Watchdog;
 use super::{program, result};
+use crate::panics::cut_short;
 
 /// How long output is still read after the process group is dead, when a process that left the group keeps it open.
 pub const DRAIN: Duration = Duration::from_secs(2);
@@ -45,7 +48,7 @@ pub struct Attempt {
     /// The program and its arguments.
     pub argv: Vec<String>,
     /// Variables that hold secrets; their values are masked in the output and in the result.
-    pub env: Vec<(String, SecretText)>,
+    pub env: Vec<(String, SecretBytes)>,
     /// Other variables.
     pub plain_env: Vec<(String, String)>,
     /// Where it starts; its fresh HOME if none.
@@ -156,16 +159,16 @@ impl Prepared {
     async fn new(attempt: Attempt) -> Result<Self, String> {
         spawn_blocking(move || Self::make(attempt))
             .await
-            .map_err(|error| format!("preparing the job failed: {error}"))?
+            .map_err(|error| format!("preparing the job failed: {}", cut_short(&error)))?
     }
 
     fn make(attempt: Attempt) -> Result<Self, String> {
-        if let Some((name, _)) = attempt.env.iter().find(|(_, value)| value.expose().contains('\0')) {
+        if let Some((name, _)) = attempt.env.iter().find(|(_, value)| value.expose().contains(&0)) {
             return Err(format!(
                 "the secret for `{name}` holds a NUL byte, which an environment variable cannot"
             ));
         }
-        let values = attempt.env.iter().map(|(_, value)| value.expose().as_bytes());
+        let values = attempt.env.iter().map(|(_, value)| value.expose());
         let patterns = Arc::new(Patterns::new(values).map_err(|error| error.to_string())?);
         let folder = Folder::create(&attempt.working_root)
             .map_err(|error| format!("the job's folder could not be made: {error}"))?;
@@ -203,7 +206,7 @@ impl Prepared {
         let mut command = Command::new(program::find(name, directory, &path)?);
         command.arg0(name).args(arguments).current_dir(directory);
         command.env_clear().envs(self.attempt.plain_env.iter().map(|(name, value)| (name, value)));
-        command.envs(self.attempt.env.iter().map(|(name, value)| (name, value.expose())));
+        command.envs(self.attempt.env.iter().map(|(name, value)| (name, OsStr::from_bytes(value.expose()))));
         // Last, so that no kind can change them.
         command.env("PATH", &path).env("HOME", &home).env("DAYBOOK_RESULT", self.folder.result());
         command
@@ -289,7 +292,8 @@ impl Prepared {
         }
         let (path, patterns) = (self.folder.result(), Arc::clone(&self.patterns));
         let read = spawn_blocking(move || result::read(&path, &patterns)).await;
-        match read.unwrap_or_else(|error| Err(format!("the result could not be read: {error}"))) {
+        match read.unwrap_or_else(|error| Err(format!("the result could not be read: {}", cut_short(&error))))
+        {
             Ok(result) => result,
             Err(reason) => {
                 notes.say(reason);

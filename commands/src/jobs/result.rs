@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::mask::Patterns;
 
@@ -20,10 +21,13 @@ pub(super) fn read(path: &Path, patterns: &Arc<Patterns>) -> Result<Option<Value
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file.map_err(|error| format!("the result could not be read: {error}"))?,
     };
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+    let metadata = file.metadata().map_err(|error| format!("the result could not be read: {error}"))?;
+    if !metadata.is_file() {
         return Err("the result is not a regular file and was not kept".to_owned());
     }
-    let mut bytes = Vec::new();
+    // It may hold a secret's value, which is masked only below. With room for all of it no copies are left behind.
+    let room = usize::try_from(metadata.len().min(RESULT_BYTES) + 1).unwrap_or_default();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
     file.take(RESULT_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| format!("the result could not be read: {error}"))?;
@@ -44,11 +48,11 @@ fn open(path: &Path) -> io::Result<File> {
 /// Masks every text in the document, and any number that shows a value. NUL becomes U+FFFD, since PostgreSQL's JSON cannot hold it.
 fn masked(value: Value, patterns: &Arc<Patterns>) -> Value {
     match value {
-        Value::String(text) => Value::String(masked_text(&text, patterns)),
+        Value::String(text) => Value::String(masked_text(&Zeroizing::new(text), patterns)),
         Value::Array(items) => items.into_iter().map(|item| masked(item, patterns)).collect(),
         Value::Object(fields) => fields
             .into_iter()
-            .map(|(name, field)| (masked_text(&name, patterns), masked(field, patterns)))
+            .map(|(name, field)| (masked_text(&Zeroizing::new(name), patterns), masked(field, patterns)))
             .collect(),
         Value::Number(number) => {
             let text = number.to_string();

@@ -62,6 +62,7 @@ fn is_request(event: &AccessEvent) -> bool {
         | AccessEvent::ProofFailed { .. }
         | AccessEvent::SignInFailed { .. }
         | AccessEvent::SecretRevealed { .. }
+        | AccessEvent::SecretRevealedByGrant { .. }
         | AccessEvent::SecretUsed { .. }
         | AccessEvent::AccessRefused { .. }
         | AccessEvent::AuditRead { .. }
@@ -75,6 +76,7 @@ fn is_invitation(event: &TeamEvent) -> bool {
         TeamEvent::TeamCreated { .. }
         | TeamEvent::TeamRenamed { .. }
         | TeamEvent::TwoFactorRequirementChanged { .. }
+        | TeamEvent::RevealReasonRequirementChanged { .. }
         | TeamEvent::InvitationWithdrawn { .. }
         | TeamEvent::InvitationAccepted { .. }
         | TeamEvent::MemberAdded { .. }

@@ -37,7 +37,7 @@ impl Password {
     ///
     /// # Errors
     /// Says which rule it breaks, never what was typed.
-    pub fn choose(text: String, person: &About<'_>) -> Result<Self, Invalid> {
+    pub fn choose(text: impl Into<Zeroizing<String>>, person: &About<'_>) -> Result<Self, Invalid> {
         let password = Self::typed(text);
         let rule = |message: &str| Err(Invalid(message.to_owned()));
         if password.0.chars().count() > *LENGTH.end() {
@@ -63,8 +63,8 @@ impl Password {
 
     /// A password that is not anybody's choice: typed to prove who somebody is, or made at random. Any text.
     #[must_use]
-    pub fn typed(text: String) -> Self {
-        Self(Zeroizing::new(text))
+    pub fn typed(text: impl Into<Zeroizing<String>>) -> Self {
+        Self(text.into())
     }
 
     /// The text as it was typed.
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn nothing_of_it_is_printed() {
-        let password = Password::choose("open sesame, twice".into(), &About::default()).unwrap();
+        let password = Password::choose("open sesame, twice".to_owned(), &About::default()).unwrap();
         assert_eq!(format!("{password:?}"), "Password");
     }
 }

@@ -22,7 +22,7 @@ async fn verify(text: &str, hash: &str) -> Verdict {
 
 #[tokio::test]
 async fn the_right_password_verifies_and_no_other() {
-    let hash = Passwords::new().hash(Password::typed("correct horse battery".into())).await.unwrap();
+    let hash = Passwords::new().hash(Password::typed("correct horse battery".to_owned())).await.unwrap();
     assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
     assert_eq!(verify("correct horse battery", &hash).await, RIGHT);
     assert_eq!(verify("correct horse batterz", &hash).await, WRONG);
@@ -126,7 +126,8 @@ fn hashes_that_cannot_be_checked_here_are_refused_in_words() {
 #[tokio::test]
 async fn a_hash_that_came_another_way_and_costs_too_much_is_not_checked() {
     let hash = BCRYPT.replace("$05$", "$31$");
-    let said = Passwords::new().verify(Password::typed("x".into()), Some(hash.clone())).await.unwrap_err();
+    let said =
+        Passwords::new().verify(Password::typed("x".to_owned()), Some(hash.clone())).await.unwrap_err();
     assert!(said.to_string().contains("a cost of 31") && !said.to_string().contains(&hash), "{said}");
 }
 
@@ -148,9 +149,9 @@ fn nothing_of_a_hash_is_printed() {
 async fn a_full_queue_says_so() {
     let passwords = Passwords::new();
     passwords.waiting.store(MOST_WAITING, Ordering::Relaxed);
-    let refused = passwords.hash(Password::typed("x".into())).await;
+    let refused = passwords.hash(Password::typed("x".to_owned())).await;
     assert!(matches!(refused, Err(PasswordError::Busy)));
-    let refused = passwords.verify(Password::typed("x".into()), Some(BCRYPT.to_owned())).await;
+    let refused = passwords.verify(Password::typed("x".to_owned()), Some(BCRYPT.to_owned())).await;
     assert!(matches!(refused, Err(PasswordError::Busy)));
     assert_eq!(passwords.waiting.load(Ordering::Relaxed), MOST_WAITING);
 }

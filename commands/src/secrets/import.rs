@@ -173,7 +173,8 @@ impl ImportFile {
         if let (Some(name), Some(description), Some(tags), Some(())) = (name, description, tags, value)
             && expires_at != Some(None)
         {
-            let new = NewSecret { name, description, tags, expires_at: expires_at.flatten() };
+            let new =
+                NewSecret { name, description, tags, expires_at: expires_at.flatten(), max_versions: None };
             self.secrets.push(ImportedSecret { place: entry.place, new, value: entry.value });
         }
     }

@@ -113,7 +113,8 @@ fn a_team_that_is_not_there_cannot_change() {
 }
 
 fn amend(name: Option<&str>, two_factor_required: Option<bool>) -> TeamCommand {
-    TeamCommand::Amend { name: name.map(|name| TeamName::parse(name).unwrap()), two_factor_required }
+    let name = name.map(|name| TeamName::parse(name).unwrap());
+    TeamCommand::Amend { name, two_factor_required, reveal_reason_required: None }
 }
 
 #[test]
@@ -130,6 +131,19 @@ fn what_is_said_of_a_team_changes_and_the_same_is_no_event() {
     assert_eq!(team.decide(both), Ok(vec![]));
     assert_eq!(team.decide(amend(Some("Main"), None)).map(|events| events.len()), Ok(1));
     assert_eq!(team.decide(amend(None, Some(false))), Ok(vec![required(false)]));
+}
+
+#[test]
+fn a_team_asks_for_reasons_or_does_not() {
+    let amend = |required| TeamCommand::Amend {
+        name: None,
+        two_factor_required: None,
+        reveal_reason_required: Some(required),
+    };
+    let changed = |required| TeamEvent::RevealReasonRequirementChanged { required };
+    assert_eq!(given::<Team>([created()]).decide(amend(true)), Ok(vec![changed(true)]));
+    assert_eq!(given::<Team>([created()]).decide(amend(false)), Ok(vec![]));
+    assert_eq!(given::<Team>([created(), changed(true)]).decide(amend(false)), Ok(vec![changed(false)]));
 }
 
 fn thousand() -> impl Iterator<Item = TeamEvent> + Clone {

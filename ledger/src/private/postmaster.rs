@@ -34,7 +34,7 @@ const SETTLE: [(Option<Signal>, Duration); 3] = [
 ];
 
 /// Settings that hold whatever `postgresql.conf` says. The log gets no statements and no values of rows: they may be private.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 28] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "fsync=on",
@@ -50,6 +50,18 @@ const SETTINGS: [&str; 16] = [
     "log_min_error_statement=panic",
     "log_error_verbosity=terse",
     "log_checkpoints=off",
+    "log_statement=none",
+    "log_duration=off",
+    "log_min_duration_statement=-1",
+    "log_min_duration_sample=-1",
+    "log_transaction_sample_rate=0",
+    "log_parameter_max_length=0",
+    "log_parameter_max_length_on_error=0",
+    "log_statement_stats=off",
+    "debug_print_parse=off",
+    "debug_print_rewritten=off",
+    "debug_print_plan=off",
+    "log_lock_waits=off",
     "update_process_title=on",
 ];
 

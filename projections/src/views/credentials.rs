@@ -162,6 +162,7 @@ fn of_session(event: &AccessEvent) -> Option<UserId> {
         | AccessEvent::ProofFailed { .. }
         | AccessEvent::SignInFailed { .. }
         | AccessEvent::SecretRevealed { .. }
+        | AccessEvent::SecretRevealedByGrant { .. }
         | AccessEvent::SecretUsed { .. }
         | AccessEvent::AccessRefused { .. }
         | AccessEvent::AuditRead { .. }
@@ -227,6 +228,7 @@ fn session(row: &mut CredentialsRow, event: &AccessEvent, fact: &Fact) {
         | AccessEvent::ProofFailed { .. }
         | AccessEvent::SignInFailed { .. }
         | AccessEvent::SecretRevealed { .. }
+        | AccessEvent::SecretRevealedByGrant { .. }
         | AccessEvent::SecretUsed { .. }
         | AccessEvent::AccessRefused { .. }
         | AccessEvent::AuditRead { .. }

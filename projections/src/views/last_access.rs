@@ -1,4 +1,4 @@
-//! When a secret was last read (`secret/<id>`), and when somebody last signed in (`user/<id>`).
+//! When somebody last signed in (`user/<id>`).
 
 use chrono::{DateTime, Utc};
 use domain::{AccessEvent, Event};
@@ -26,7 +26,7 @@ pub struct LastAccessRow {
 
 impl View for LastAccess {
     const NAME: &'static str = "last_access";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const AGGREGATES: &'static [&'static str] = &["access"];
     type Row = LastAccessRow;
 
@@ -40,12 +40,12 @@ impl View for LastAccess {
 
     fn keys(fact: &Fact) -> Vec<String> {
         match &fact.event {
-            Event::Access(
-                AccessEvent::SecretRevealed { secret_id, .. } | AccessEvent::SecretUsed { secret_id, .. },
-            ) => vec![format!("secret/{secret_id}")],
             Event::Access(AccessEvent::SignedIn { user_id, .. }) => vec![format!("user/{user_id}")],
             Event::Access(
-                AccessEvent::SignInFailed { .. }
+                AccessEvent::SecretRevealed { .. }
+                | AccessEvent::SecretRevealedByGrant { .. }
+                | AccessEvent::SecretUsed { .. }
+                | AccessEvent::SignInFailed { .. }
                 | AccessEvent::SessionRefreshed { .. }
                 | AccessEvent::RefreshTokenReused { .. }
                 | AccessEvent::SessionEnded { .. }
@@ -67,17 +67,16 @@ impl View for LastAccess {
 
     fn fold(_: &str, row: Option<LastAccessRow>, fact: &Fact) -> Option<LastAccessRow> {
         match &fact.event {
-            Event::Access(
-                AccessEvent::SecretRevealed { .. }
-                | AccessEvent::SecretUsed { .. }
-                | AccessEvent::SignedIn { .. },
-            ) => Some(LastAccessRow {
+            Event::Access(AccessEvent::SignedIn { .. }) => Some(LastAccessRow {
                 at: fact.at,
                 actor: fact.actor.clone(),
                 count: row.map_or(0, |row| row.count) + 1,
             }),
             Event::Access(
-                AccessEvent::SignInFailed { .. }
+                AccessEvent::SecretRevealed { .. }
+                | AccessEvent::SecretRevealedByGrant { .. }
+                | AccessEvent::SecretUsed { .. }
+                | AccessEvent::SignInFailed { .. }
                 | AccessEvent::SessionRefreshed { .. }
                 | AccessEvent::RefreshTokenReused { .. }
                 | AccessEvent::SessionEnded { .. }
@@ -100,31 +99,30 @@ impl View for LastAccess {
 
 #[cfg(test)]
 mod tests {
-    use domain::{JobId, SecretId, SessionId};
+    use domain::{SecretId, SessionId};
     use uuid::Uuid;
 
     use super::*;
     use crate::testing::{at, fact, folded, id, user_id};
 
     #[test]
-    fn reading_and_using_count_alike_and_refusals_do_not() {
+    fn signing_in_counts_and_nothing_else_does() {
+        let signed_in = AccessEvent::SignedIn {
+            user_id: user_id(1),
+            session_id: SessionId(Uuid::from_u128(8)),
+            refresh_token_hash: "x".into(),
+            refresh_expires_at: at(99),
+        };
         let secret_id = SecretId(Uuid::from_u128(5));
         let events = [
+            signed_in.clone(),
             AccessEvent::SecretRevealed { secret_id, version: 1, reason: None },
-            AccessEvent::SecretUsed { secret_id, version: 1, job_id: JobId(Uuid::from_u128(7)), attempt: 1 },
+            signed_in,
             AccessEvent::AccessRefused { permission: "secrets:reveal".into(), resource: "/".into() },
-            AccessEvent::SignedIn {
-                user_id: user_id(1),
-                session_id: SessionId(Uuid::from_u128(8)),
-                refresh_token_hash: "x".into(),
-                refresh_expires_at: at(99),
-            },
         ];
         let facts: Vec<Fact> =
             (1..).zip(events).map(|(n, event)| fact(n, "access", id(n as u128 + 900), event)).collect();
-        let row = |n, count| LastAccessRow { at: at(n), actor: "system".into(), count };
-        let expected =
-            [(format!("secret/{secret_id}"), row(2, 2)), (format!("user/{}", id(1)), row(4, 1))].into();
-        assert_eq!(folded::<LastAccess>(&facts), expected);
+        let row = LastAccessRow { at: at(3), actor: "system".into(), count: 2 };
+        assert_eq!(folded::<LastAccess>(&facts), [(format!("user/{}", id(1)), row)].into());
     }
 }

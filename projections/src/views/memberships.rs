@@ -59,6 +59,7 @@ impl View for Memberships {
             Event::Team(
                 TeamEvent::TeamRenamed { .. }
                 | TeamEvent::TwoFactorRequirementChanged { .. }
+                | TeamEvent::RevealReasonRequirementChanged { .. }
                 | TeamEvent::MemberInvited { .. }
                 | TeamEvent::InvitationWithdrawn { .. }
                 | TeamEvent::InvitationAccepted { .. },
@@ -82,6 +83,7 @@ impl View for Memberships {
             Event::Team(
                 TeamEvent::TeamRenamed { .. }
                 | TeamEvent::TwoFactorRequirementChanged { .. }
+                | TeamEvent::RevealReasonRequirementChanged { .. }
                 | TeamEvent::MemberInvited { .. }
                 | TeamEvent::InvitationWithdrawn { .. }
                 | TeamEvent::InvitationAccepted { .. },

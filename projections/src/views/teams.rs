@@ -30,6 +30,9 @@ pub struct TeamRow {
     /// Whether its members must sign in with a second factor to speak for it.
     #[serde(default)]
     pub two_factor_required: bool,
+    /// Whether who sees a secret's value must say why.
+    #[serde(default)]
+    pub reveal_reason_required: bool,
     /// Who is asked to join and has not yet; also those whose time is over.
     #[serde(default)]
     pub invitations: BTreeMap<InvitationId, InvitationRow>,
@@ -106,6 +109,7 @@ fn team(key: &str, row: Option<TeamRow>, event: &TeamEvent, fact: &Fact) -> Opti
             name: name.clone(),
             members: [(*owner, Role::Owner)].into(),
             two_factor_required: false,
+            reveal_reason_required: false,
             invitations: BTreeMap::new(),
             created_by: fact.actor.clone(),
             created_at: fact.at,
@@ -118,6 +122,7 @@ fn team(key: &str, row: Option<TeamRow>, event: &TeamEvent, fact: &Fact) -> Opti
         TeamEvent::TeamCreated { .. } => {}
         TeamEvent::TeamRenamed { name } => row.name.clone_from(name),
         TeamEvent::TwoFactorRequirementChanged { required } => row.two_factor_required = *required,
+        TeamEvent::RevealReasonRequirementChanged { required } => row.reveal_reason_required = *required,
         TeamEvent::MemberInvited { invitation_id, email, email_hash, role, expires_at, .. } => {
             let invited = invitation(email, email_hash, *role, *expires_at, fact);
             row.invitations.insert(*invitation_id, invited);

@@ -71,6 +71,7 @@ pub(super) const OPERATIONS: &[(&str, &str, bool, [Is; 6])] = &[
     ("POST", "/api/teams/join", false, SIGNED_IN),
     ("POST", "/api/secrets", false, MAKE),
     ("GET", "/api/secrets", false, READ_LIST),
+    ("GET", "/api/secrets/changes", false, READ_LIST),
     ("GET", "/api/secrets/{id}", false, READ_ONE),
     ("DELETE", "/api/secrets/{id}", false, CHANGE_ONE),
     ("GET", "/api/secrets/{id}/value", false, CHANGE_ONE),

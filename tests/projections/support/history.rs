@@ -5,14 +5,16 @@ mod people;
 use std::collections::BTreeMap;
 
 use ::commands::{
-    About, CommandError, Commands, Context, Executed, FirstTeam, NewAccount, NewPassword, NewSecret, Password,
+    About, CommandError, Commands, Context, Executed, ExpectedSecret, FirstTeam, GrantRequest, NewAccount,
+    NewPassword, NewSecret, Password, SecretValue,
 };
 use ::ledger::{Ledger, random_token};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
     AccessEvent, Actor, ApiKeyId, Caller, ConcurrencyKey, Description, Email, Ending, Guarded, InvitationId,
-    Job, JobCommand, JobId, KindName, LogDigest, Permission, PersonName, Queue, Refusal, Role, SecretId,
-    SecretName, SessionId, Tag, Team, TeamCommand, TeamId, TeamName, TeamSlug, User, UserCommand, UserId,
+    Job, JobCommand, JobId, KindName, LogDigest, Permission, PersonName, Queue, Reason, Refusal, Role,
+    SecretAmendment, SecretId, SecretName, SessionId, Tag, Team, TeamCommand, TeamId, TeamName, TeamSlug,
+    User, UserCommand, UserId, VersionLimit,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -196,6 +198,7 @@ impl<'a> History<'a> {
             description: Description::parse(self.one_of(&DESCRIPTIONS)).unwrap(),
             tags,
             expires_at: self.rng.percent(50).then(|| self.moment()),
+            max_versions: self.rng.percent(30).then(|| VersionLimit::parse(2).unwrap()),
         };
         let (context, value) = (self.context(Some(team)), value());
         if let Some(made) = done(self.commands.store_secret(&context, &new, &value).await) {
@@ -210,10 +213,34 @@ impl<'a> History<'a> {
         }
         let (team, id) = self.one_of(&secrets);
         let context = self.context(Some(team));
-        if self.rng.percent(80) {
-            done(self.commands.change_secret_value(&context, id, None, &value()).await);
-        } else {
-            done(self.commands.delete_secret(&context, id, None).await);
+        let name = || SecretName::parse(&format!("db/{}", id.0.as_u128() % 16)).unwrap();
+        match self.rng.below(20) {
+            0 | 1 => drop(done(self.commands.delete_secret(&context, id, None).await)),
+            2 | 3 => drop(done(self.commands.restore_secret(&context, id, None, Some(name())).await)),
+            4 => drop(done(self.commands.destroy_secret(&context, id, None).await)),
+            5 => {
+                let versions = [1, 2].into();
+                done(self.commands.destroy_secret_versions(&context, id, None, versions).await);
+            }
+            6 | 7 => {
+                let amendment = SecretAmendment {
+                    name: Some(name()),
+                    expires_at: Some(self.rng.percent(50).then(|| self.moment())),
+                    max_versions: Some(self.rng.percent(50).then(|| VersionLimit::parse(1).unwrap())),
+                    ..SecretAmendment::default()
+                };
+                done(self.commands.amend_secret(&context, id, None, amendment).await);
+            }
+            8 | 9 => {
+                let reason = Reason::parse("incident 7").unwrap();
+                let duration = TimeDelta::milliseconds(1 + self.rng.below(50) as i64);
+                let request = GrantRequest { user_id: self.user(), duration, reason };
+                done(self.commands.grant_reveal(&context, id, request).await.map(|made| made.done));
+            }
+            _ => {
+                let expected = ExpectedSecret::default();
+                done(self.commands.change_secret_value(&context, id, expected, &value()).await);
+            }
         }
     }
 
@@ -310,13 +337,13 @@ impl<'a> History<'a> {
             },
             _ => AccessEvent::SecretRevealed { secret_id: self.one_of(&secrets).1, version: 1, reason: None },
         };
-        let context = self.context(None);
-        self.commands.record(&context, &event).await.unwrap();
+        let team = self.rng.percent(80).then(|| self.team());
+        self.commands.record(&self.context(team), &event).await.unwrap();
     }
 }
 
-fn value() -> Zeroizing<String> {
-    Zeroizing::new(random_token().unwrap())
+fn value() -> SecretValue {
+    Zeroizing::new(random_token().unwrap().as_bytes().to_vec())
 }
 
 /// What was done, unless the rules were against it.

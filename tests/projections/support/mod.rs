@@ -68,9 +68,12 @@ impl Node {
         }
     }
 
-    /// Appends as Daybook itself; the last position.
+    /// Appends as Daybook itself, for the team of the first secret among the events, else for one that nothing else is of; the last
+    /// position.
     pub(crate) async fn append(&self, events: Vec<NewEvent>) -> i64 {
-        let metadata = Metadata { actor: "system".to_owned(), ..Metadata::default() };
+        let team = events.iter().find_map(|event| event.payload["SecretStored"]["team_id"].as_str());
+        let team_id = Some(team.map_or_else(|| team_id().to_string(), ToOwned::to_owned));
+        let metadata = Metadata { actor: "system".to_owned(), team_id, ..Metadata::default() };
         self.ledger.append(Append { events, metadata, data_keys: vec![] }).await.unwrap().position
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::{Attempt, Ending, Finished, Output, StopReason, Stream, run};
-use crate::jobs::mask::SecretText;
+use crate::jobs::mask::SecretBytes;
 use crate::jobs::watchdog::Watchdog;
 
 /// Far longer than anything here takes; only a broken test waits for it.
@@ -101,7 +101,7 @@ fn read_pipe(path: &Path) -> Receiver<Option<String>> {
 async fn the_environment_is_what_was_promised_and_nothing_else() {
     let root = root();
     let mut attempt = attempt(&root, &["env"]);
-    attempt.env = vec![("DB_PASSWORD".to_owned(), SecretText::new("hunter2 with = and space"))];
+    attempt.env = vec![("DB_PASSWORD".to_owned(), SecretBytes::new("hunter2 with = and space"))];
     attempt.plain_env =
         vec![("MODE".to_owned(), "fast".to_owned()), ("HOME".to_owned(), "/elsewhere".to_owned())];
     attempt.attempt = 3;
@@ -155,7 +155,7 @@ async fn what_cannot_start_says_why() {
     let long = "x".repeat(200_000);
     assert!(reason(attempt(&root, &["echo", &long])).await.contains("too long"));
     let mut nul = attempt(&root, &["env"]);
-    nul.env = vec![("KEY".to_owned(), SecretText::new("a\0b"))];
+    nul.env = vec![("KEY".to_owned(), SecretBytes::new("a\0b"))];
     assert!(reason(nul).await.starts_with("the secret for `KEY` holds a NUL byte"));
     let mut nowhere = attempt(&root, &["env"]);
     nowhere.directory = Some(root.path().join("nowhere"));
@@ -270,7 +270,7 @@ async fn a_hundred_megabytes_are_taken_and_not_kept() {
 #[tokio::test]
 async fn a_line_of_a_hundred_megabytes_is_cut() {
     let mut attempt = shell(&root(), "head -c 100000000 /dev/zero; echo; echo after");
-    attempt.env = vec![("KEY".to_owned(), SecretText::new("hunter2"))];
+    attempt.env = vec![("KEY".to_owned(), SecretBytes::new("hunter2"))];
     let (finished, output) = run_all(attempt).await;
     assert_eq!(finished.ending, Ending::Exited { code: 0 });
     let lines = lines(&output, Stream::Stdout);
@@ -293,7 +293,7 @@ async fn secrets_never_show() {
         print(key, file=sys.stderr)\n\
         json.dump({'key': key}, open(os.environ['DAYBOOK_RESULT'], 'w'))";
     let mut attempt = attempt(&root(), &["python3", "-c", script]);
-    attempt.env = vec![("KEY".to_owned(), SecretText::new("correct horse battery staple"))];
+    attempt.env = vec![("KEY".to_owned(), SecretBytes::new("correct horse battery staple"))];
     let (finished, output) = run_all(attempt).await;
     let stdout = lines(&output, Stream::Stdout);
     assert_eq!(stdout[0], "***");

@@ -6,7 +6,7 @@ use ledger::{Append, AppendError, NewDataKey, NewEvent, StreamId};
 use uuid::Uuid;
 
 use super::{ImportProblem, ImportedSecret};
-use crate::door::{decided, first_events};
+use crate::door::{Executed, decided, first_events};
 use crate::idempotency::claim_event;
 use crate::{CommandError, Commands, Context};
 
@@ -46,6 +46,8 @@ impl From<AppendError> for ImportError {
 struct Plan {
     events: Vec<NewEvent>,
     data_keys: Vec<NewDataKey>,
+    /// What lets go of old versions with its new one.
+    shredding: Vec<Executed>,
     imported: Imported,
     problems: Vec<ImportProblem>,
 }
@@ -54,6 +56,8 @@ struct Plan {
 struct Step {
     events: Vec<NewEvent>,
     data_key: NewDataKey,
+    /// What became of a secret that was there.
+    done: Option<Executed>,
 }
 
 impl Commands {
@@ -83,7 +87,13 @@ impl Commands {
             let append =
                 Append { events: plan.events, metadata: context.metadata(), data_keys: plan.data_keys };
             match self.ledger.append(append).await {
-                Ok(appended) => return Ok(Imported { position: Some(appended.position), ..plan.imported }),
+                Ok(appended) => {
+                    for done in plan.shredding {
+                        let id = secret_id(&done.id)?;
+                        self.shred_after(id, &done).await?;
+                    }
+                    return Ok(Imported { position: Some(appended.position), ..plan.imported });
+                }
                 Err(AppendError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -145,6 +155,7 @@ impl Commands {
             description: new.description,
             tags: new.tags,
             expires_at: new.expires_at,
+            max_versions: new.max_versions,
             sealed,
         };
         let mut events = first_events::<Secret>(context, id, SecretCommand::Store(store)).await?;
@@ -154,7 +165,7 @@ impl Commands {
             owner_id: id.to_string(),
         };
         events.push(claim_event(claim, sequence, &claimed)?);
-        Ok(Step { events, data_key })
+        Ok(Step { events, data_key, done: None })
     }
 
     async fn next_version(
@@ -163,13 +174,22 @@ impl Commands {
         owner_id: &str,
         secret: &ImportedSecret,
     ) -> Result<Step, CommandError> {
-        let id = owner_id.parse().map_err(|_| CommandError::Event("a claim names no secret".to_owned()))?;
+        let id = secret_id(owner_id)?;
         let mut loaded = ledger::Store::<Secret>::new(&self.ledger).load_aggregate(owner_id).await?;
         let version = loaded.aggregate.next_version();
         let (sealed, data_key) = self.seal_value(id, version, &secret.value)?;
         let command = SecretCommand::ChangeValue { version, sealed };
-        Ok(Step { events: decided(context, &mut loaded, command).await?, data_key })
+        let events = decided(context, &mut loaded, command).await?;
+        let stored = events.len();
+        let sequence = loaded.sequence + stored as i64;
+        let done = Executed { id: owner_id.to_owned(), position: None, sequence, stored, replayed: false };
+        // A new value alone lets go of nothing.
+        Ok(Step { events, data_key, done: (stored > 1).then_some(done) })
     }
+}
+
+fn secret_id(text: &str) -> Result<SecretId, CommandError> {
+    text.parse().map_err(|_| CommandError::Event("a claim names no secret".to_owned()))
 }
 
 impl Plan {
@@ -180,5 +200,6 @@ impl Plan {
     fn take(&mut self, step: Step) {
         self.events.extend(step.events);
         self.data_keys.push(step.data_key);
+        self.shredding.extend(step.done);
     }
 }

@@ -33,7 +33,7 @@ fn invite() -> TeamCommand {
 /// What needs the permission to change the team.
 fn changes() -> [TeamCommand; 6] {
     [
-        TeamCommand::Amend { name: None, two_factor_required: Some(true) },
+        TeamCommand::Amend { name: None, two_factor_required: Some(true), reveal_reason_required: None },
         invite(),
         TeamCommand::WithdrawInvitation { id: InvitationId(Uuid::from_u128(1)) },
         TeamCommand::AddMember { user_id: user(2), role: Role::Viewer },

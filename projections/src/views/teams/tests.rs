@@ -33,6 +33,7 @@ fn touched(n: i64) -> TeamRow {
         name: "Main".into(),
         members: [(user_id(1), Role::Owner)].into(),
         two_factor_required: false,
+        reveal_reason_required: false,
         invitations: BTreeMap::new(),
         created_by: "system".into(),
         created_at: at(1),

@@ -69,7 +69,7 @@ impl History<'_> {
         let context = self.own(user);
         let days = 1 + self.rng.below(7) as u16;
         let signed_in = self.commands.start_session(&context, user, vec![], days).await.unwrap();
-        self.sessions.push((user, signed_in.session_id, signed_in.refresh_token));
+        self.sessions.push((user, signed_in.session_id, signed_in.refresh_token.to_string()));
     }
 
     /// With any token there ever was: most are the present ones of their sessions, some old copies.
@@ -82,7 +82,7 @@ impl History<'_> {
         let context = self.own(user);
         let brought = self.commands.read_refresh_token(&token).await.unwrap();
         match self.commands.refresh_session(&context, &brought, 7).await {
-            Ok(next) => self.sessions.push((user, session, next.refresh_token)),
+            Ok(next) => self.sessions.push((user, session, next.refresh_token.to_string())),
             Err(RefreshError::Command(error)) => panic!("{error:?}"),
             Err(_) => {}
         }
@@ -125,7 +125,7 @@ impl History<'_> {
             }
             Some(device) => {
                 let proof = match self.rng.percent(50) {
-                    true => SecondFactor::Totp(device.code(1)),
+                    true => SecondFactor::Totp(device.code(1).into()),
                     false => SecondFactor::Recovery(device.codes[0].clone()),
                 };
                 if done(self.commands.disable_two_factor(&context, user, &proof).await).is_some() {
@@ -213,7 +213,13 @@ impl History<'_> {
         let team = self.team();
         let name = self.rng.percent(50).then(|| TeamName::parse(self.one_of(&NAMES)).unwrap());
         let two_factor_required = self.rng.percent(50).then(|| self.rng.percent(50));
-        self.give::<Team>(Some(team), team, TeamCommand::Amend { name, two_factor_required }).await;
+        let reveal_reason_required = self.rng.percent(50).then(|| self.rng.percent(50));
+        self.give::<Team>(
+            Some(team),
+            team,
+            TeamCommand::Amend { name, two_factor_required, reveal_reason_required },
+        )
+        .await;
     }
 
     async fn amend(&mut self) {

@@ -1,0 +1,105 @@
+//! How many may wait for news at the same time: in all, and each client.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+/// Those who wait, by client.
+#[derive(Clone)]
+pub(super) struct Places {
+    taken: Arc<Mutex<Taken>>,
+    most: usize,
+    most_each: usize,
+}
+
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    /// Clients without one are not in it.
+    each: HashMap<Uuid, usize>,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// The node has none left.
+    Node,
+    /// The client has its share.
+    Client,
+}
+
+/// A place among those who wait; free again when this is dropped.
+pub struct Place {
+    places: Places,
+    client: Uuid,
+}
+
+impl Places {
+    pub(super) fn new(most: usize, most_each: usize) -> Self {
+        Self { taken: Arc::default(), most, most_each }
+    }
+
+    pub(super) fn take(&self, client: Uuid) -> Result<Place, Full> {
+        let mut taken = self.lock();
+        let own = taken.each.get(&client).copied().unwrap_or(0);
+        if own >= self.most_each {
+            return Err(Full::Client);
+        }
+        if taken.all >= self.most {
+            return Err(Full::Node);
+        }
+        taken.all += 1;
+        taken.each.insert(client, own + 1);
+        Ok(Place { places: self.clone(), client })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.lock();
+        taken.all = taken.all.saturating_sub(1);
+        if let Entry::Occupied(mut own) = taken.each.entry(self.client) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn client(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    #[test]
+    fn a_client_has_its_share_and_no_more_until_a_place_is_free_again() {
+        let places = Places::new(10, 2);
+        let first = places.take(client(1)).unwrap();
+        let _second = places.take(client(1)).unwrap();
+        assert_eq!(places.take(client(1)).err(), Some(Full::Client));
+        let _others = places.take(client(2)).unwrap();
+        drop(first);
+        places.take(client(1)).unwrap();
+    }
+
+    #[test]
+    fn all_together_have_no_more_than_there_are() {
+        let places = Places::new(3, 2);
+        let taken: Vec<_> = (0..3).map(|n| places.take(client(n)).unwrap()).collect();
+        assert_eq!(places.take(client(7)).err(), Some(Full::Node));
+        drop(taken);
+        assert!(places.lock().each.is_empty(), "clients that have left are forgotten");
+        places.take(client(7)).unwrap();
+    }
+}
