@@ -213,7 +213,8 @@ where
     decided(context, &mut fresh, command).await
 }
 
-async fn decided<A>(
+/// The events with which a loaded aggregate answers `command`, if the caller may.
+pub(crate) async fn decided<A>(
     context: &Context,
     loaded: &mut Loaded<A>,
     command: A::Command,

@@ -8,6 +8,7 @@ mod context;
 mod door;
 mod error;
 mod guessing;
+pub mod http;
 mod idempotency;
 mod import;
 pub mod jobs;
@@ -41,7 +42,9 @@ pub use import::{ImportLine, ImportLines, ImportedAccount, LineProblem};
 pub use passwords::{About, Password, PasswordError, Passwords, StoredHash, Verdict};
 pub use recovery::BroughtToken;
 pub use secrets::{
-    ExpectedSecret, GrantRequest, MadeGrant, NewSecret, OpenGrant, SealedSecret, SecretValue, Shredding,
+    ExpectedSecret, FernetKeyError, FernetKeys, GrantRequest, ImportError, ImportFile, ImportFormat,
+    ImportProblem, Imported, ImportedSecret, LARGEST_IMPORT, MOST_IMPORTED, MadeGrant, NewSecret, OpenGrant,
+    Place, SealedSecret, SecretFolder, SecretValue, Shredding,
 };
 pub use sessions::{BroughtRefresh, SignedIn};
 pub use sign_in::{Account, PresentPassword, SignIn};

@@ -1,7 +1,9 @@
 //! Secrets: sealed before they become events (D8), recorded before they leave (D4).
 
 mod destroying;
+mod folder;
 mod grants;
+mod import;
 mod names;
 mod values;
 
@@ -17,7 +19,12 @@ use crate::door::{Executed, Prepare, Prepared};
 use crate::{CommandError, Commands, Context};
 
 pub use destroying::Shredding;
+pub use folder::SecretFolder;
 pub use grants::{GrantRequest, MadeGrant};
+pub use import::{
+    FernetKeyError, FernetKeys, ImportError, ImportFile, ImportFormat, ImportProblem, Imported,
+    ImportedSecret, LARGEST_IMPORT, MOST_IMPORTED, Place,
+};
 pub use values::{OpenGrant, SealedSecret, SecretValue};
 
 /// What a new secret is.

@@ -2,8 +2,8 @@
 
 use chrono::TimeDelta;
 use domain::{
-    Accept, ClaimKind, Email, InvitationId, Invite, Role, Team, TeamCommand, TeamError, TeamEvent, TeamId,
-    TeamName, TeamSlug, UserId,
+    Accept, ClaimEvent, ClaimKind, Email, InvitationId, Invite, Role, Team, TeamCommand, TeamError,
+    TeamEvent, TeamId, TeamName, TeamSlug, UserId,
 };
 use ledger::{NewEvent, Sha256, StreamId};
 use uuid::Uuid;
@@ -74,6 +74,22 @@ impl Accepting {
 }
 
 impl Commands {
+    /// The team of this slug or id, as the log has it: no view is asked, so none need be up to date.
+    ///
+    /// # Errors
+    /// The log could not be read.
+    pub async fn team_named(&self, slug_or_id: &str) -> Result<Option<TeamId>, CommandError> {
+        if let Ok(id) = slug_or_id.parse::<TeamId>() {
+            let length = self.ledger.stream_length(&StreamId::new("team", id)).await?;
+            return Ok((length > 0).then_some(id));
+        }
+        let slug = self.claim_stream(ClaimKind::TeamSlug, &[slug_or_id]).await?;
+        match self.last_claim(&slug).await? {
+            (_, Some(ClaimEvent::Claimed { owner_id, .. })) => Ok(owner_id.parse().ok()),
+            _ => Ok(None),
+        }
+    }
+
     /// Makes a team that `owner` owns.
     ///
     /// # Errors

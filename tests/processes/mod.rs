@@ -13,6 +13,8 @@ mod nodes;
 mod operating;
 mod people;
 mod process;
+mod run;
+mod secrets_import;
 mod start;
 mod users;
 mod walk;

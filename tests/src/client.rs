@@ -37,7 +37,7 @@ impl Client {
     /// When no client can be made.
     #[must_use]
     pub fn new(address: SocketAddr, token: Option<String>) -> Self {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = commands::http::builder().unwrap().no_proxy().build().unwrap();
         Self { http, base: format!("http://{address}"), token, headers: vec![] }
     }
 

@@ -12,8 +12,11 @@ const LONGEST_FILE: usize = 500;
 /// Files that are longer, with the reason.
 const LONGER: [(&str, &str); 0] = [];
 
-/// Where `ring` may be named (D12): sealing in the ledger, the token provider at the edge.
-const RING: [&str; 4] = ["ledger/src/seal", "ledger/src/digest", "ledger/src/proof", "api/src/tokens"];
+/// Where `ring` may be named (D12): sealing in the ledger, the token provider at the edge, and the TLS of the one HTTP client.
+const RING: [&str; 5] =
+    ["ledger/src/seal", "ledger/src/digest", "ledger/src/proof", "api/src/tokens", "commands/src/http.rs"];
+/// Where the other ciphers may be named: what opens the Fernet tokens of other systems, since ring has no CBC.
+const FERNET: &str = "commands/src/secrets/import/fernet";
 
 fn findings<'a>(files: impl IntoIterator<Item = &'a SourceFile>, pattern: &str) -> Vec<String> {
     let pattern = Regex::new(pattern).unwrap();
@@ -46,6 +49,19 @@ fn cryptography_is_in_few_places() {
     let named = r"\bring::|\buse ring\b|\bextern crate ring\b";
     assert_none("ring is for sealing and tokens only (D12)", &findings(outside(shipped, &RING), named));
     assert!(!findings(shipped, named).is_empty(), "the pattern finds nothing where there is something");
+    let others = r"\b(aes|cbc|sha2)::|\bHmac\b";
+    assert_none("these ciphers open Fernet tokens only", &findings(outside(shipped, &[FERNET]), others));
+    assert!(!findings(shipped, others).is_empty(), "the pattern finds nothing where there is something");
+}
+
+/// reqwest without a TLS provider panics, and with its own would bring a second cryptography library.
+#[test]
+fn http_clients_are_made_in_one_place() {
+    let shipped = &product().shipped;
+    let made = r"\b(ClientBuilder::new|Client::builder|reqwest::Client::(new|default)|reqwest::get)\b";
+    let elsewhere = findings(outside(shipped, &["commands/src/http.rs"]), made);
+    assert_none("take commands::http::builder", &elsewhere);
+    assert!(!findings(shipped, made).is_empty(), "the pattern finds nothing where there is something");
 }
 
 #[test]

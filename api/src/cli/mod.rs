@@ -7,9 +7,12 @@ macro_rules! say {
 
 mod admin;
 mod check;
+mod environment;
 mod events;
 mod keys;
 mod projections;
+mod run;
+mod secrets;
 mod serve;
 mod state;
 mod users;
@@ -48,6 +51,11 @@ enum Command {
     /// People's accounts
     #[command(subcommand)]
     Users(users::Users),
+    /// A team's secrets
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
+    /// Start a program with a team's secrets in its environment, through the API
+    Run(run::Run),
     /// Print the log
     Events(events::Events),
     /// Print a thing as it was
@@ -102,6 +110,14 @@ enum Failure {
     /// Something it needs could not be reached.
     #[error("{0}")]
     Unreachable(String),
+    /// The program that was to take its place could not be started.
+    #[error("{message}")]
+    Program {
+        /// Why.
+        message: String,
+        /// The exit code that shells have for it.
+        code: u8,
+    },
 }
 
 impl Failure {
@@ -110,6 +126,7 @@ impl Failure {
             Self::No(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
+            Self::Program { code, .. } => *code,
         })
     }
 
@@ -197,6 +214,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Keys(keys) => keys.run().await,
         Command::Admin(admin) => admin.run().await,
         Command::Users(users) => users.run().await,
+        Command::Secrets(secrets) => secrets.run().await,
+        Command::Run(run) => run.run().await,
         Command::Events(events) => events.run().await,
         Command::State(state) => state.run().await,
         Command::Projections(command) => command.run().await,
