@@ -165,6 +165,12 @@ impl Secret {
         self.name != name.as_str()
     }
 
+    /// Whether a value may be seen by this grant at `now`: nobody ended it, its time is not over, and the secret was not put away.
+    #[must_use]
+    pub fn grant_is_open(&self, grant: GrantId, now: DateTime<Utc>) -> bool {
+        !self.deleted && self.grants.get(&grant).is_some_and(|until| now < *until)
+    }
+
     pub(crate) fn decide(&self, command: SecretCommand) -> Result<Vec<SecretEvent>, SecretError> {
         match command {
             SecretCommand::Store(_) if self.team_id.is_some() => Err(SecretError::AlreadyExists),

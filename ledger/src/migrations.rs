@@ -13,6 +13,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "mails", include_str!("../../migrations/0006_mails.sql")),
     (7, "api_key_uses", include_str!("../../migrations/0007_api_key_uses.sql")),
     (8, "retired_keys", include_str!("../../migrations/0008_retired_keys.sql")),
+    (10, "mail_recipients", include_str!("../../migrations/0010_mail_recipients.sql")),
 ];
 
 pub(crate) fn migrator() -> Migrator {
