@@ -205,7 +205,7 @@ impl Letters {
         };
         let text = format!(
             "Hello,\n\n\
-             somebody may see the value of a secret of your team for a while. Every reading is recorded.\n\n{what}\n\
+             somebody was given leave to see the value of a secret of your team for a while. Every reading is recorded.\n\n{what}\n\
              {end}\nDaybook-Team: {team}\n",
             what = self.told(leave),
             team = leave.team,
