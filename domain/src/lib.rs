@@ -36,8 +36,8 @@ pub use permission::{Permission, Permissions, ROLE_TABLE, Role, permission_matri
 pub use personal::Personal;
 pub use refusal::{Refusal, RefusalKind};
 pub use secret::{
-    Grant, LONGEST_GRANT, MOST_VERSIONS, Secret, SecretAmendment, SecretCommand, SecretError, SecretEvent,
-    Store,
+    Grant, LARGEST_VALUE, LONGEST_GRANT, MOST_TAGS, MOST_VERSIONS, Secret, SecretAmendment, SecretCommand,
+    SecretError, SecretEvent, Store,
 };
 pub use session::{
     LONGEST_SESSION, REPEAT_GRACE, Refresh, Session, SessionCommand, SessionEnd, SessionError,

@@ -18,6 +18,12 @@ mod event;
 pub use error::SecretError;
 pub use event::SecretEvent;
 
+/// Bytes of a value at most.
+pub const LARGEST_VALUE: usize = 64 * 1024;
+
+/// Labels of a secret at most.
+pub const MOST_TAGS: usize = 20;
+
 /// Versions whose values a secret keeps at most.
 pub const MOST_VERSIONS: usize = 10_000;
 
@@ -163,6 +169,12 @@ impl Secret {
     #[must_use]
     pub fn is_renamed_by(&self, name: &SecretName) -> bool {
         self.name != name.as_str()
+    }
+
+    /// Whether a value may be seen by this grant at `now`: nobody ended it, its time is not over, and the secret was not put away.
+    #[must_use]
+    pub fn grant_is_open(&self, grant: GrantId, now: DateTime<Utc>) -> bool {
+        !self.deleted && self.grants.get(&grant).is_some_and(|until| now < *until)
     }
 
     pub(crate) fn decide(&self, command: SecretCommand) -> Result<Vec<SecretEvent>, SecretError> {

@@ -368,11 +368,21 @@ impl Team {
         Ok(vec![TeamEvent::MemberRemoved { user_id }])
     }
 
+    /// Who owns it, in the order of their ids.
+    pub fn owners(&self) -> impl Iterator<Item = UserId> {
+        self.members.iter().filter(|(_, role)| **role == Role::Owner).map(|(user_id, _)| *user_id)
+    }
+
+    /// Whether they are in it, as whatever.
+    #[must_use]
+    pub fn has_member(&self, user_id: UserId) -> bool {
+        self.members.contains_key(&user_id)
+    }
+
     /// Whether nobody else owns the team.
     #[must_use]
     pub fn is_last_owner(&self, user_id: UserId) -> bool {
-        let mut owners = self.members.iter().filter(|(_, role)| **role == Role::Owner);
-        owners.next().is_some_and(|(first, _)| *first == user_id) && owners.next().is_none()
+        self.owners().eq([user_id])
     }
 
     pub(crate) fn evolve(&mut self, event: TeamEvent) {

@@ -14,6 +14,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (7, "api_key_uses", include_str!("../../migrations/0007_api_key_uses.sql")),
     (8, "retired_keys", include_str!("../../migrations/0008_retired_keys.sql")),
     (9, "ledger_keys", include_str!("../../migrations/0009_ledger_keys.sql")),
+    (10, "mail_recipients", include_str!("../../migrations/0010_mail_recipients.sql")),
 ];
 
 pub(crate) fn migrator() -> Migrator {

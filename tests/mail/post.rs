@@ -9,6 +9,7 @@ use ledger::Ledger;
 use tests::{Database, PASSWORD, eventually, within};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub(crate) const PUBLIC_URL: &str = "https://daybook.example.org";
 
@@ -29,6 +30,8 @@ pub(crate) struct Running {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) position: i64,
+    /// Nil where the event says who.
+    pub(crate) recipient: Uuid,
     pub(crate) state: String,
     pub(crate) attempts: i32,
     pub(crate) last_error: Option<String>,
@@ -111,14 +114,16 @@ impl Post {
 
     /// All mails there are.
     pub(crate) async fn states(&self) -> Vec<State> {
-        let rows: Vec<(i64, String, i32, Option<String>, bool)> = sqlx::query_as(
-            "select position, state, attempts, last_error, claimed_until is not null from mails order by position",
+        let rows: Vec<(i64, Uuid, String, i32, Option<String>, bool)> = sqlx::query_as(
+            "select position, recipient, state, attempts, last_error, claimed_until is not null from mails \
+             order by position, recipient",
         )
         .fetch_all(&mut self.database.connect().await)
         .await
         .unwrap();
-        let state = |(position, state, attempts, last_error, claimed)| State {
+        let state = |(position, recipient, state, attempts, last_error, claimed)| State {
             position,
+            recipient,
             state,
             attempts,
             last_error,
@@ -130,6 +135,12 @@ impl Post {
     /// Waits until the mail of the event at `position` is in this state.
     pub(crate) async fn becomes(&self, position: i64, state: &str) -> State {
         self.until(position, &format!("mail {position} is {state}"), |mail| mail.state == state).await
+    }
+
+    /// Waits until the mail that tells this person of the event at `position` is in this state.
+    pub(crate) async fn becomes_for(&self, position: i64, user: UserId, state: &str) -> State {
+        let what = format!("mail {position} to {user} is {state}");
+        self.until(position, &what, |mail| mail.recipient == user.0 && mail.state == state).await
     }
 
     /// Waits until a mail was tried and could not be sent.

@@ -13,7 +13,8 @@ use axum::response::Response;
 use chrono::{DateTime, TimeDelta, Utc};
 use commands::{Executed, NewSecret, SecretValue};
 use domain::{
-    Description, Invalid, MOST_VERSIONS, Permission, SecretAmendment, SecretId, SecretName, Tag, VersionLimit,
+    Description, Invalid, MOST_TAGS, MOST_VERSIONS, Permission, SecretAmendment, SecretId, SecretName, Tag,
+    VersionLimit,
 };
 use projections::{SecretFilter, SecretRow};
 use serde::Deserialize;
@@ -30,9 +31,6 @@ use crate::list::{Cursors, Page, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 
 use bodies::{GivenValue, SecretBody, StoreBody};
-
-/// Tags of a secret.
-const MOST_TAGS: usize = 20;
 
 /// Keeps a secret, at version 1. The value is never echoed.
 #[utoipa::path(

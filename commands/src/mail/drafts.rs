@@ -1,17 +1,21 @@
 //! From an event to the letter it leads to, at the moment it is to be sent.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::{AccessEvent, Event, InvitationId, Personal, TeamEvent, TeamId, TokenId, UserEvent, UserId};
+use domain::{
+    AccessEvent, Event, InvitationId, Personal, SecretEvent, TeamEvent, TeamId, TokenId, UserEvent, UserId,
+};
 use ledger::{Ledger, LedgerError, Recorded, StreamId};
 use uuid::Uuid;
 
 use super::letters::{Letter, Letters};
+use super::outbox::MailId;
+use crate::CommandError;
 use crate::tokens::{invitation_token, mail_token};
 
 /// How long after its event a mail is worth trying. Hourly in the end, it is some eighty attempts.
 pub(super) const PATIENCE: TimeDelta = TimeDelta::days(3);
-/// Events of a team looked at to see what has become of an invitation.
-const MOST_EVENTS: i64 = 10_000;
+/// Events of a team looked at to see what has become of an invitation, or of an account to see what the person is called.
+pub(super) const MOST_EVENTS: i64 = 10_000;
 
 /// A letter, and what its form needs besides.
 #[derive(Debug)]
@@ -36,18 +40,53 @@ pub(super) enum NoLetter {
     /// It may work another time.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// What the letter is about could not be loaded.
+    #[error(transparent)]
+    Unloaded(#[from] CommandError),
 }
 
 const ERASED: NoLetter = NoLetter::Useless("the recipient was erased");
-const OF_NO_MAIL: NoLetter = NoLetter::Impossible("the event leads to no mail");
+pub(super) const OF_NO_MAIL: NoLetter = NoLetter::Impossible("the event leads to no mail");
 
-/// Whether this event leads to a mail.
-pub(super) fn leads_to_mail(event: &Event) -> bool {
+/// Who is told of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Addressed {
+    /// Nobody.
+    Nobody,
+    /// Whoever the event itself is about.
+    InEvent,
+    /// This person, who may see a secret for a while, and everybody who owns the secret's team.
+    GranteeAndOwners(UserId),
+}
+
+/// Who is told of this event.
+pub(super) fn addressed(event: &Event) -> Addressed {
+    let in_event = |leads_to_mail: bool| if leads_to_mail { Addressed::InEvent } else { Addressed::Nobody };
     match event {
-        Event::Access(event) => is_request(event),
-        Event::Team(event) => is_invitation(event),
-        Event::User(event) => is_noteworthy(event),
-        Event::Secret(_) | Event::Job(_) | Event::Claim(_) => false,
+        Event::Access(event) => in_event(is_request(event)),
+        Event::Team(event) => in_event(is_invitation(event)),
+        Event::User(event) => in_event(is_noteworthy(event)),
+        Event::Secret(event) => grantee(event).map_or(Addressed::Nobody, Addressed::GranteeAndOwners),
+        Event::Job(_) | Event::Claim(_) => Addressed::Nobody,
+    }
+}
+
+/// Who may see the secret for a while.
+fn grantee(event: &SecretEvent) -> Option<UserId> {
+    match event {
+        SecretEvent::RevealGranted { user_id, .. } => Some(*user_id),
+        SecretEvent::SecretStored { .. }
+        | SecretEvent::SecretValueChanged { .. }
+        | SecretEvent::SecretRenamed { .. }
+        | SecretEvent::SecretDescribed { .. }
+        | SecretEvent::SecretTagged { .. }
+        | SecretEvent::SecretExpiryChanged { .. }
+        | SecretEvent::SecretVersionLimitChanged { .. }
+        | SecretEvent::SecretDeleted {}
+        | SecretEvent::SecretRestored {}
+        | SecretEvent::SecretVersionsDestroyed { .. }
+        | SecretEvent::SecretDestroyed { .. }
+        | SecretEvent::RevealGrantWithdrawn { .. } => None,
     }
 }
 
@@ -117,20 +156,21 @@ pub(super) struct Drafts {
 }
 
 impl Drafts {
-    /// The letter that the event at this position leads to, now.
-    pub(super) async fn of(&self, position: i64, now: DateTime<Utc>) -> Result<Draft, NoLetter> {
-        let recorded = self.ledger.read_at(&[position]).await?.pop();
+    /// The letter that this mail is, now.
+    pub(super) async fn of(&self, mail: MailId, now: DateTime<Utc>) -> Result<Draft, NoLetter> {
+        let recorded = self.ledger.read_at(&[mail.position]).await?.pop();
         let (recorded, event) = self.open(recorded).await?;
-        let letter = match event {
-            Event::Access(event) => self.of_request(&recorded, event, now).await?,
-            Event::Team(event) => self.of_invitation(&recorded, event, now).await?,
-            Event::User(event) => self.of_account(&recorded, &event, now).await?,
-            Event::Secret(_) | Event::Job(_) | Event::Claim(_) => return Err(OF_NO_MAIL),
+        let letter = match (event, mail.recipient) {
+            (Event::Access(event), None) => self.of_request(&recorded, event, now).await?,
+            (Event::Team(event), None) => self.of_invitation(&recorded, event, now).await?,
+            (Event::User(event), None) => self.of_account(&recorded, &event, now).await?,
+            (Event::Secret(event), Some(to)) => self.of_grant(&recorded, event, to, now).await?,
+            _ => return Err(OF_NO_MAIL),
         };
         Ok(Draft { letter, at: recorded.at })
     }
 
-    async fn open(&self, recorded: Option<Recorded>) -> Result<(Recorded, Event), NoLetter> {
+    pub(super) async fn open(&self, recorded: Option<Recorded>) -> Result<(Recorded, Event), NoLetter> {
         let mut recorded = recorded.ok_or(NoLetter::Impossible("there is no such event"))?;
         self.ledger.open_personal(std::slice::from_mut(&mut recorded)).await?;
         let Recorded { stream, event_type, event_version, payload, .. } = &recorded;
@@ -220,7 +260,7 @@ impl Drafts {
     }
 
     /// The address is in an account's first event.
-    async fn address_of(&self, user: &StreamId) -> Result<String, NoLetter> {
+    pub(super) async fn address_of(&self, user: &StreamId) -> Result<String, NoLetter> {
         let first = self.ledger.read_stream(user, 0, None, 1).await?.pop();
         match self.open(first).await?.1 {
             Event::User(UserEvent::UserRegistered { email, .. }) => address(email),
@@ -236,6 +276,6 @@ fn address(email: Personal) -> Result<String, NoLetter> {
     }
 }
 
-fn id_of(stream: &StreamId) -> Result<Uuid, NoLetter> {
+pub(super) fn id_of(stream: &StreamId) -> Result<Uuid, NoLetter> {
     stream.aggregate_id.parse().map_err(|_| NoLetter::Impossible("the event's stream has no id"))
 }

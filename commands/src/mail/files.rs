@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::form::Mail;
 use super::letters::Kind;
+use super::outbox::MailId;
 
 /// Mails have tokens in them: nobody else may look.
 const FOLDER: u32 = 0o700;
@@ -17,10 +18,13 @@ const FILE: u32 = 0o600;
 pub(super) struct MailFolder(pub(super) PathBuf);
 
 impl MailFolder {
-    /// Writes `<position>-<kind>.eml` and says where it is. The same mail is the same file however often this is done: it is there whole
+    /// Writes `<position>-<kind>.eml`, or `<position>-<kind>-<recipient>.eml` where an event has mails to several people, and says where it
+    /// is. The same mail is the same file however often this is done: it is there whole
     /// or not at all, also after a crash.
-    pub(super) async fn put(&self, position: i64, kind: Kind, mail: Mail) -> io::Result<PathBuf> {
-        let path = self.0.join(format!("{position}-{}.eml", kind.as_str()));
+    pub(super) async fn put(&self, id: MailId, kind: Kind, mail: Mail) -> io::Result<PathBuf> {
+        let MailId { position, recipient } = id;
+        let recipient = recipient.map(|user| format!("-{user}")).unwrap_or_default();
+        let path = self.0.join(format!("{position}-{}{recipient}.eml", kind.as_str()));
         let folder = self.0.clone();
         tokio::task::spawn_blocking(move || {
             make(&folder)?;

@@ -2,7 +2,7 @@
 //! mailbox may have.
 
 use chrono::{DateTime, Utc};
-use domain::{Role, UserId};
+use domain::{GrantId, Role, SecretId, TeamId, UserId};
 
 /// What a mail is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub(super) enum Kind {
     PasswordChanged,
     /// They have no second factor any more.
     TwoFactorOff,
+    /// They may see a secret for a while.
+    RevealGranted,
+    /// Somebody may see a secret of their team for a while.
+    RevealGrantNotice,
 }
 
 impl Kind {
@@ -28,6 +32,8 @@ impl Kind {
             Self::Invitation => "invitation",
             Self::PasswordChanged => "password-changed",
             Self::TwoFactorOff => "two-factor-off",
+            Self::RevealGranted => "reveal-granted",
+            Self::RevealGrantNotice => "reveal-grant-notice",
         }
     }
 }
@@ -39,6 +45,23 @@ pub(super) struct Letter {
     pub(super) to: String,
     pub(super) subject: String,
     pub(super) text: String,
+}
+
+/// Leave to see a secret for a while, as letters tell of it. People are named as readers know them.
+#[derive(Clone, Debug)]
+pub(super) struct Leave {
+    pub(super) team: TeamId,
+    pub(super) secret: SecretId,
+    pub(super) grant: GrantId,
+    /// What the secret was called then.
+    pub(super) name: String,
+    pub(super) grantee: String,
+    pub(super) given_by: String,
+    pub(super) at: DateTime<Utc>,
+    pub(super) until: DateTime<Utc>,
+    pub(super) reason: String,
+    /// Whether it has not ended by now.
+    pub(super) is_open: bool,
 }
 
 /// Writes letters for one instance.
@@ -54,7 +77,8 @@ fn moment(at: DateTime<Utc>) -> String {
 
 /// Texts that people chose are lines, and are made to be lines whatever was stored.
 fn line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    text.chars().map(|c| if breaks(c) { ' ' } else { c }).collect()
 }
 
 impl Letters {
@@ -153,6 +177,55 @@ impl Letters {
         let what = "The second factor of your account was switched off, by an operator of the instance.\n\
                     All sessions were ended.";
         self.notice(Kind::TwoFactorOff, to, "Your second factor was switched off", what, at, user)
+    }
+
+    /// To whoever may see the secret.
+    pub(super) fn reveal_granted(&self, to: String, leave: &Leave) -> Letter {
+        let text = format!(
+            "Hello,\n\n\
+             you may see the value of a secret for a while.\n\n{what}\n\
+             This is the call:\n\nGET {url}/api/secrets/{secret}/value\nDaybook-Team: {team}\n\n\
+             Every reading is recorded, and the owners of the team were told. It ends by itself.\n",
+            what = self.told(leave),
+            url = self.public_url,
+            secret = leave.secret,
+            team = leave.team,
+        );
+        let subject = format!("You may see the secret {}", line(&leave.name));
+        Letter { kind: Kind::RevealGranted, to, subject, text }
+    }
+
+    /// To whoever owns the team.
+    pub(super) fn reveal_grant_notice(&self, to: String, leave: &Leave) -> Letter {
+        let calls = format!("{}/api/secrets/{}", self.public_url, leave.secret);
+        let end = if leave.is_open {
+            format!("It ends by itself. To end it at once:\n\nDELETE {calls}/grants/{}", leave.grant)
+        } else {
+            format!("It is not open any more. This is who has seen the secret:\n\nGET {calls}/access")
+        };
+        let text = format!(
+            "Hello,\n\n\
+             somebody was given leave to see the value of a secret of your team for a while. Every reading is recorded.\n\n{what}\n\
+             {end}\nDaybook-Team: {team}\n",
+            what = self.told(leave),
+            team = leave.team,
+        );
+        let subject = format!("Leave to see the secret {}", line(&leave.name));
+        Letter { kind: Kind::RevealGrantNotice, to, subject, text }
+    }
+
+    fn told(&self, leave: &Leave) -> String {
+        format!(
+            "    secret    {name}\n    who       {grantee}\n    until     {until}\n    because   {reason}\n    \
+             given by  {given_by}\n    when      {when}\n    at        {url}\n",
+            name = line(&leave.name),
+            grantee = line(&leave.grantee),
+            until = moment(leave.until),
+            reason = line(&leave.reason),
+            given_by = line(&leave.given_by),
+            when = moment(leave.at),
+            url = self.public_url,
+        )
     }
 
     fn notice(

@@ -1,13 +1,14 @@
 //! Mail to people: by SMTP, or without a mail server as files (D9).
 //!
-//! Events lead to mails. A reactor with a cursor of its own puts their positions into the outbox, in the transaction that moves the cursor:
-//! each once, whoever crashes, and never because a view is made anew. Senders, one in each process that works, take them from there;
+//! Events lead to mails. A reactor with a cursor of its own puts their positions, and who is told where that is several people, into the outbox,
+//! in the transaction that moves the cursor: each once, whoever crashes, and never because a view is made anew. Senders, one in each process that works, take them from there;
 //! see [`sender`] for how "sent once" is held across crashes. Neither addresses nor contents nor tokens are stored: what a mail says is
 //! made from its event when it is sent.
 
 mod drafts;
 mod files;
 mod form;
+mod grants;
 mod letters;
 mod outbox;
 mod queueing;
@@ -106,7 +107,7 @@ impl Mailer {
                 tracing::info!(folder = %folder.0.display(), "there is no SMTP_URL: mail goes into files");
             }
         }
-        let queueing = Queueing { wake: self.wake };
+        let queueing = Queueing { ledger: self.ledger.clone(), wake: self.wake };
         let queueing = reactor::run(
             self.ledger,
             queueing,

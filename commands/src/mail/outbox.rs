@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
+use domain::UserId;
 use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
 
 /// How long a sender may be silent before what it was at is taken up by others.
 pub(super) const LEASE: Duration = Duration::from_secs(20);
@@ -18,11 +20,35 @@ const MOST_REMOVED: i64 = 1_000;
 /// Mails found in nobody's hands at a time.
 const MOST_ABANDONED: i64 = 100;
 
+/// Which mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct MailId {
+    /// Of its event.
+    pub(super) position: i64,
+    /// Which of the people who are told of it. `None`: there is one mail, and whom it goes to stands in the event.
+    pub(super) recipient: Option<UserId>,
+}
+
+impl MailId {
+    fn stored(position: i64, recipient: Uuid) -> Self {
+        Self { position, recipient: (!recipient.is_nil()).then_some(UserId(recipient)) }
+    }
+
+    /// As it is in the table, where the key has no nulls.
+    fn recipient(self) -> Uuid {
+        recipient(self.recipient)
+    }
+}
+
+fn recipient(user: Option<UserId>) -> Uuid {
+    user.map_or(Uuid::nil(), |user| user.0)
+}
+
 /// A mail that was taken up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
-    /// Of its event.
-    pub(super) position: i64,
+    /// Which.
+    pub(super) mail: MailId,
     /// The how-manieth attempt this is.
     pub(super) attempt: i32,
 }
@@ -71,29 +97,36 @@ impl Outbox {
         Self { pool }
     }
 
-    /// Queues a mail for an event; if it is there already, it stays as it is.
-    pub(super) async fn queue(connection: &mut PgConnection, position: i64) -> Result<(), sqlx::Error> {
-        let query = sqlx::query("insert into mails (position) values ($1) on conflict do nothing");
-        query.bind(position).execute(connection).await?;
+    /// Queues the mails of an event; what is there already stays as it is.
+    pub(super) async fn queue(
+        connection: &mut PgConnection,
+        position: i64,
+        recipients: &[Option<UserId>],
+    ) -> Result<(), sqlx::Error> {
+        let query = sqlx::query(
+            "insert into mails (position, recipient) select $1, unnest($2::uuid[]) on conflict do nothing",
+        );
+        let recipients: Vec<Uuid> = recipients.iter().copied().map(recipient).collect();
+        query.bind(position).bind(recipients).execute(connection).await?;
         Ok(())
     }
 
     /// Takes up at most `most` mails that are due and in nobody's hands.
     pub(super) async fn claim(&self, most: usize) -> Result<Vec<Claimed>, sqlx::Error> {
-        let claimed: Vec<(i64, i32, Option<String>)> = sqlx::query_as(
+        let claimed: Vec<(i64, Uuid, i32, Option<String>)> = sqlx::query_as(
             "update mails set attempts = attempts + 1, claimed_until = now() + make_interval(secs => $2) \
-             where position in ( \
-                 select position from mails \
+             where (position, recipient) in ( \
+                 select position, recipient from mails \
                  where state = 'queued' and next_at <= now() and (claimed_until is null or claimed_until < now()) \
-                 order by next_at, position limit $1 for update skip locked) \
-             returning position, attempts, last_error",
+                 order by next_at, position, recipient limit $1 for update skip locked) \
+             returning position, recipient, attempts, last_error",
         )
         .bind(i64::try_from(most).unwrap_or(i64::MAX))
         .bind(LEASE.as_secs_f64())
         .fetch_all(&self.pool)
         .await?;
-        let claimed = claimed.into_iter().map(|(position, attempt, last_error)| Claimed {
-            claim: Claim { position, attempt },
+        let claimed = claimed.into_iter().map(|(position, recipient, attempt, last_error)| Claimed {
+            claim: Claim { mail: MailId::stored(position, recipient), attempt },
             last_error,
         });
         Ok(claimed.collect())
@@ -101,15 +134,17 @@ impl Outbox {
 
     /// Says that these are still being worked at.
     pub(super) async fn renew(&self, claims: &[Claim]) -> Result<(), sqlx::Error> {
-        let positions: Vec<i64> = claims.iter().map(|claim| claim.position).collect();
+        let positions: Vec<i64> = claims.iter().map(|claim| claim.mail.position).collect();
+        let recipients: Vec<Uuid> = claims.iter().map(|claim| claim.mail.recipient()).collect();
         let attempts: Vec<i32> = claims.iter().map(|claim| claim.attempt).collect();
         sqlx::query(
-            "update mails set claimed_until = now() + make_interval(secs => $3) \
-             from unnest($1::bigint[], $2::int[]) as mine(position, attempts) \
-             where mails.position = mine.position and mails.attempts = mine.attempts \
+            "update mails set claimed_until = now() + make_interval(secs => $4) \
+             from unnest($1::bigint[], $2::uuid[], $3::int[]) as mine(position, recipient, attempts) \
+             where mails.position = mine.position and mails.recipient = mine.recipient and mails.attempts = mine.attempts \
                  and state in ('queued', 'handing_over')",
         )
         .bind(positions)
+        .bind(recipients)
         .bind(attempts)
         .bind(LEASE.as_secs_f64())
         .execute(&self.pool)
@@ -121,10 +156,11 @@ impl Outbox {
     /// up meanwhile, so it must not be handed over.
     pub(super) async fn hand_over(&self, claim: Claim) -> Result<bool, sqlx::Error> {
         let changed = sqlx::query(
-            "update mails set state = 'handing_over', claimed_until = now() + make_interval(secs => $3) \
-             where position = $1 and attempts = $2 and state = 'queued'",
+            "update mails set state = 'handing_over', claimed_until = now() + make_interval(secs => $4) \
+             where position = $1 and recipient = $2 and attempts = $3 and state = 'queued'",
         )
-        .bind(claim.position)
+        .bind(claim.mail.position)
+        .bind(claim.mail.recipient())
         .bind(claim.attempt)
         .bind(LEASE.as_secs_f64())
         .execute(&self.pool)
@@ -140,10 +176,11 @@ impl Outbox {
         reason: Option<&str>,
     ) -> Result<bool, sqlx::Error> {
         let changed = sqlx::query(
-            "update mails set state = $3, last_error = coalesce($4, last_error), settled_at = now(), claimed_until = null \
-             where position = $1 and attempts = $2 and state in ('queued', 'handing_over', 'uncertain')",
+            "update mails set state = $4, last_error = coalesce($5, last_error), settled_at = now(), claimed_until = null \
+             where position = $1 and recipient = $2 and attempts = $3 and state in ('queued', 'handing_over', 'uncertain')",
         )
-        .bind(claim.position)
+        .bind(claim.mail.position)
+        .bind(claim.mail.recipient())
         .bind(claim.attempt)
         .bind(end.as_str())
         .bind(reason)
@@ -156,11 +193,12 @@ impl Outbox {
     /// failed together from coming back together.
     pub(super) async fn retry(&self, claim: Claim, reason: &str) -> Result<bool, sqlx::Error> {
         let changed = sqlx::query(
-            "update mails set state = 'queued', claimed_until = null, settled_at = null, last_error = $3, next_at = now() + make_interval( \
-                 secs => least($4, power(2, least(attempts, 30) - 1)) * (0.5 + random() / 2)) \
-             where position = $1 and attempts = $2 and state in ('queued', 'handing_over', 'uncertain')",
+            "update mails set state = 'queued', claimed_until = null, settled_at = null, last_error = $4, next_at = now() + make_interval( \
+                 secs => least($5, power(2, least(attempts, 30) - 1)) * (0.5 + random() / 2)) \
+             where position = $1 and recipient = $2 and attempts = $3 and state in ('queued', 'handing_over', 'uncertain')",
         )
-        .bind(claim.position)
+        .bind(claim.mail.position)
+        .bind(claim.mail.recipient())
         .bind(claim.attempt)
         .bind(reason)
         .bind(LONGEST_WAIT)
@@ -172,9 +210,10 @@ impl Outbox {
     /// Lets go of a mail that has not been handed over; anybody may take it up at once.
     pub(super) async fn release(&self, claim: Claim) -> Result<(), sqlx::Error> {
         sqlx::query(
-            "update mails set claimed_until = null where position = $1 and attempts = $2 and state = 'queued'",
+            "update mails set claimed_until = null where position = $1 and recipient = $2 and attempts = $3 and state = 'queued'",
         )
-        .bind(claim.position)
+        .bind(claim.mail.position)
+        .bind(claim.mail.recipient())
         .bind(claim.attempt)
         .execute(&self.pool)
         .await?;
@@ -182,18 +221,19 @@ impl Outbox {
     }
 
     /// Settles the mails whose sender fell silent while handing them over as uncertain; says which.
-    pub(super) async fn abandoned(&self) -> Result<Vec<i64>, sqlx::Error> {
-        sqlx::query_scalar(
+    pub(super) async fn abandoned(&self) -> Result<Vec<MailId>, sqlx::Error> {
+        let abandoned: Vec<(i64, Uuid)> = sqlx::query_as(
             "update mails set state = 'uncertain', settled_at = now(), claimed_until = null, \
                  last_error = 'Daybook was stopped before the server had answered' \
-             where position in ( \
-                 select position from mails where state = 'handing_over' and claimed_until < now() \
+             where (position, recipient) in ( \
+                 select position, recipient from mails where state = 'handing_over' and claimed_until < now() \
                  limit $1 for update skip locked) \
-             returning position",
+             returning position, recipient",
         )
         .bind(MOST_ABANDONED)
         .fetch_all(&self.pool)
-        .await
+        .await?;
+        Ok(abandoned.into_iter().map(|(position, recipient)| MailId::stored(position, recipient)).collect())
     }
 
     /// How many are not settled.
@@ -206,8 +246,8 @@ impl Outbox {
     /// Removes rows of mails that have long been settled.
     pub(super) async fn tidy(&self) -> Result<(), sqlx::Error> {
         sqlx::query(
-            "delete from mails where position in ( \
-                 select position from mails where settled_at < now() - make_interval(days => $1) \
+            "delete from mails where (position, recipient) in ( \
+                 select position, recipient from mails where settled_at < now() - make_interval(days => $1) \
                  order by settled_at limit $2 for update skip locked)",
         )
         .bind(KEPT_DAYS)

@@ -20,12 +20,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
+use tracing::field::display;
 
 use super::drafts::{Draft, Drafts, NoLetter, PATIENCE};
 use super::files::MailFolder;
 use super::form::{Mail, Sender as From, form};
 use super::letters::Kind;
-use super::outbox::{Claim, Claimed, End, Outbox};
+use super::outbox::{Claim, Claimed, End, MailId, Outbox};
 use super::smtp::{NotHandedOver, Offered, Refused, SmtpPatience, SmtpServer};
 
 /// How often a sender says that it lives: five times within a lease.
@@ -67,7 +68,7 @@ pub(super) struct Sender {
     /// Told when something was queued, or an attempt has ended.
     pub(super) wake: Arc<Notify>,
     /// What is being worked at.
-    pub(super) held: Mutex<HashMap<i64, Claim>>,
+    pub(super) held: Mutex<HashMap<MailId, Claim>>,
 }
 
 /// A mail in its form, and somebody who takes it.
@@ -125,8 +126,8 @@ impl Sender {
     /// Looks after what others left behind, and takes up what is due.
     async fn look(&self, free: usize, round: u32) -> Vec<Claimed> {
         let looked = async {
-            for position in self.outbox.abandoned().await? {
-                self.tell_uncertain(position, "its sender fell silent");
+            for mail in self.outbox.abandoned().await? {
+                self.tell_uncertain(mail, "its sender fell silent");
             }
             if round.is_multiple_of(TIDY) {
                 self.outbox.tidy().await?;
@@ -154,16 +155,16 @@ impl Sender {
         }
     }
 
-    fn held<T>(&self, look: impl FnOnce(&mut HashMap<i64, Claim>) -> T) -> T {
+    fn held<T>(&self, look: impl FnOnce(&mut HashMap<MailId, Claim>) -> T) -> T {
         look(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn take_up(&self, claimed: Claimed, shutdown: &CancellationToken) {
         let claim = claimed.claim;
-        self.held(|held| held.insert(claim.position, claim));
+        self.held(|held| held.insert(claim.mail, claim));
         let (outcome, offered) = self.attempt(claimed, shutdown).await;
         self.write_down(claim, outcome).await;
-        self.held(|held| held.remove(&claim.position));
+        self.held(|held| held.remove(&claim.mail));
         self.wake.notify_one();
         // Only now: how the server takes our leave must not stand between its answer and the writing down.
         if let Some(offered) = offered {
@@ -190,8 +191,8 @@ impl Sender {
     async fn prepare(&self, claimed: Claimed) -> Result<Ready, Outcome> {
         let Claimed { claim, last_error } = claimed;
         let draft =
-            self.drafts.of(claim.position, Utc::now()).await.map_err(|none| no_letter(none, last_error))?;
-        let (kind, at, mail) = (draft.letter.kind, draft.at, self.form(claim.position, &draft).await?);
+            self.drafts.of(claim.mail, Utc::now()).await.map_err(|none| no_letter(none, last_error))?;
+        let (kind, at, mail) = (draft.letter.kind, draft.at, self.form(claim.mail, &draft).await?);
         let offered = match &self.delivery {
             Delivery::Smtp(server, patience) => {
                 Some(server.offer(&mail, *patience).await.map_err(|refused| of_refusal(refused, at))?)
@@ -201,8 +202,10 @@ impl Sender {
         Ok(Ready { kind, at, mail, offered })
     }
 
-    async fn form(&self, position: i64, draft: &Draft) -> Result<Mail, Outcome> {
-        let hash = self.drafts.ledger.keyed_hash(&["mail", &position.to_string()]).await;
+    async fn form(&self, id: MailId, draft: &Draft) -> Result<Mail, Outcome> {
+        let parts = [Some(id.position.to_string()), id.recipient.map(|user| user.to_string())];
+        let parts = ["mail"].into_iter().chain(parts.iter().flatten().map(String::as_str));
+        let hash = self.drafts.ledger.keyed_hash(&parts.collect::<Vec<_>>()).await;
         let hash = hash.map_err(|error| Outcome::Retry(error.to_string()))?;
         let unique = hash.get(..32).unwrap_or(&hash);
         form(&draft.letter, &self.from, draft.at, unique)
@@ -245,7 +248,7 @@ impl Sender {
     /// A file needs no handing over: writing it once more, after a crash say, makes the same file.
     async fn put(&self, claim: Claim, ready: Ready) -> Outcome {
         let Delivery::Folder(folder) = &self.delivery else { return Outcome::LetGo };
-        match folder.put(claim.position, ready.kind, ready.mail).await {
+        match folder.put(claim.mail, ready.kind, ready.mail).await {
             Ok(path) => {
                 tracing::info!(path = %path.display(), "without SMTP_URL mail is written to a file");
                 Outcome::Ended(End::Sent, None)
@@ -262,7 +265,9 @@ impl Sender {
         loop {
             let Err(error) = self.try_to_write(claim, &outcome).await else { return };
             if begun.elapsed() > WRITING {
-                tracing::error!(position = claim.position, %error, "what came of a mail could not be written down");
+                let MailId { position, recipient } = claim.mail;
+                let recipient = recipient.map(display);
+                tracing::error!(position, recipient, %error, "what came of a mail could not be written down");
                 return;
             }
             sleep(POLL).await;
@@ -270,36 +275,56 @@ impl Sender {
     }
 
     async fn try_to_write(&self, claim: Claim, outcome: &Outcome) -> Result<(), sqlx::Error> {
-        let Claim { position, attempt } = claim;
+        let Claim { mail: MailId { position, recipient }, attempt } = claim;
+        let recipient = recipient.map(display);
         match outcome {
             Outcome::Ended(end, reason) => {
                 if self.outbox.settle(claim, *end, reason.as_deref()).await? {
-                    self.tell(position, *end, reason.as_deref().unwrap_or_default());
+                    self.tell(claim.mail, *end, reason.as_deref().unwrap_or_default());
                 }
             }
             Outcome::Retry(reason) => {
                 if self.outbox.retry(claim, reason).await? {
-                    tracing::warn!(position, attempt, reason, "a mail could not be sent; it is tried again");
+                    tracing::warn!(
+                        position,
+                        recipient,
+                        attempt,
+                        reason,
+                        "a mail could not be sent; it is tried again"
+                    );
                 }
             }
             Outcome::LetGo => self.outbox.release(claim).await?,
-            Outcome::Lost => tracing::warn!(position, attempt, "another sender has taken a mail over"),
+            Outcome::Lost => {
+                tracing::warn!(position, recipient, attempt, "another sender has taken a mail over")
+            }
         }
         Ok(())
     }
 
-    fn tell(&self, position: i64, end: End, reason: &str) {
+    fn tell(&self, mail: MailId, end: End, reason: &str) {
+        let MailId { position, recipient } = mail;
+        let recipient = recipient.map(display);
         match end {
-            End::Sent => tracing::info!(position, "mail sent"),
-            End::Skipped => tracing::info!(position, reason, "mail not sent: it is of no use any more"),
-            End::Failed => tracing::error!(position, reason, "mail not sent, and not tried again"),
-            End::Uncertain => return self.tell_uncertain(position, reason),
+            End::Sent => tracing::info!(position, recipient, "mail sent"),
+            End::Skipped => {
+                tracing::info!(position, recipient, reason, "mail not sent: it is of no use any more")
+            }
+            End::Failed => tracing::error!(position, recipient, reason, "mail not sent, and not tried again"),
+            End::Uncertain => return self.tell_uncertain(mail, reason),
         }
         metrics::counter!(MAILS, "outcome" => end.as_str()).increment(1);
     }
 
-    fn tell_uncertain(&self, position: i64, reason: &str) {
-        tracing::warn!(position, reason, "nobody knows whether a mail was sent; it is not sent again");
+    fn tell_uncertain(&self, mail: MailId, reason: &str) {
+        let MailId { position, recipient } = mail;
+        let recipient = recipient.map(display);
+        tracing::warn!(
+            position,
+            recipient,
+            reason,
+            "nobody knows whether a mail was sent; it is not sent again"
+        );
         metrics::counter!(MAILS, "outcome" => End::Uncertain.as_str()).increment(1);
     }
 }
@@ -313,6 +338,11 @@ fn no_letter(none: NoLetter, last_error: Option<String>) -> Outcome {
             Outcome::Ended(End::Failed, Some(format!("{none}; before: {last}")))
         }
         (NoLetter::Impossible(reason), _) => Outcome::Ended(End::Failed, Some(reason.to_owned())),
+        (NoLetter::Unloaded(error), _) if error.is_passing() => Outcome::Retry(error.to_string()),
+        // What the error says may quote what is stored.
+        (NoLetter::Unloaded(_), _) => {
+            Outcome::Ended(End::Failed, Some("the secret or its team cannot be read".to_owned()))
+        }
         (NoLetter::Ledger(error), _) => Outcome::Retry(error.to_string()),
     }
 }

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
-use domain::{Description, Invalid, SecretName, Tag};
+use domain::{Description, Invalid, LARGEST_VALUE, MOST_TAGS, SecretName, Tag};
 use zeroize::Zeroizing;
 
 use super::{NewSecret, SecretFolder};
@@ -28,10 +28,6 @@ pub use storing::{ImportError, Imported};
 pub const LARGEST_IMPORT: usize = 8 * 1024 * 1024;
 /// Secrets a file may have: each is two events, and they must fit into one append.
 pub const MOST_IMPORTED: usize = 2_000;
-/// Bytes of a value.
-const LARGEST_VALUE: usize = 64 * 1024;
-/// Tags of a secret.
-const MOST_TAGS: usize = 20;
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -173,6 +173,18 @@ fn the_last_owner_is_told_from_the_others() {
 }
 
 #[test]
+fn owners_and_members_are_known() {
+    let team = given::<Team>([created(), added(2, Role::Operator), added(3, Role::Owner)]);
+    assert!(team.owners().eq([user(1), user(3)]));
+    assert!(team.has_member(user(2)) && !team.has_member(user(4)));
+    let changed = TeamEvent::MemberRoleChanged { user_id: user(1), role: Role::Viewer };
+    let removed = TeamEvent::MemberRemoved { user_id: user(2) };
+    let team = given::<Team>([created(), added(2, Role::Owner), added(3, Role::Owner), changed, removed]);
+    assert!(team.owners().eq([user(3)]));
+    assert!(team.has_member(user(1)) && !team.has_member(user(2)));
+}
+
+#[test]
 fn every_refusal_has_a_code_of_its_own() {
     use TeamError as E;
     let conflicts = [

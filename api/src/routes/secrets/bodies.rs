@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
 use commands::SecretValue;
+use domain::LARGEST_VALUE;
 use projections::SecretRow;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,9 +12,6 @@ use zeroize::Zeroizing;
 
 use crate::input::Fields;
 use projections::time::text as time;
-
-/// Bytes of a value.
-const LARGEST_VALUE: usize = 64 * 1024;
 
 /// What is known about a secret; never its value.
 #[derive(Debug, Serialize, ToSchema)]

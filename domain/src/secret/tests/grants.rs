@@ -56,6 +56,22 @@ fn a_grant_is_withdrawn_once() {
 }
 
 #[test]
+fn a_grant_is_open_until_its_time_is_over_or_it_is_ended_or_the_secret_is_away() {
+    let id = GrantId(Uuid::from_u128(1));
+    let open = |more: &[SecretEvent], now| {
+        let events = [stored(), granted(1, 0, 60)].into_iter().chain(more.iter().cloned());
+        given::<Secret>(events).grant_is_open(id, at(now))
+    };
+    assert!(open(&[], 0) && open(&[], 59) && !open(&[], 60));
+    assert!(!given::<Secret>([stored()]).grant_is_open(id, at(0)), "no such grant");
+    assert!(open(&[granted(2, 1, 5)], 30), "another one has ended");
+    assert!(!open(&[SecretEvent::RevealGrantWithdrawn { grant_id: id }], 30));
+    let (deleted, restored) = (SecretEvent::SecretDeleted {}, SecretEvent::SecretRestored {});
+    assert!(!open(std::slice::from_ref(&deleted), 30) && open(&[deleted, restored], 30));
+    assert!(!open(&[SecretEvent::SecretDestroyed { versions: vec![1] }], 30));
+}
+
+#[test]
 fn only_who_says_who_may_do_what_and_may_see_it_themselves_gives_leave() {
     let secret = given::<Secret>([stored()]);
     let caller = |permissions: &[Permission]| Caller {
