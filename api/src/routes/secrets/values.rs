@@ -34,6 +34,7 @@ pub struct RevealQuery {
     /// Why it is read; recorded. The team may ask for it.
     reason: Option<String>,
     /// `base64`: as `value_base64` also if it is text.
+    #[param(inline)]
     encoding: Option<Encoding>,
 }
 
