@@ -39,7 +39,7 @@ async fn a_secret_is_kept_changed_read_and_put_away() {
         assert_eq!((&revealed.json, revealed.header("cache-control")), (&expected, "no-store"));
     }
     for query in ["?version=0", "?version=3", "?version=4294967295"] {
-        problem(&reveal(query).await, 404, "not_found");
+        problem(&reveal(query).await, 404, "version_not_found");
     }
     for query in ["?version=x", "?version=-1", "?version=4294967296", "?version="] {
         refused(&reveal(query).await, &["version"]);
@@ -184,7 +184,7 @@ async fn wrong_secrets_are_refused_field_by_field() {
     };
     let limit = 64 * 1024;
     let largest = "x".repeat(limit);
-    for value in [json!(""), json!("a\0b"), json!("x".repeat(limit + 1)), json!(7), Value::Null] {
+    for value in [json!(""), json!("x".repeat(limit + 1)), json!(7), Value::Null] {
         let reply = post(with("value", value)).await;
         refused(&reply, &["value"]);
         assert!(reply.text.len() < 1_000, "the value comes back");
@@ -224,10 +224,10 @@ async fn wrong_secrets_are_refused_field_by_field() {
     let kept = post(body).await.expect(201);
     let value = format!("{}/value", path(&kept));
     assert_eq!(operator.get(&value).await.expect(200).str("value"), largest);
-    let odd = "line 1\nline 2\t\u{202e}🔑\u{feff} \"quoted\" \\ ";
+    let odd = "line 1\nline 2\t\0\u{202e}🔑\u{feff} \"quoted\" \\ ";
     operator.put(&value, json!({"value": odd})).await.expect(200);
     assert_eq!(operator.get(&value).await.expect(200).str("value"), odd);
-    for wrong in [json!(""), json!("\0"), json!("x".repeat(limit + 1))] {
+    for wrong in [json!(""), json!("x".repeat(limit + 1))] {
         refused(&operator.put(&value, json!({"value": wrong})).await, &["value"]);
     }
     refused(&operator.put(&value, json!({"value": "v", "version": 9})).await, &["version"]);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ::ledger::{Append, Metadata, NewEvent};
-use ::projections::{AuditFilter, JobFilter, Options, Projections, SecretFilter, Whose};
+use ::projections::{AuditFilter, JobFilter, Options, Projections, SecretAccessFilter, SecretFilter, Whose};
 use chrono::Utc;
 use domain::{JobEvent, JobId, SecretId, TeamId};
 use futures::future::join_all;
@@ -12,13 +12,13 @@ use tests::{Database, Server, within};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::support::{History, Node, event, registered, secret_id, stored, team_id, user_id};
+use super::support::{History, Node, event, registered, revealed, secret_id, stored, team_id, user_id};
 use crate::ledger::support::Seed;
 
 /// The views whose rows are teams'.
-const OWNED: [&str; 3] = ["secrets", "jobs", "audit"];
+const OWNED: [&str; 6] = ["secrets", "secret_versions", "secret_reads", "secret_access", "jobs", "audit"];
 
-/// A team with a secret and a job, and so a part of the trail.
+/// A team with a secret that somebody has seen and a job, and so a part of the trail.
 #[derive(Clone, Copy)]
 struct Party {
     team: TeamId,
@@ -29,7 +29,11 @@ struct Party {
 impl Party {
     async fn join(node: &Node) -> Self {
         let party = Self { team: team_id(), secret: secret_id(), job: JobId(Uuid::now_v7()) };
-        let events = vec![stored(party.secret, party.team, "db/main"), queued(party.job, party.team)];
+        let events = vec![
+            stored(party.secret, party.team, "db/main"),
+            queued(party.job, party.team),
+            revealed(party.secret),
+        ];
         let metadata = Metadata {
             actor: "system".to_owned(),
             team_id: Some(party.team.to_string()),
@@ -38,6 +42,21 @@ impl Party {
         node.ledger.append(Append { events, metadata, data_keys: vec![] }).await.unwrap();
         party
     }
+
+    /// View and key of its rows, of the views whose keys are known beforehand.
+    fn rows(self) -> [(&'static str, String); 4] {
+        [
+            ("secrets", self.secret.to_string()),
+            ("secret_versions", format!("{}/{:010}", self.secret, 1)),
+            ("secret_reads", self.secret.to_string()),
+            ("jobs", self.job.to_string()),
+        ]
+    }
+}
+
+/// Rows of `view` that [`Party::join`] makes, of the views that have a row for each event.
+fn of_party(view: &str) -> usize {
+    if view == "audit" { 3 } else { 1 }
 }
 
 fn queued(id: JobId, team_id: TeamId) -> NewEvent {
@@ -76,23 +95,33 @@ async fn assert_confined(views: &Projections, parties: &[Party; 2]) {
     for (party, other) in [(parties[0], parties[1]), (parties[1], parties[0])] {
         let mut connection = views.confined(Whose::Team(party.team)).await.unwrap();
         let own = Some(party.team.to_string());
-        assert_eq!(seen(&mut connection, "secrets").await, [(party.secret.to_string(), own.clone())]);
-        assert_eq!(seen(&mut connection, "jobs").await, [(party.job.to_string(), own.clone())]);
-        let trail = seen(&mut connection, "audit").await;
-        assert!(trail.len() == 2 && trail.iter().all(|(_, team)| *team == own), "{trail:?}");
-        for (view, key) in [("secrets", other.secret.to_string()), ("jobs", other.job.to_string())] {
-            let sql = format!("select count(*) from {view} where key = $1 or team_id = $2");
-            let asked = sqlx::query_scalar(&sql).bind(key).bind(other.team.to_string());
+        for (view, key) in party.rows() {
+            assert_eq!(seen(&mut connection, view).await, [(key, own.clone())], "{view}");
+        }
+        for view in ["secret_access", "audit"] {
+            let rows = seen(&mut connection, view).await;
+            assert_eq!(rows.len(), of_party(view), "{view}: {rows:?}");
+            assert!(rows.iter().all(|(_, team)| *team == own), "{view}: {rows:?}");
+        }
+        for view in OWNED {
+            let keys: Vec<String> =
+                other.rows().into_iter().filter(|(named, _)| *named == view).map(|(_, key)| key).collect();
+            let sql = format!(
+                "select count(*) from {view} where key = any($1) or team_id = $2 or row::text like $3"
+            );
+            let asked = sqlx::query_scalar(&sql).bind(keys).bind(other.team.to_string());
+            let asked = asked.bind(format!("%{}%", other.secret));
             let found: i64 = asked.fetch_one(&mut *connection).await.unwrap();
             assert_eq!(found, 0, "what is another's is not there even for who knows its name: {view}");
         }
     }
     let mut connection = views.confined(Whose::Instance).await.unwrap();
-    assert_eq!(seen(&mut connection, "secrets").await, [], "who audits the instance sees no secrets");
-    assert_eq!(seen(&mut connection, "jobs").await, []);
+    for view in OWNED.into_iter().filter(|view| *view != "audit") {
+        assert_eq!(seen(&mut connection, view).await, [], "who audits the instance sees no secrets: {view}");
+    }
     let trail = seen(&mut connection, "audit").await;
     assert_eq!(trail.iter().filter(|(_, team)| team.is_none()).count(), 1, "what is no team's: {trail:?}");
-    assert_eq!(trail.len(), 5);
+    assert_eq!(trail.len(), 7);
 }
 
 /// What the readers give, which is what the handlers get.
@@ -108,7 +137,23 @@ async fn assert_read(views: &Projections, parties: &[Party; 2]) {
         assert_eq!(jobs.get(party.job).await.unwrap().unwrap().team_id, party.team);
         assert_eq!(jobs.list(&JobFilter::default(), None, 10).await.unwrap().len(), 1);
         let trail = views.audit().of(party.team).list(&AuditFilter::default(), None, 10).await.unwrap();
-        assert_eq!(trail.iter().map(|row| row.team_id).collect::<Vec<_>>(), [Some(party.team); 2]);
+        assert_eq!(trail.iter().map(|row| row.team_id).collect::<Vec<_>>(), [Some(party.team); 3]);
+        let reads = views.secret_reads().of(party.team);
+        let read = reads.get(party.secret).await.unwrap().unwrap();
+        assert_eq!((read.team_id, read.count), (party.team, 1));
+        let both = [party.secret.to_string(), other.secret.to_string()];
+        let last = reads.last_reads(&both).await.unwrap();
+        assert_eq!(last.into_keys().collect::<Vec<_>>(), both[..1]);
+        let access = views.secret_access().of(party.team);
+        let of_secret = |id| SecretAccessFilter { secret_id: Some(id), ..SecretAccessFilter::default() };
+        for filter in [SecretAccessFilter::default(), of_secret(party.secret)] {
+            let rows = access.list(&filter, None, 10).await.unwrap();
+            assert_eq!(rows.iter().map(|row| row.secret_id).collect::<Vec<_>>(), [party.secret]);
+        }
+        assert_eq!(versions.list(party.secret, None, 10).await.unwrap().len(), 1);
+        assert_eq!(versions.list(other.secret, None, 10).await.unwrap(), []);
+        assert_eq!(access.list(&of_secret(other.secret), None, 10).await.unwrap(), []);
+        assert_eq!(reads.get(other.secret).await.unwrap(), None);
         assert_eq!(secrets.get(other.secret).await.unwrap(), None);
         assert_eq!(jobs.get(other.job).await.unwrap(), None);
         assert_eq!(versions.version(other.secret, 1).await.unwrap(), None);
@@ -138,18 +183,20 @@ async fn tables_without_walls_get_them_at_the_start_and_are_read_while_they_wait
     let parties = two_teams(&node).await;
     node.stop().await;
     let mut behind = database.connect().await;
-    let older = "drop policy own_team on secrets; alter table secrets disable row level security; \
-                 drop policy own_team on jobs; alter table jobs disable row level security; \
-                 drop policy own_team on audit; alter table audit disable row level security; \
-                 update checkpoints set shape = 'older' where view in ('secrets', 'jobs', 'audit'); \
-                 revoke all on secrets, jobs, audit from daybook_api; \
-                 revoke select (view, position) on checkpoints from daybook_api";
-    let restored = "drop policy own_team on secrets; drop policy own_team on audit; \
-                    revoke all on secrets, jobs from daybook_api";
+    let of_all = |sql: &str| OWNED.map(|view| sql.replace("VIEW", view)).concat();
+    let older = of_all(
+        "drop policy own_team on VIEW; alter table VIEW disable row level security; \
+         update checkpoints set shape = 'older' where view = 'VIEW'; revoke all on VIEW from daybook_api; ",
+    ) + "revoke select (view, position) on checkpoints from daybook_api";
+    let restored = "drop policy own_team on secrets; drop policy own_team on audit; drop policy own_team on secret_access; \
+                    revoke all on secrets, jobs, secret_versions from daybook_api"
+        .to_owned();
     let loosened = "alter table secrets disable row level security; drop policy own_team on jobs; \
-                    create policy own_team on jobs using (true)";
+                    create policy own_team on jobs using (true); alter table secret_reads disable row level security; \
+                    drop policy own_team on secret_versions; create policy own_team on secret_versions using (true)"
+        .to_owned();
     for what in [older, restored, loosened] {
-        behind.execute(sqlx::raw_sql(what)).await.unwrap();
+        behind.execute(sqlx::raw_sql(&what)).await.unwrap();
         let fresh = Node::idle(&database, Options::default()).await;
         assert_confined(&fresh.views, &parties).await;
         assert_read(&fresh.views, &parties).await;
@@ -183,7 +230,9 @@ async fn without_a_team_nothing_is_there_and_the_rest_of_the_database_never_is()
     let node = Node::following(&database).await;
     let [party, _] = two_teams(&node).await;
     let mut connection = database.connect().await;
-    assert_eq!(readable(&mut connection, "daybook_api").await, ["audit", "checkpoints", "jobs", "secrets"]);
+    let mut expected = [OWNED.as_slice(), &["checkpoints"]].concat();
+    expected.sort_unstable();
+    assert_eq!(readable(&mut connection, "daybook_api").await, expected);
     let everything = readable(&mut connection, "daybook").await;
     assert!(everything.contains(&"events".to_owned()) && everything.len() > 10, "{everything:?}");
 
@@ -197,7 +246,7 @@ async fn without_a_team_nothing_is_there_and_the_rest_of_the_database_never_is()
     drop(connection);
 
     let mut connection = node.views.confined(Whose::Team(party.team)).await.unwrap();
-    for table in everything.iter().filter(|table| !["secrets", "jobs", "audit"].contains(&table.as_str())) {
+    for table in everything.iter().filter(|table| !OWNED.contains(&table.as_str())) {
         refused(&mut connection, &format!("select * from {table}")).await;
     }
     for table in everything.iter().map(String::as_str) {
@@ -258,7 +307,7 @@ async fn who_gives_up_in_the_middle_leaves_nothing_to_the_next() {
         let _ = timeout(Duration::from_micros(250 * round), reading).await;
         let party = parties[round as usize % 2];
         let trail = node.views.audit().of(party.team).list(&AuditFilter::default(), None, 10).await.unwrap();
-        assert!(trail.len() == 2 && trail.iter().all(|row| row.team_id == Some(party.team)), "{trail:?}");
+        assert!(trail.len() == 3 && trail.iter().all(|row| row.team_id == Some(party.team)), "{trail:?}");
     }
     assert_confined(&node.views, &parties).await;
 }

@@ -2,7 +2,8 @@
 //! what is special about it.
 
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::request_body::RequestBody;
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder, Schema};
 
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
@@ -13,6 +14,7 @@ pub(super) fn document(openapi: &mut OpenApi) {
     for (path, item) in &mut openapi.paths.paths {
         for operation in operations(item) {
             name(operation);
+            operation.request_body.iter_mut().for_each(may_be_left_out);
             for (status, description) in errors(path, operation) {
                 let responses = &mut operation.responses.responses;
                 responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(problem(description)));
@@ -31,6 +33,20 @@ fn name(operation: &mut Operation) {
     let tag = operation.tags.as_ref().and_then(|tags| tags.first());
     if let (Some(tag), Some(id)) = (tag, &operation.operation_id) {
         operation.operation_id = Some(format!("{tag}_{id}"));
+    }
+}
+
+/// What a handler's attribute calls an `Option` is a body that may be left out. It is never null, as the attribute would have it.
+fn may_be_left_out(body: &mut RefOr<RequestBody>) {
+    let RefOr::T(body) = body else { return };
+    for content in body.content.values_mut() {
+        let RefOr::T(content) = content else { continue };
+        let Some(RefOr::T(Schema::OneOf(either))) = &content.schema else { continue };
+        let itself = either.items.iter().find(|item| matches!(item, RefOr::Ref(_))).cloned();
+        if itself.is_some() {
+            content.schema = itself;
+            body.required = Some(Required::False);
+        }
     }
 }
 

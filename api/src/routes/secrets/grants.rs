@@ -116,7 +116,7 @@ pub async fn grant(
 
 /// Who may see this secret for a while, with those whose time was over when the last one was given; at most some dozens.
 #[utoipa::path(
-    get, path = "/secrets/{id}/grants", tag = "secrets", params(("id" = Uuid, Path)),
+    get, path = "/secrets/{id}/grants", tag = "secrets", operation_id = "list_grants", params(("id" = Uuid, Path)),
     responses(
         (status = 200, description = "All of them", body = Page<GrantBody>),
         (status = 404, description = "No such secret in this team", body = ProblemBody),
@@ -134,7 +134,7 @@ pub async fn list(
 
 /// Ends a grant before its time.
 #[utoipa::path(
-    delete, path = "/secrets/{id}/grants/{grant_id}", tag = "secrets",
+    delete, path = "/secrets/{id}/grants/{grant_id}", tag = "secrets", operation_id = "withdraw_grant",
     params(("id" = Uuid, Path), ("grant_id" = Uuid, Path)),
     responses(
         (status = 204, description = "Ended"),

@@ -43,6 +43,7 @@ pub struct RevealQuery {
     /// With `If-None-Match`: how many seconds (30 at most) the answer may wait for another version.
     wait: Option<u64>,
     /// `base64`: as `value_base64` also if it is text.
+    #[param(inline)]
     encoding: Option<Encoding>,
 }
 
