@@ -83,12 +83,13 @@ pub async fn reveal(
     let reason = reason(&app, &row, query.reason.as_deref()).await?;
     let version = query.version.unwrap_or(row.version);
     let tag = format!("v{version}");
-    if entity_tag::is_none_of(&headers, &tag) {
+    let sealed = sealed(&app, &row, version).await?;
+    // What was destroyed is not "unchanged": whoever still has it is told.
+    if sealed.sealed.is_some() && entity_tag::is_none_of(&headers, &tag) {
         let mut unchanged = StatusCode::NOT_MODIFIED.into_response();
         tagged(unchanged.headers_mut(), &tag);
         return Ok(unchanged);
     }
-    let sealed = sealed(&app, &row, version).await?;
     let value = app.commands.reveal_secret(&caller.context, &sealed, reason.as_ref()).await?;
     let shown = ShownValue::of(&value, query.encoding.is_some());
     let body = ValueBody { id, version, value: shown.value, value_base64: shown.value_base64 };
@@ -112,7 +113,8 @@ async fn revealable(app: &App, caller: &Identity, id: SecretId) -> Result<Arc<Se
     };
     let granted =
         || found.as_deref().is_some_and(|row| app.commands.may_reveal(&caller.context, &asked(row)).is_ok());
-    if !caller.has(Permission::SecretsReveal) && !granted() {
+    // A team that asks for a second factor asks it of those who have leave, too.
+    if !caller.has(Permission::SecretsReveal) && (caller.lacks_second_factor() || !granted()) {
         caller.require(Permission::SecretsReveal).await?;
     }
     match found {
