@@ -135,6 +135,12 @@ impl Identity {
         }
     }
 
+    /// Whether the team asks for a second factor that they have not set up: then they have no part in it, whoever lets them.
+    #[must_use]
+    pub(crate) fn lacks_second_factor(&self) -> bool {
+        self.withheld != Permissions::default()
+    }
+
     /// Asks for `permission`. A refusal is recorded, with the operation, before it is told.
     ///
     /// # Errors

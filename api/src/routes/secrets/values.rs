@@ -90,24 +90,27 @@ pub async fn reveal(
     Query(query): Query<RevealQuery>,
 ) -> Result<Response, Problem> {
     let waiting = waiting(&app, &caller, SecretId(id), &query)?;
-    let mut row = revealable(&app, &caller, SecretId(id)).await?;
+    let row = revealable(&app, &caller, SecretId(id)).await?;
     let reason = reason(&app, &row, query.reason.as_deref()).await?;
-    let version = |row: &SecretRow| query.version.unwrap_or(row.version);
-    let known = |row: &SecretRow| entity_tag::is_none_of(&headers, &tag(version(row)));
+    let mut found = sealed(&app, &row, query.version).await?;
+    // What was destroyed is not "unchanged": whoever still has it is told.
+    let known = |found: &SealedSecret| {
+        found.sealed.is_some() && entity_tag::is_none_of(&headers, &tag(found.version))
+    };
     if let Some(mut waiting) = waiting {
-        while known(&row) && waiting.watch.changed(waiting.end).await {
+        while known(&found) && waiting.watch.changed(waiting.end).await {
             caller.look_again().await?;
-            row = revealable(&app, &caller, SecretId(id)).await?;
+            let row = revealable(&app, &caller, SecretId(id)).await?;
+            found = sealed(&app, &row, query.version).await?;
         }
     }
-    let version = version(&row);
-    if known(&row) {
+    let version = found.version;
+    if known(&found) {
         let mut unchanged = StatusCode::NOT_MODIFIED.into_response();
         tagged(unchanged.headers_mut(), version);
         return Ok(unchanged);
     }
-    let sealed = sealed(&app, &row, version).await?;
-    let value = app.commands.reveal_secret(&caller.context, &sealed, reason.as_ref()).await?;
+    let value = app.commands.reveal_secret(&caller.context, &found, reason.as_ref()).await?;
     let shown = ShownValue::of(&value, query.encoding.is_some());
     let body = ValueBody { id, version, value: shown.value, value_base64: shown.value_base64 };
     let mut answer = Confidential::ok(body).into_response();
@@ -158,7 +161,8 @@ async fn revealable(app: &App, caller: &Identity, id: SecretId) -> Result<Arc<Se
     };
     let granted =
         || found.as_deref().is_some_and(|row| app.commands.may_reveal(&caller.context, &asked(row)).is_ok());
-    if !caller.has(Permission::SecretsReveal) && !granted() {
+    // A team that asks for a second factor asks it of those who have leave, too.
+    if !caller.has(Permission::SecretsReveal) && (caller.lacks_second_factor() || !granted()) {
         caller.require(Permission::SecretsReveal).await?;
     }
     match found {
@@ -185,8 +189,9 @@ fn asked(row: &SecretRow) -> SealedSecret {
     }
 }
 
-async fn sealed(app: &App, row: &SecretRow, version: u32) -> Result<SealedSecret, Problem> {
+async fn sealed(app: &App, row: &SecretRow, version: Option<u32>) -> Result<SealedSecret, Problem> {
     let asked = asked(row);
+    let version = version.unwrap_or(row.version);
     if version == row.version {
         return Ok(SealedSecret { sealed: row.sealed.clone(), ..asked });
     }
