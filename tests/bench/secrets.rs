@@ -184,7 +184,7 @@ async fn rotated(
         tokio::spawn(async move { steadily(connections, &Until::Told(over)).await })
     };
     let mut rotate = Command::new(std::env::current_exe().unwrap().with_file_name("daybook"));
-    rotate.args(["keys", "rotate", "--yes"]).current_dir(folder).envs(environment.iter().copied());
+    rotate.args(["keys", "rotate"]).current_dir(folder).envs(environment.iter().copied());
     rotate.stdout(Stdio::null());
     let began = Instant::now();
     let status = tokio::task::spawn_blocking(move || rotate.status()).await.unwrap().unwrap();
