@@ -40,7 +40,7 @@ impl Shop {
 
     /// A key that reads values.
     async fn reader(&self) -> String {
-        self.key(&["secrets:read", "secrets:reveal"]).await
+        self.key(&["secrets:list", "secrets:reveal"]).await
     }
 
     /// `daybook run` with these arguments, in a folder whose configuration cannot be read.
@@ -147,7 +147,7 @@ async fn a_key_without_the_right_to_reveal_is_refused_by_the_permissions_name() 
     let arguments = ["--secrets", "app/", "--", "echo", "started"];
     for (key, told) in [
         (lister.as_str(), "app/token: The permission secrets:reveal is missing."),
-        (stranger.as_str(), "the secrets under app/: The permission secrets:read is missing."),
+        (stranger.as_str(), "the secrets under app/: The permission secrets:list is missing."),
         ("dbk_nonsense", "does not accept the API key"),
     ] {
         let ended = shop.run(key, &arguments).await.expect(1);

@@ -35,7 +35,7 @@ const CANNOT_START: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
 const HELP: &str = "\
-The API key is in DAYBOOK_API_KEY or in the file that DAYBOOK_API_KEY_FILE names; it needs secrets:read and
+The API key is in DAYBOOK_API_KEY or in the file that DAYBOOK_API_KEY_FILE names; it needs secrets:list and
 secrets:reveal. The program gets neither these nor DAYBOOK_URL and DAYBOOK_TEAM. Every value that is read is recorded.
 
 payments/stripe/api-key under payments/ becomes STRIPE_API_KEY: letters in upper case, `_` for everything else but
