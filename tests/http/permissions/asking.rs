@@ -171,6 +171,11 @@ impl Call<'_> {
         json!({"name": self.name(), "scopes": [scope]})
     }
 
+    /// Leave for somebody in the team to see a secret.
+    fn grant(&self) -> Value {
+        json!({"user_id": self.app.people.viewer, "minutes": 5, "reason": "incident 7"})
+    }
+
     async fn of_users(&self, target: &mut Target) {
         if self.path.contains("{id}") {
             fill(target, "{id}", &newcomer(self.app, &self.address("other")).await.id.to_string());
@@ -222,6 +227,14 @@ impl Call<'_> {
         let owner = self.app.owner();
         if self.path.starts_with("/api/secrets/") || self.path.starts_with("/api/audit/{") {
             let secret = keep(&owner, &self.name()).await;
+            if self.path.contains("{grant_id}") {
+                let path = format!("/api/secrets/{}/grants", secret.str("id"));
+                let grant = owner.post(&path, self.grant()).await.expect(201);
+                fill(target, "{grant_id}", grant.str("id"));
+            }
+            if self.path.ends_with("/restore") {
+                owner.delete(&format!("/api/secrets/{}", secret.str("id"))).await.expect(204);
+            }
             fill(target, "{id}", secret.str("id"));
             fill(target, "{aggregate_type}", "secret");
         } else if self.path.starts_with("/api/jobs/{") {
@@ -231,6 +244,10 @@ impl Call<'_> {
         fill(target, "{name}", "last_access");
         target.body = match (self.method, self.path) {
             ("POST", "/api/secrets") => json!({"name": self.name(), "value": "v"}),
+            ("PATCH", "/api/secrets/{id}") => json!({"description": "d"}),
+            ("POST", "/api/secrets/{id}/restore") => json!({"name": format!("{}-restored", self.name())}),
+            ("POST", "/api/secrets/{id}/destroy") => json!({"versions": [1]}),
+            ("POST", "/api/secrets/{id}/grants") => self.grant(),
             ("PUT", "/api/secrets/{id}/value") => json!({"value": "v2"}),
             ("POST", "/api/jobs") => json!({"kind": "wait"}),
             _ => Value::Null,

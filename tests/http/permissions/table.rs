@@ -22,6 +22,7 @@ const PUBLIC: [Is; 6] = [Yes; 6];
 const SIGNED_IN: [Is; 6] = [Yes; 6];
 const READ_LIST: [Is; 6] = [Yes, Yes, Yes, No, Yes, Yes];
 const READ_ONE: [Is; 6] = [Yes, Yes, Yes, No, Hidden, Hidden];
+const READ_OR_AUDIT_ONE: [Is; 6] = [Yes, Yes, Yes, Yes, Hidden, Hidden];
 const MAKE: [Is; 6] = [Yes, Yes, No, No, Yes, Yes];
 const CHANGE_ONE: [Is; 6] = [Yes, Yes, No, No, Hidden, Hidden];
 const AUDIT_LIST: [Is; 6] = [Yes, No, No, Yes, Yes, Yes];
@@ -73,9 +74,17 @@ pub(super) const OPERATIONS: &[(&str, &str, bool, [Is; 6])] = &[
     ("GET", "/api/secrets", false, READ_LIST),
     ("GET", "/api/secrets/changes", false, READ_LIST),
     ("GET", "/api/secrets/{id}", false, READ_ONE),
+    ("PATCH", "/api/secrets/{id}", false, CHANGE_ONE),
     ("DELETE", "/api/secrets/{id}", false, CHANGE_ONE),
+    ("POST", "/api/secrets/{id}/restore", false, CHANGE_ONE),
+    ("POST", "/api/secrets/{id}/destroy", false, CHANGE_ONE),
     ("GET", "/api/secrets/{id}/value", false, CHANGE_ONE),
     ("PUT", "/api/secrets/{id}/value", false, CHANGE_ONE),
+    ("GET", "/api/secrets/{id}/versions", false, READ_ONE),
+    ("GET", "/api/secrets/{id}/access", false, READ_OR_AUDIT_ONE),
+    ("POST", "/api/secrets/{id}/grants", false, OWNER_ONE),
+    ("GET", "/api/secrets/{id}/grants", false, READ_ONE),
+    ("DELETE", "/api/secrets/{id}/grants/{grant_id}", false, OWNER_ONE),
     ("GET", "/api/jobs/kinds", false, READ_LIST),
     ("POST", "/api/jobs", false, MAKE),
     ("GET", "/api/jobs", false, READ_LIST),
@@ -83,6 +92,7 @@ pub(super) const OPERATIONS: &[(&str, &str, bool, [Is; 6])] = &[
     ("POST", "/api/jobs/{id}/cancel", false, CHANGE_ONE),
     ("GET", "/api/jobs/{id}/logs", false, READ_ONE),
     ("GET", "/api/audit/events", false, AUDIT_LIST),
+    ("GET", "/api/audit/secret-access", false, AUDIT_LIST),
     ("GET", "/api/audit/{aggregate_type}/{id}/history", false, AUDIT_ONE),
     ("GET", "/api/audit/{aggregate_type}/{id}/state", false, AUDIT_ONE),
     ("GET", "/api/projections", false, ADMIN),
