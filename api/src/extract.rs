@@ -38,8 +38,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJ
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let says_nothing = !request.headers().contains_key(header::CONTENT_TYPE);
-        if says_nothing && request.body().is_end_stream() {
+        if request.body().is_end_stream() {
             return Ok(Self(T::default()));
         }
         Json::from_request(request, state).await.map(|Json(body)| Self(body))

@@ -16,7 +16,7 @@ pub enum SecretError {
     #[error("this secret was destroyed")]
     Destroyed,
     /// Somebody else's value came first.
-    #[error("the secret is at version {present}: this value was sealed for version {given}")]
+    #[error("the present value is version {present}; the new one was to follow version {}", given.saturating_sub(1))]
     StaleVersion {
         /// The version it is at.
         present: u32,
