@@ -97,7 +97,7 @@ async fn before_recipients() -> Post {
     let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("migrations");
     for file in fs::read_dir(migrations).unwrap() {
         let file = file.unwrap();
-        if file.file_name().to_str().unwrap() < "0009" {
+        if file.file_name().to_str().unwrap() < "0010" {
             fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
         }
     }
