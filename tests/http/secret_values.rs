@@ -317,3 +317,38 @@ async fn of_many_who_read_at_once_each_is_on_record() {
     assert!(replies.iter().all(|reply| reply.str("value") == "value of db"));
     assert_eq!(readings(&app).await, 8, "each of them is on record");
 }
+
+#[tokio::test]
+async fn what_is_sealed_is_in_no_answer_either() {
+    let app = TestApp::start().await;
+    let (operator, owner) = (app.operator(), app.owner());
+    let kept = keep(&operator, "db").await;
+    let (secret, id) = (path(&kept), kept.str("id"));
+    put(&operator, &secret, "v2").await.expect(200);
+    let sql = "select row->>'sealed' from secret_versions order by key";
+    let sealed: Vec<String> =
+        sqlx::query_scalar(sql).fetch_all(&mut app.database.connect().await).await.unwrap();
+    assert_eq!(sealed.len(), 2);
+    let given = grant(&owner, &secret, app.people.viewer, 5).await.expect(201);
+    let owner = up_to_now(&app, &owner).await;
+    let mut answers = vec![given];
+    for url in [
+        "/api/secrets".to_owned(),
+        secret.clone(),
+        format!("{secret}/versions"),
+        format!("{secret}/grants"),
+        format!("{secret}/access"),
+        "/api/audit/events?limit=200".to_owned(),
+        "/api/audit/secret-access".to_owned(),
+        format!("/api/audit/secret/{id}/history"),
+        format!("/api/audit/secret/{id}/state"),
+        format!("{secret}/value"),
+    ] {
+        answers.push(owner.get(&url).await.expect(200));
+    }
+    answers.push(app.admin().get("/api/audit/events?limit=200").await.expect(200));
+    answers.push(owner.post(&format!("{secret}/destroy"), json!({})).await.expect(200));
+    for answer in answers {
+        assert!(!sealed.iter().any(|sealed| answer.text.contains(sealed)), "{}", answer.text);
+    }
+}
