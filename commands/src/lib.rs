@@ -44,7 +44,7 @@ pub use recovery::BroughtToken;
 pub use secrets::{
     ExpectedSecret, FernetKeyError, FernetKeys, GrantRequest, ImportError, ImportFile, ImportFormat,
     ImportProblem, Imported, ImportedSecret, LARGEST_IMPORT, MOST_IMPORTED, MadeGrant, NewSecret, OpenGrant,
-    Place, SealedSecret, SecretFolder, SecretValue, Shredding,
+    Place, SealedSecret, SecretFolder, SecretValue, SecretsProved, Shredding,
 };
 pub use sessions::{BroughtRefresh, SignedIn};
 pub use sign_in::{Account, PresentPassword, SignIn};

@@ -5,6 +5,7 @@ mod folder;
 mod grants;
 mod import;
 mod names;
+mod proving;
 mod values;
 
 use chrono::{DateTime, Utc};
@@ -25,6 +26,7 @@ pub use import::{
     FernetKeyError, FernetKeys, ImportError, ImportFile, ImportFormat, ImportProblem, Imported,
     ImportedSecret, LARGEST_IMPORT, MOST_IMPORTED, Place,
 };
+pub use proving::SecretsProved;
 pub use values::{OpenGrant, SealedSecret, SecretValue};
 
 /// What a new secret is.

@@ -66,6 +66,10 @@ async fn database(settings: Settings) -> Vec<(String, String)> {
     };
     let mut problems: Vec<_> = node.prepare().await.err().iter().map(|error| problem(name, error)).collect();
     problems.extend(unopened(&node, name).await);
+    // What seals the values opens; now they themselves.
+    if problems.is_empty() {
+        problems.extend(unopened_values(&node, name).await);
+    }
     node.close().await;
     problems
 }
@@ -90,6 +94,22 @@ async fn unopened(node: &Node, database: &str) -> Vec<(String, String)> {
     bar.iter().for_each(ProgressBar::finish_and_clear);
     match proved {
         Ok(proved) => lines(&proved.unopened).map(|line| ("ENCRYPTION_KEY".to_owned(), line)).collect(),
+        Err(error) => vec![(database.to_owned(), error.to_string())],
+    }
+}
+
+async fn unopened_values(node: &Node, database: &str) -> Vec<(String, String)> {
+    let bar = progress(false, "values opened");
+    let proved =
+        node.commands.prove_secrets(|values| bar.iter().for_each(|bar| bar.set_position(values))).await;
+    bar.iter().for_each(ProgressBar::finish_and_clear);
+    let named = |message| ("secrets".to_owned(), message);
+    match proved {
+        Ok(proved) => {
+            let more = proved.unopened - proved.named.len() as u64;
+            let more = (more > 0).then(|| format!("and {more} more values that cannot be opened"));
+            proved.named.into_iter().chain(more).map(named).collect()
+        }
         Err(error) => vec![(database.to_owned(), error.to_string())],
     }
 }

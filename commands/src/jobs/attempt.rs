@@ -75,6 +75,11 @@ impl<Q: WorkQueue> Worker<Q> {
         if let Ending::CouldNotStart { error } = &finished.ending {
             log.remark(error.clone());
         }
+        if finished.ending == Ending::TakenAway {
+            // Else we could be faster than they are, and hand back what they have.
+            tracing::warn!(job = %job.id, attempt, "a lease was lost: its attempt was stopped");
+            return Ok(());
+        }
         let command = |log: LogDigest| report(&finished, attempt, job.timeout_seconds, log);
         self.report(context, job, &mut log, finished.dropped_lines, command).await
     }
@@ -161,7 +166,7 @@ fn report(finished: &Finished, attempt: u32, timeout_seconds: u32, log: LogDiges
         Ending::TimedOut => failed(None, format!("it ran longer than {timeout_seconds} seconds")),
         Ending::CouldNotStart { error } => failed(None, error.clone()),
         Ending::Cancelled => Recorded::Cancelled,
-        Ending::HandedBack => return JobCommand::HandBack { attempt, log },
+        Ending::HandedBack | Ending::TakenAway => return JobCommand::HandBack { attempt, log },
     };
     JobCommand::Finish { attempt, ending, log, at: now() }
 }

@@ -74,6 +74,8 @@ pub enum StopReason {
     Cancel,
     /// The worker stops; another one will run the job again.
     HandBack,
+    /// Somebody else has the job by now, and says how this attempt ended.
+    LeaseLost,
 }
 
 /// How an attempt ended.
@@ -95,6 +97,8 @@ pub enum Ending {
     Cancelled,
     /// See [`StopReason::HandBack`].
     HandedBack,
+    /// See [`StopReason::LeaseLost`].
+    TakenAway,
     /// It never ran.
     CouldNotStart {
         /// A sentence for whoever asked for the job.
@@ -107,6 +111,7 @@ impl From<StopReason> for Ending {
         match reason {
             StopReason::Cancel => Self::Cancelled,
             StopReason::HandBack => Self::HandedBack,
+            StopReason::LeaseLost => Self::TakenAway,
         }
     }
 }
@@ -279,6 +284,7 @@ impl Prepared {
                 format!("timeout of {} s reached; stopping", self.attempt.timeout.as_secs_f64())
             }
             Ending::HandedBack => "the worker is shutting down; the job is handed back".to_owned(),
+            Ending::TakenAway => "another worker has the job by now; stopping".to_owned(),
             Ending::Cancelled
             | Ending::Exited { .. }
             | Ending::Signalled { .. }

@@ -226,19 +226,19 @@ impl<Q: WorkQueue> Worker<Q> {
         loop {
             ticks.tick().await;
             let running = self.running.ids();
-            let kept = match self.leases.renew(&running).await {
+            let (kept, reason) = match self.leases.renew(&running).await {
                 Ok(kept) => {
                     heard = Instant::now();
-                    kept
+                    (kept, StopReason::LeaseLost)
                 }
                 Err(_) if heard.elapsed() < LEASE => continue,
                 Err(error) => {
                     tracing::warn!(%error, "no heartbeat got through for a whole lease: stopping all jobs");
-                    vec![]
+                    (vec![], StopReason::HandBack)
                 }
             };
             for job in running.into_iter().filter(|job| !kept.contains(job)) {
-                self.running.stop(job, StopReason::HandBack);
+                self.running.stop(job, reason);
             }
         }
     }
