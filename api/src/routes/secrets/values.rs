@@ -91,7 +91,6 @@ pub async fn reveal(
 ) -> Result<Response, Problem> {
     let waiting = waiting(&app, &caller, SecretId(id), &query)?;
     let row = revealable(&app, &caller, SecretId(id)).await?;
-    let reason = reason(&app, &row, query.reason.as_deref()).await?;
     let mut found = sealed(&app, &row, query.version).await?;
     // What was destroyed is not "unchanged": whoever still has it is told.
     let known = |found: &SealedSecret| {
@@ -110,6 +109,7 @@ pub async fn reveal(
         tagged(unchanged.headers_mut(), version);
         return Ok(unchanged);
     }
+    let reason = reason(&app, &row, query.reason.as_deref()).await?;
     let value = app.commands.reveal_secret(&caller.context, &found, reason.as_ref()).await?;
     let shown = ShownValue::of(&value, query.encoding.is_some());
     let body = ValueBody { id, version, value: shown.value, value_base64: shown.value_base64 };
