@@ -253,7 +253,7 @@ async fn no_row_tells_whose_it_is_or_from_where() {
         sqlx::query_scalar(sql).fetch_all(&mut clock.database().connect().await).await.unwrap();
     assert_eq!(rows.len(), 3);
     for row in rows {
-        assert!(!row.contains("ada") && !row.contains("192.0.2"), "{row}");
+        assert!(!row.contains(ACCOUNT) && !row.contains("192.0.2"), "{row}");
     }
 }
 

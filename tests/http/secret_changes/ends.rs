@@ -194,6 +194,10 @@ async fn who_watches_one_secret_wakes_for_it_and_for_no_other() {
     let (busy, _) = secret_of(&app, "busy", 2).await;
     let mut lagging = notices.watch(team, busy).unwrap();
     secret_of(&app, "noise", 3_000).await;
+    let last: i64 = put(&other, "v3").await.header("daybook-position").parse().unwrap();
+    // What was before a stretch that has begun is told.
+    let begun = async || notices.listen(team).ok().filter(|listener| listener.from() >= last).map(drop);
+    eventually("all of it is told", begun).await;
     assert!(lagging.changed(long()).await);
     closing.cancel();
     assert!(!watch.changed(long()).await);

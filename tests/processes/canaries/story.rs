@@ -140,8 +140,15 @@ impl Story<'_> {
         let expecting =
             |value: &str| json!({"name": "x", "value": "y", "tags": format!(", expected {value}")});
         self.refused(admin, "that speaks of what is expected", 422, expecting).await;
-        self.refused(admin, "with NUL", 422, |value| json!({"name": "x", "value": format!("{value}\0")}))
-            .await;
+        let twice = |value: &str| json!({"name": "x", "value": "y", "value_base64": format!("{value}!")});
+        self.refused(admin, "given twice", 422, twice).await;
+        self.refused(
+            admin,
+            "as no base64",
+            422,
+            |value| json!({"name": "x", "value_base64": format!("{value}!")}),
+        )
+        .await;
         self.refused(admin, "as a name", 422, |value| json!({"name": value, "value": "y"})).await;
         self.refused(
             admin,
