@@ -220,7 +220,7 @@ impl From<Unreadable> for Problem {
             SealError::UnknownKey { .. } | SealError::NoWrappingKey { .. } => {
                 Self::unavailable(error, SOON).with_code("key_not_configured").with_detail(detail)
             }
-            SealError::Malformed { .. } | SealError::Forged { .. } => {
+            SealError::Malformed { .. } | SealError::Forged { .. } | SealError::Lost { .. } => {
                 tracing::error!(%error, "a secret is damaged");
                 Self::conflict(detail).with_code("secret_damaged")
             }

@@ -1,15 +1,22 @@
 //! The one door. It does what `CqrsFramework` does, in the open: load, handle, collect, commit (D1).
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{AggregateError, EventStore};
 use domain::{Guarded, Refusal};
 use ledger::{Append, AppendError, Loaded, NewDataKey, NewEvent, Store, StreamId};
+use tokio::sync::MutexGuard;
+use tokio::time::timeout;
 
 use crate::idempotency::HeldKey;
 use crate::{CommandError, Commands, Context};
 
 /// How often a command is decided anew because somebody else changed the same stream meanwhile.
 const MOST_TRIES: usize = 8;
+/// How long a caller waits for others of this process who want the same.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a command led to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +114,9 @@ impl Commands {
             Some(0) => Loaded { id: id.to_owned(), aggregate: A::default(), sequence: 0 },
             _ => store.load_aggregate(id).await?,
         };
+        let mut turn = None;
         for _ in 0..MOST_TRIES {
+            let decided_at = loaded.sequence;
             let failure = match self.try_once(context, loaded, expected, prepare, held.as_ref()).await {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
@@ -120,12 +129,29 @@ impl Commands {
                     Ok(None) | Err(_) => {}
                 }
             }
-            if !matches!(failure, CommandError::Append(AppendError::Conflict)) {
+            if !matches!(failure, CommandError::Append(AppendError::Conflict) | CommandError::Taken(_)) {
                 return Err(failure);
             }
+            // Those of this process who want the same go one after the other from here on.
+            if turn.is_none() {
+                turn = Some(self.turn(A::TYPE, id).await?);
+            }
             loaded = store.load_aggregate(id).await?;
+            // It may be taken by what this aggregate itself has become meanwhile.
+            if matches!(failure, CommandError::Taken(_)) && loaded.sequence == decided_at {
+                return Err(failure);
+            }
         }
         Err(CommandError::Contended)
+    }
+
+    /// A turn with the aggregate among the callers of this process, who would otherwise keep getting in each other's way.
+    async fn turn(&self, kind: &str, id: &str) -> Result<MutexGuard<'_, ()>, CommandError> {
+        let mut hasher = DefaultHasher::new();
+        (kind, id).hash(&mut hasher);
+        let place = usize::try_from(hasher.finish() % self.turns.len() as u64).unwrap_or_default();
+        let turn = self.turns.get(place).ok_or(CommandError::Contended)?;
+        timeout(PATIENCE, turn.lock()).await.map_err(|_| CommandError::Contended)
     }
 
     async fn try_once<A>(

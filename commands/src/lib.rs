@@ -59,6 +59,8 @@ pub struct Commands {
     guessing: Guessing,
     /// Idempotency keys whose first request is still being answered by this process.
     in_flight: Arc<Mutex<HashSet<String>>>,
+    /// Where callers of this process queue who have met each other on one stream: several streams share a place.
+    turns: Arc<[tokio::sync::Mutex<()>; 64]>,
 }
 
 impl Commands {
@@ -70,6 +72,7 @@ impl Commands {
             passwords: Passwords::new(),
             guessing: Guessing::new(ledger),
             in_flight: Arc::default(),
+            turns: Arc::new(std::array::from_fn(|_| tokio::sync::Mutex::default())),
         }
     }
 

@@ -136,7 +136,7 @@ impl Commands {
         let changing = ChangingValue { id, after: expected.version, value };
         let done =
             self.execute_with::<Secret>(context, &id.to_string(), expected.sequence, &changing).await?;
-        self.shred_after(id, &done).await?;
+        self.let_go_after(id, &done).await;
         Ok(done)
     }
 
@@ -153,7 +153,7 @@ impl Commands {
     ) -> Result<Executed, CommandError> {
         let amending = names::Amending { id, caller_team: context.caller.team, amendment };
         let done = self.execute_with::<Secret>(context, &id.to_string(), expected, &amending).await?;
-        self.shred_after(id, &done).await?;
+        self.let_go_after(id, &done).await;
         Ok(done)
     }
 

@@ -37,7 +37,7 @@ pub use personal::Personal;
 pub use refusal::{Refusal, RefusalKind};
 pub use secret::{
     Grant, LARGEST_VALUE, LONGEST_GRANT, MOST_TAGS, MOST_VERSIONS, Secret, SecretAmendment, SecretCommand,
-    SecretError, SecretEvent, Store,
+    SecretError, SecretEvent, Store, check_value,
 };
 pub use session::{
     LONGEST_SESSION, REPEAT_GRACE, Refresh, Session, SessionCommand, SessionEnd, SessionError,

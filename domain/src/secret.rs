@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::aggregate;
 use crate::{
-    Caller, Denied, Description, GrantId, Guarded, Permission, Reason, SecretName, Tag, TeamId, UserId,
-    VersionLimit,
+    Caller, Denied, Description, GrantId, Guarded, Invalid, Permission, Reason, SecretName, Tag, TeamId,
+    UserId, VersionLimit,
 };
 
 mod error;
@@ -21,11 +21,23 @@ pub use event::SecretEvent;
 /// Bytes of a value at most.
 pub const LARGEST_VALUE: usize = 64 * 1024;
 
+/// Checks a value's length.
+///
+/// # Errors
+/// A sentence with the bound; never the value.
+pub fn check_value(value: &[u8]) -> Result<(), Invalid> {
+    match value.len() {
+        0 => Err(Invalid("must not be empty".to_owned())),
+        1..=LARGEST_VALUE => Ok(()),
+        length => Err(Invalid(format!("must be at most {LARGEST_VALUE} bytes, has {length}"))),
+    }
+}
+
 /// Labels of a secret at most.
 pub const MOST_TAGS: usize = 20;
 
-/// Versions whose values a secret keeps at most.
-pub const MOST_VERSIONS: usize = 10_000;
+/// Versions a secret has at most, those included that were destroyed: each command looks at all of them.
+pub const MOST_VERSIONS: u32 = 10_000;
 
 /// Grants of a secret that are open at a time.
 pub(crate) const MOST_GRANTS: usize = 20;
@@ -184,7 +196,7 @@ impl Secret {
             _ if self.team_id.is_none() => Err(SecretError::NotFound),
             SecretCommand::Destroy => Ok(self.destroy()),
             _ if self.destroyed => Err(SecretError::Destroyed),
-            SecretCommand::Restore { name } => Ok(self.restore(name)),
+            SecretCommand::Restore { name } => self.restore(name),
             SecretCommand::DestroyVersions { versions } => self.destroy_versions(&versions),
             SecretCommand::WithdrawGrant { id } => self.withdraw(id),
             _ if self.deleted => Err(SecretError::NotFound),
@@ -199,7 +211,7 @@ impl Secret {
         if version != self.next_version() {
             return Err(SecretError::StaleVersion { present: self.version, given: version });
         }
-        if self.max_versions.is_none() && self.kept.len() >= MOST_VERSIONS {
+        if version > MOST_VERSIONS {
             return Err(SecretError::TooManyVersions);
         }
         let changed = SecretEvent::SecretValueChanged { version, sealed };
@@ -235,12 +247,14 @@ impl Secret {
             .then(|| SecretEvent::SecretRenamed { from: self.name.clone(), name: name.to_string() })
     }
 
-    fn restore(&self, name: Option<SecretName>) -> Vec<SecretEvent> {
-        if !self.deleted {
-            return vec![];
-        }
+    fn restore(&self, name: Option<SecretName>) -> Result<Vec<SecretEvent>, SecretError> {
         let renamed = name.and_then(|name| self.rename(&name));
-        [SecretEvent::SecretRestored {}].into_iter().chain(renamed).collect()
+        match (self.deleted, renamed) {
+            (false, None) => Ok(vec![]),
+            // It would be another thing that is asked for than what would be done.
+            (false, Some(_)) => Err(SecretError::NotDeleted),
+            (true, renamed) => Ok([SecretEvent::SecretRestored {}].into_iter().chain(renamed).collect()),
+        }
     }
 
     fn destroy_versions(&self, versions: &BTreeSet<u32>) -> Result<Vec<SecretEvent>, SecretError> {

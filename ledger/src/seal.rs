@@ -46,6 +46,12 @@ pub enum SealError {
         /// What was to be opened.
         what: String,
     },
+    /// Its data key is not there, and nobody has destroyed it.
+    #[error("{what}: the data key is lost, though nobody destroyed it")]
+    Lost {
+        /// What was to be opened.
+        what: String,
+    },
     /// New data keys are to be wrapped by a key that is not configured here: keys were rotated, and this process has not been told.
     #[error("data keys are wrapped with a key that is not configured here (key id {key_id})")]
     NoWrappingKey {

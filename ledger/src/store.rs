@@ -12,6 +12,9 @@ use crate::append::Append;
 use crate::error::AppendError;
 use crate::event::{Metadata, NewEvent, StreamId};
 
+/// Events of a stream loaded at once.
+const PAGE: i64 = 500;
+
 /// The event store of one kind of aggregate.
 pub struct Store<A> {
     ledger: Ledger,
@@ -77,12 +80,21 @@ impl<A: Aggregate> EventStore<A> for Store<A> {
 
     async fn load_aggregate(&self, id: &str) -> Result<Loaded<A>, AggregateError<A::Error>> {
         let mut loaded = Loaded { id: id.to_owned(), aggregate: A::default(), sequence: 0 };
-        for stored in self.repository.get_events::<A>(id).await? {
-            loaded.sequence = stored.sequence as i64;
-            let event = serde_json::from_value(stored.payload).map_err(PersistenceError::from)?;
-            loaded.aggregate.apply(event);
+        let stream = StreamId::new(A::TYPE, id);
+        loop {
+            // Not all at once: a long stream of large events would take the memory of everybody else.
+            let page = self.ledger.read_stream(&stream, loaded.sequence, None, PAGE).await;
+            let page = page.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
+            let is_last = (page.len() as i64) < PAGE;
+            for stored in page {
+                loaded.sequence = stored.sequence;
+                let event = serde_json::from_value(stored.payload).map_err(PersistenceError::from)?;
+                loaded.aggregate.apply(event);
+            }
+            if is_last {
+                return Ok(loaded);
+            }
         }
-        Ok(loaded)
     }
 
     async fn commit(

@@ -363,7 +363,7 @@ pub async fn destroy(
         Some(versions) if versions.is_empty() => {
             return Err(Problem::invalid("versions", "must not be empty; leave it out to destroy all"));
         }
-        Some(versions) if versions.len() > MOST_VERSIONS => {
+        Some(versions) if versions.len() > MOST_VERSIONS as usize => {
             return Err(Problem::invalid("versions", format!("must be at most {MOST_VERSIONS}")));
         }
         Some(versions) => {

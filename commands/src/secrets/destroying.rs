@@ -11,6 +11,9 @@ use crate::door::{Executed, Plain};
 use crate::reactor::{Reactor, ReactorError, decode};
 use crate::{CommandError, Commands, Context};
 
+/// Events of a secret read at once.
+const PAGE: i64 = 200;
+
 impl Commands {
     /// Destroys the values of some versions of a secret, those that are gone already included.
     ///
@@ -23,9 +26,10 @@ impl Commands {
         expected: Option<i64>,
         versions: BTreeSet<u32>,
     ) -> Result<Executed, CommandError> {
-        let command = Plain(SecretCommand::DestroyVersions { versions });
+        let command = Plain(SecretCommand::DestroyVersions { versions: versions.clone() });
         let done = self.execute_with::<Secret>(context, &id.to_string(), expected, &command).await?;
-        self.shred_after(id, &done).await?;
+        // Also those of an earlier command that did not come this far.
+        self.shred(id, &versions.into_iter().collect::<Vec<_>>()).await?;
         Ok(done)
     }
 
@@ -41,25 +45,46 @@ impl Commands {
     ) -> Result<Executed, CommandError> {
         let destroying = Leaving { caller_team: context.caller.team, command: SecretCommand::Destroy };
         let done = self.execute_with::<Secret>(context, &id.to_string(), expected, &destroying).await?;
-        self.shred_after(id, &done).await?;
+        self.shred(id, &self.destroyed_in(id, 0, done.sequence).await?).await?;
         Ok(done)
     }
 
-    /// Destroys the keys of what the command's events have let go of.
-    pub(super) async fn shred_after(&self, id: SecretId, done: &Executed) -> Result<(), CommandError> {
-        if done.stored == 0 {
-            return Ok(());
-        }
-        let (stream, stored) = (StreamId::new("secret", id), done.stored as i64);
+    /// Destroys the keys of what the command's events have let go of besides what it was about. If that fails, [`Shredding`] does it
+    /// later: the command is done.
+    pub(super) async fn let_go_after(&self, id: SecretId, done: &Executed) {
         // A new value alone lets go of nothing.
-        let events = self.ledger.read_stream(&stream, done.sequence - stored, None, stored).await?;
-        let mut versions = vec![];
-        for event in events {
-            let event: SecretEvent = serde_json::from_value(event.payload)
-                .map_err(|error| CommandError::Event(error.to_string()))?;
-            versions.extend_from_slice(event.destroyed_versions());
+        if done.stored < 2 {
+            return;
         }
-        self.shred(id, &versions).await
+        let shredded = async {
+            let versions = self.destroyed_in(id, done.sequence - done.stored as i64, done.sequence).await?;
+            self.shred(id, &versions).await
+        };
+        if let Err(error) = shredded.await {
+            tracing::warn!(secret = %id, %error, "keys of old versions are destroyed later");
+        }
+    }
+
+    /// The versions that the events of the secret's stream after `after` and up to `up_to` have let go of.
+    pub(super) async fn destroyed_in(
+        &self,
+        id: SecretId,
+        after: i64,
+        up_to: i64,
+    ) -> Result<Vec<u32>, CommandError> {
+        let stream = StreamId::new("secret", id);
+        let (mut versions, mut reached) = (vec![], after);
+        while reached < up_to {
+            let page = self.ledger.read_stream(&stream, reached, None, PAGE.min(up_to - reached)).await?;
+            let Some(last) = page.last() else { break };
+            reached = last.sequence;
+            for event in page {
+                let event: SecretEvent = serde_json::from_value(event.payload)
+                    .map_err(|error| CommandError::Event(error.to_string()))?;
+                versions.extend_from_slice(event.destroyed_versions());
+            }
+        }
+        Ok(versions)
     }
 
     async fn shred(&self, id: SecretId, versions: &[u32]) -> Result<(), CommandError> {

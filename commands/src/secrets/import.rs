@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
-use domain::{Description, Invalid, LARGEST_VALUE, MOST_TAGS, SecretName, Tag};
+use domain::{Description, Invalid, MOST_TAGS, SecretName, Tag, check_value};
 use zeroize::Zeroizing;
 
 use super::{NewSecret, SecretFolder};
@@ -202,16 +202,6 @@ impl Checks<'_> {
             .filter_map(|(index, tag)| self.check(&format!("tags[{index}]"), Tag::parse(tag)))
             .collect();
         (tags.len() == texts.len()).then_some(tags)
-    }
-}
-
-fn check_value(value: &[u8]) -> Result<(), Invalid> {
-    match value.len() {
-        0 => Err(Invalid("must not be empty".to_owned())),
-        length if length > LARGEST_VALUE => {
-            Err(Invalid(format!("must be at most {LARGEST_VALUE} bytes, has {length}")))
-        }
-        _ => Ok(()),
     }
 }
 

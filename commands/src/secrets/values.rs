@@ -150,10 +150,12 @@ impl Commands {
 
     async fn open_value(&self, secret: &SealedSecret) -> Result<SecretValue, RevealError> {
         let place = place(secret.id, secret.version);
-        let gone = || secret.unreadable(SealError::Destroyed { what: place.clone() });
-        let sealed = secret.sealed.as_ref().ok_or_else(gone)?;
+        let Some(sealed) = &secret.sealed else {
+            return Err(secret.unreadable(SealError::Destroyed { what: place }));
+        };
         let key = match self.ledger.data_key(&key_name(secret.id, secret.version)).await {
-            Ok(key) => key.ok_or_else(gone)?,
+            Ok(Some(key)) => key,
+            Ok(None) => return Err(self.gone(secret, place).await),
             // Its data key was wrapped with a key that is not configured, or is damaged.
             Err(LedgerError::Seal(cause)) => return Err(secret.unreadable(cause)),
             Err(error) => return Err(error.into()),
@@ -165,5 +167,17 @@ impl Commands {
             SealError::UnknownKey { .. } => secret.unreadable(SealError::Forged { what: place.clone() }),
             cause => secret.unreadable(cause),
         })
+    }
+
+    /// Why the key of a value is not there that a view still has: destroyed a moment ago, as the log says, or lost.
+    async fn gone(&self, secret: &SealedSecret, what: String) -> RevealError {
+        match self.destroyed_in(secret.id, 0, i64::MAX).await {
+            Ok(destroyed) if destroyed.contains(&secret.version) => {
+                secret.unreadable(SealError::Destroyed { what })
+            }
+            Ok(_) => secret.unreadable(SealError::Lost { what }),
+            Err(CommandError::Ledger(error)) => error.into(),
+            Err(_) => secret.unreadable(SealError::Malformed { what }),
+        }
     }
 }

@@ -27,8 +27,11 @@ pub enum SecretError {
     #[error("there is no version {0}")]
     NoSuchVersion(u32),
     /// More than anybody needs.
-    #[error("a secret keeps at most {MOST_VERSIONS} versions: destroy some, or set max_versions")]
+    #[error("a secret has at most {MOST_VERSIONS} versions, destroyed ones included: make another one")]
     TooManyVersions,
+    /// There is nothing to take back, and a name is not changed this way.
+    #[error("this secret was not deleted; change its name with PATCH")]
+    NotDeleted,
     /// It would not end by itself soon enough, or has ended already.
     #[error("a grant ends at most {} hours after it is given, and not in the past", LONGEST_GRANT.num_hours())]
     GrantTooLong,
@@ -48,6 +51,7 @@ impl Refusal for SecretError {
             | Self::Destroyed
             | Self::StaleVersion { .. }
             | Self::TooManyVersions
+            | Self::NotDeleted
             | Self::GrantTooLong
             | Self::TooManyGrants => RefusalKind::Conflict,
         }
@@ -61,6 +65,7 @@ impl Refusal for SecretError {
             Self::StaleVersion { .. } => "stale_version",
             Self::NoSuchVersion(_) => "version_not_found",
             Self::TooManyVersions => "too_many_versions",
+            Self::NotDeleted => "not_deleted",
             Self::GrantTooLong => "grant_too_long",
             Self::TooManyGrants => "too_many_grants",
             Self::NoSuchGrant => "grant_not_found",

@@ -103,8 +103,11 @@ fn a_deleted_secret_is_gone_for_every_command_but_restoring_and_destroying() {
 
 #[test]
 fn what_was_not_deleted_need_not_be_restored() {
-    let restore = SecretCommand::Restore { name: Some(name("other")) };
-    assert_eq!(given::<Secret>([stored()]).decide(restore), Ok(vec![]));
+    let secret = given::<Secret>([stored()]);
+    assert_eq!(secret.decide(SecretCommand::Restore { name: None }), Ok(vec![]));
+    assert_eq!(secret.decide(SecretCommand::Restore { name: Some(name("report-db")) }), Ok(vec![]));
+    let renamed = secret.decide(SecretCommand::Restore { name: Some(name("other")) });
+    assert_eq!(renamed, Err(SecretError::NotDeleted));
 }
 
 #[test]

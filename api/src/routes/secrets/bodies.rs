@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Utc};
 use commands::SecretValue;
-use domain::LARGEST_VALUE;
+use domain::check_value;
 use projections::SecretRow;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -123,12 +123,7 @@ impl GivenValue {
                 return None;
             }
         };
-        match bytes.len() {
-            0 => fields.refuse(field, "must not be empty"),
-            1..=LARGEST_VALUE => return Some(bytes),
-            length => fields.refuse(field, format!("must be at most {LARGEST_VALUE} bytes, has {length}")),
-        }
-        None
+        fields.check(field, check_value(&bytes)).map(|()| bytes)
     }
 }
 
@@ -157,6 +152,8 @@ impl ShownValue {
 
 #[cfg(test)]
 mod tests {
+    use domain::LARGEST_VALUE;
+
     use super::*;
 
     fn given(value: Option<&str>, value_base64: Option<&str>) -> Option<Vec<u8>> {

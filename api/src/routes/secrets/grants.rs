@@ -5,7 +5,7 @@ use axum::response::Response;
 use chrono::{DateTime, TimeDelta, Utc};
 use commands::GrantRequest;
 use domain::{GrantId, LONGEST_GRANT, Reason, Secret, SecretCommand, SecretId, UserId};
-use projections::{GrantRow, SecretRow};
+use projections::{GrantRow, SecretRow, TeamRow};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -47,12 +47,13 @@ pub struct GrantBody {
 }
 
 impl GrantBody {
-    fn of(row: &GrantRow, now: DateTime<Utc>) -> Self {
+    fn of(secret: &SecretRow, team: Option<&TeamRow>, row: &GrantRow, now: DateTime<Utc>) -> Self {
+        let is_member = team.is_some_and(|team| team.members.contains_key(&row.user_id));
         Self {
             id: row.id.to_string(),
             user_id: row.user_id.to_string(),
             until: time(row.until),
-            open: now < row.until,
+            open: now < row.until && !secret.deleted && is_member,
             reason: row.reason.clone(),
             granted_by: row.granted_by.clone(),
             granted_at: time(row.granted_at),
@@ -100,7 +101,7 @@ pub async fn grant(
     }
     let user_id = UserId(body.user_id);
     let members = app.projections.teams().get(team).await?;
-    if !members.is_some_and(|team| team.members.contains_key(&user_id)) {
+    if !members.as_deref().is_some_and(|team| team.members.contains_key(&user_id)) {
         fields.refuse("user_id", "must be a member of the team");
     }
     fields.done()?;
@@ -111,7 +112,7 @@ pub async fn grant(
     let row = app.as_written(app.projections.secrets().of(team), &made.done, |row| row.sequence).await?;
     let grant = row.grants.iter().find(|grant| grant.id == made.id);
     let grant = grant.ok_or_else(|| Problem::internal("a grant is not where it was written"))?;
-    Ok(Answer::created(GrantBody::of(grant, Utc::now())).at(made.done.position))
+    Ok(Answer::created(GrantBody::of(&row, members.as_deref(), grant, Utc::now())).at(made.done.position))
 }
 
 /// Who may see this secret for a while, with those whose time was over when the last one was given; at most some dozens.
@@ -128,8 +129,9 @@ pub async fn list(
     Path(id): Path<Uuid>,
 ) -> Result<Json<Page<GrantBody>>, Problem> {
     let row: std::sync::Arc<SecretRow> = find(&app, &caller, SecretId(id)).await?;
-    let now = Utc::now();
-    Ok(Json(Page { items: row.grants.iter().map(|grant| GrantBody::of(grant, now)).collect(), next: None }))
+    let (team, now) = (app.projections.teams().get(row.team_id).await?, Utc::now());
+    let items = row.grants.iter().map(|grant| GrantBody::of(&row, team.as_deref(), grant, now));
+    Ok(Json(Page { items: items.collect(), next: None }))
 }
 
 /// Ends a grant before its time.

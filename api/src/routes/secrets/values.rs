@@ -210,7 +210,7 @@ async fn reason(app: &App, row: &SecretRow, given: Option<&str>) -> Result<Optio
     fields.done()?;
     if reason.is_none() {
         let team = app.projections.teams().get(row.team_id).await?;
-        if team.is_some_and(|team| team.reveal_reason_required) {
+        if team.is_none_or(|team| team.reveal_reason_required) {
             return Err(Problem::invalid("reason", "must be given: the team asks for it")
                 .with_code("reason_required"));
         }

@@ -77,7 +77,7 @@ impl Commands {
     ) -> Result<Imported, ImportError> {
         let team = context.caller.team.ok_or(Denied::NotFound).map_err(CommandError::from)?;
         for _ in 0..MOST_TRIES {
-            let plan = self.plan(context, team, secrets, replace, progress).await?;
+            let Some(plan) = self.plan(context, team, secrets, replace, progress).await? else { continue };
             if !plan.problems.is_empty() {
                 return Err(ImportError::Refused(plan.problems));
             }
@@ -89,8 +89,7 @@ impl Commands {
             match self.ledger.append(append).await {
                 Ok(appended) => {
                     for done in plan.shredding {
-                        let id = secret_id(&done.id)?;
-                        self.shred_after(id, &done).await?;
+                        self.let_go_after(secret_id(&done.id)?, &done).await;
                     }
                     return Ok(Imported { position: Some(appended.position), ..plan.imported });
                 }
@@ -108,7 +107,7 @@ impl Commands {
         secrets: &[ImportedSecret],
         replace: bool,
         progress: &(dyn Fn(usize) + Send + Sync),
-    ) -> Result<Plan, CommandError> {
+    ) -> Result<Option<Plan>, CommandError> {
         let mut plan = Plan::default();
         for (done, secret) in secrets.iter().enumerate() {
             progress(done);
@@ -131,12 +130,16 @@ impl Commands {
             };
             match step {
                 Ok(step) => plan.take(step),
+                // It was put away since its name was looked at: look again.
+                Err(CommandError::Refused(refusal)) if refusal.code() == "secret_not_found" => {
+                    return Ok(None);
+                }
                 Err(CommandError::Refused(refusal)) => plan.refuse(secret, format!("{name}: {refusal}")),
                 Err(error) => return Err(error),
             }
         }
         progress(secrets.len());
-        Ok(plan)
+        Ok(Some(plan))
     }
 
     async fn first_version(

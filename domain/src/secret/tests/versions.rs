@@ -56,13 +56,15 @@ fn a_limit_given_at_the_beginning_is_kept() {
 }
 
 #[test]
-fn without_a_limit_there_is_an_end_all_the_same() {
-    let most = MOST_VERSIONS as u32;
+fn there_is_an_end_to_versions_also_to_those_that_were_destroyed() {
+    let most = MOST_VERSIONS;
     let secret = given::<Secret>([stored()].into_iter().chain((2..=most).map(changed)));
     assert_eq!(secret.decide(change(most + 1)), Err(SecretError::TooManyVersions));
-    let one_gone =
-        given::<Secret>([stored()].into_iter().chain((2..=most).map(changed)).chain([destroyed(&[7])]));
-    assert_eq!(one_gone.decide(change(most + 1)), Ok(vec![changed(most + 1)]));
+    let gone = [limited(1), destroyed(&(1..most).collect::<Vec<_>>())];
+    let one_left = given::<Secret>([stored()].into_iter().chain((2..=most).map(changed)).chain(gone));
+    assert_eq!(one_left.decide(change(most + 1)), Err(SecretError::TooManyVersions));
+    let before = given::<Secret>([stored()].into_iter().chain((2..most).map(changed)));
+    assert_eq!(before.decide(change(most)), Ok(vec![changed(most)]));
 }
 
 #[test]
