@@ -276,7 +276,7 @@ async fn a_data_key_that_was_bent_or_is_of_a_key_that_is_not_configured_is_named
     }
     let gone = format!("delete from data_keys where id = 'secret/{}/{version}'", meddled.secret.str("id"));
     edit(&meddled.app, &gone).await;
-    cases.push((version, 410, "version_destroyed"));
+    cases.push((version, 409, "secret_damaged"));
     meddled.expect(&cases).await;
 }
 
