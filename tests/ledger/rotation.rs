@@ -226,6 +226,22 @@ async fn what_a_rotation_had_to_leave_needs_the_old_key_no_more() {
     node.stop().await;
 }
 
+/// Ids that nobody knows, more than are listed, and on both sides of those that are in use.
+#[tokio::test]
+async fn however_many_key_ids_are_damaged_the_others_data_keys_are_wrapped_anew() {
+    let (database, _) = with_keys(1_200).await;
+    let damage = "insert into data_keys (id, key_id, wrapped) \
+                  select 'bad/' || n, decode(lpad(to_hex(n), 2, '0'), 'hex') || '\\x00010203040506'::bytea, '\\x01' \
+                  from generate_series(0, 255) n";
+    database.connect().await.execute(damage).await.unwrap();
+    let both = database.ledger_with(keyring(&database), &Options::default());
+    let rotated = within("the rotation", both.rotate_keys(|_| ())).await.unwrap();
+    assert_eq!((rotated.keys, rotated.unopened.count), (1_200, 256));
+    assert_eq!(wrapped_by(&database).await[&rotated.key_id], 1_200);
+    assert!(settled(&database).await);
+    Node::start(&database, Keyring::new(&NEW, None)).await.stop().await;
+}
+
 async fn settled(database: &Database) -> bool {
     let sql = "select settled from wrapping_key";
     sqlx::query_scalar(sql).fetch_one(&mut database.connect().await).await.unwrap()

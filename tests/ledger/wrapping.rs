@@ -155,6 +155,31 @@ async fn a_database_without_tables_needs_no_key_and_one_of_an_earlier_version_ne
 }
 
 #[tokio::test]
+async fn the_migration_takes_on_every_key_that_wraps_data_keys_but_no_damage() {
+    let database = Database::new().await;
+    let both = database.ledger_with(keyring(&database), &Options::default());
+    // As nodes of earlier versions did, each wrapped with the key it was configured with.
+    database.ledger().keyed_hash(&["start"]).await.unwrap();
+    store_keys(&both, &names("k", 3)).await;
+    let mut behind = database.connect().await;
+    let earlier = r"update data_keys set key_id = '\x0102030405060708' where id = 'k/00000';
+        drop table wrapping_key, former_wrapping_keys, nodes, scrubbing;
+        drop function request_scrubbing; drop index data_keys_by_key_id;
+        delete from _sqlx_migrations where version = 9";
+    behind.execute(earlier).await.unwrap();
+    both.migrate().await.unwrap();
+    both.check_keys().await.unwrap();
+    let stray = [("0102030405060708".to_owned(), 1)];
+    assert_eq!(both.stray_keys().await.unwrap(), stray);
+    for ring in [old(&database), Keyring::new(&NEW, None)] {
+        let alone = database.ledger_with(ring, &Options::default());
+        let missing = missing(alone.check_keys().await);
+        assert_eq!(missing.wrapped.len(), 1, "{missing:?}");
+        assert_ne!(missing.wrapped[0], stray[0]);
+    }
+}
+
+#[tokio::test]
 async fn nodes_are_listed_while_they_run() {
     let database = Database::new().await;
     let (one, two) =

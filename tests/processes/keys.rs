@@ -242,6 +242,10 @@ async fn damage_to_one_secrets_data_key_is_that_secrets_only() {
     ] {
         assert!(ended.stdout.contains(&told), "{}", ended.stdout);
     }
+    // As a rotation advises.
+    client.post(&format!("{bent}/destroy"), json!({"versions": [1]})).await.expect(200);
+    let ended = home.run(&["check"]).await.expect(1);
+    assert!(ended.stderr.contains("1 problem") && !ended.stdout.contains(&key(&bent)), "{}", ended.stdout);
     stopped(serving).await;
 }
 
