@@ -11,6 +11,14 @@ create table wrapping_key (
 -- Nodes that know nothing of this table may still run, and be configured with another key.
 insert into wrapping_key (key_id, settled) select key_id, false from data_keys where id = 'instance/claims';
 
+-- The keys that wrapped new data keys before, until a rotation has left nothing under them that they open: as long as one of these wraps
+-- a data key, no process may start without it. A key id that is in no table is damage to a row, which concerns that row alone.
+create table former_wrapping_keys (
+    key_id bytea primary key check (octet_length(key_id) = 8)
+);
+insert into former_wrapping_keys
+    select distinct key_id from data_keys where octet_length(key_id) = 8 and substr(wrapped, 2, 8) = key_id;
+
 -- The nodes that run: who was not seen for a while does not. Updated every few seconds: the free space keeps that within the page.
 create table nodes (
     id         uuid        primary key,

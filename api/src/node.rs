@@ -23,6 +23,8 @@ const TEAM_CONNECTIONS: u32 = 8;
 const OLDEST_POSTGRESQL: i32 = 150_000;
 /// Events read at a time while looking for a user.
 const PAGE: i64 = 100;
+/// Ids of keys that are told of in one line of the log.
+const MOST_TOLD: usize = 10;
 /// The first admin's address when none is configured.
 const USUAL_ADMIN: &str = "admin@localhost";
 
@@ -200,7 +202,25 @@ impl Node {
             LedgerError::Seal(_) => StartError::WrongKey(error),
             other => StartError::Ledger(other),
         })?;
+        self.warn_of_stray_keys().await?;
         Ok(self.projections.prepare().await?)
+    }
+
+    /// One secret that nobody can open is no reason to keep everybody from the others.
+    async fn warn_of_stray_keys(&self) -> Result<(), LedgerError> {
+        let stray = self.ledger.stray_keys().await?;
+        if !stray.is_empty() {
+            let data_keys: u64 = stray.iter().map(|(_, count)| count).sum();
+            let named: Vec<_> =
+                stray.iter().take(MOST_TOLD).map(|(id, count)| format!("{id} ({count})")).collect();
+            tracing::warn!(
+                data_keys,
+                key_ids = named.join(", "),
+                "some data keys name a key that is not configured and is none of this database's, so what they sealed may not open: \
+                 daybook check names them"
+            );
+        }
+        Ok(())
     }
 
     /// When API keys were last used.

@@ -2,7 +2,7 @@
 
 use crate::Ledger;
 use crate::error::LedgerError;
-use crate::seal::{KeyId, Keyring, hex, key_id_in};
+use crate::seal::{KeyId, Keyring, SealError, hex, key_id_in, wrap_context};
 use crate::wrapping::table_exists;
 
 /// Data keys read at a time.
@@ -69,11 +69,18 @@ impl WrappedRow {
     }
 }
 
+/// Why a data key does not open. Which one it is, is said elsewhere.
+fn cause(name: &str, error: &SealError) -> String {
+    let text = error.to_string();
+    let cause = text.strip_prefix(&wrap_context(name)).and_then(|rest| rest.strip_prefix(": "));
+    cause.map_or_else(|| text.clone(), str::to_owned)
+}
+
 impl Keyring {
     /// Why this row's data key does not open, if it does not.
     fn fault(&self, row: &WrappedRow) -> Option<String> {
         if let Err(error) = self.unwrap(&row.name, &row.wrapped) {
-            return Some(error.to_string());
+            return Some(cause(&row.name, &error));
         }
         // It opens, but neither a rotation nor a start would know which key it needs.
         let named = key_id_in(&row.wrapped).unwrap_or_default();
@@ -82,7 +89,7 @@ impl Keyring {
 
     /// The row's data key wrapped with the key of this id instead, or why that cannot be.
     pub(crate) fn rewrap_row(&self, row: &WrappedRow, wrapping: &KeyId) -> Result<Vec<u8>, String> {
-        self.rewrap(&row.name, &row.wrapped, wrapping).map_err(|error| error.to_string())
+        self.rewrap(&row.name, &row.wrapped, wrapping).map_err(|error| cause(&row.name, &error))
     }
 }
 

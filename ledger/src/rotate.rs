@@ -18,7 +18,7 @@ use crate::nodes::{LiveNode, live_nodes};
 use crate::proving::{Unopened, WrappedRow};
 use crate::scrub;
 use crate::seal::{KeyId, hex};
-use crate::wrapping::{KeyCheckError, MissingKeys, count, wrapping_ids, wrapping_key};
+use crate::wrapping::{KeyCheckError, MissingKeys, wrapping_key};
 
 /// The advisory lock (`dbkr`) that keeps rotations apart.
 const ROTATING: i32 = 0x6462_6b72;
@@ -32,6 +32,21 @@ const PASSES: usize = 20;
 /// Nobody waits for ever. A batch that is lost with the server is done again, so it need not wait for the disk.
 const SETTINGS: &str =
     "set statement_timeout = '30s'; set lock_timeout = '10s'; set synchronous_commit = off";
+
+/// Data keys after this place, of ids below that of the new key and above it.
+const BELOW: &str = "select id, key_id, wrapped from data_keys \
+    where (key_id, id) > ($1, $2) and key_id < $3 order by key_id, id limit $4";
+const ABOVE: &str = "select id, key_id, wrapped from data_keys \
+    where (key_id, id) > ($1, $2) and key_id <> $3 order by key_id, id limit $4";
+
+/// The key before becomes a former one. Rotating to the key that is the present one already changes nothing.
+const FORMER: &str = "insert into former_wrapping_keys (key_id) \
+    select key_id from wrapping_key where key_id <> $1 on conflict do nothing";
+const PRESENT: &str = "insert into wrapping_key as w (key_id, settled) values ($1, false) \
+    on conflict (one) do update set key_id = $1, settled = false, changed_at = clock_timestamp() \
+    where w.key_id <> $1";
+const NEEDED_NO_MORE: &str = "delete from former_wrapping_keys f \
+    where f.key_id = any($1) or not exists (select from data_keys d where d.key_id = f.key_id)";
 
 /// What a rotation is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +87,7 @@ pub enum RotationError {
         "ENCRYPTION_KEY and ENCRYPTION_KEY_PREVIOUS are the same key (key id {0}): there is nothing to rotate to"
     )]
     SameKey(String),
-    /// What wraps data keys now is not configured.
+    /// A key that wraps data keys, of this database's own, is not configured.
     #[error("{0}")]
     Missing(MissingKeys),
     /// Some nodes would be left without a key. Nothing has changed.
@@ -153,6 +168,49 @@ impl Ledger {
     }
 }
 
+/// How far the data keys of other keys were read: by key id, then by name.
+#[derive(Default)]
+struct Place {
+    key_id: Vec<u8>,
+    name: String,
+    /// The ids below that of the new key are through.
+    above: bool,
+}
+
+impl Place {
+    /// The next data keys that are not wrapped with the key `to`; none if there are no more. Two ranges of an index: what the key `to`
+    /// wraps already, which may be a great many, lies between them and is not looked at.
+    async fn next(
+        &mut self,
+        connection: &mut PgConnection,
+        to: &KeyId,
+    ) -> Result<Vec<WrappedRow>, sqlx::Error> {
+        loop {
+            let sql = match self.above {
+                false => BELOW,
+                true => ABOVE,
+            };
+            let query = sqlx::query_as(sql).bind(&self.key_id).bind(&self.name).bind(&to[..]).bind(BATCH);
+            let rows = query.fetch_all(&mut *connection).await?;
+            let rows: Vec<_> = rows.into_iter().map(WrappedRow::of).collect();
+            match rows.last() {
+                Some(last) => {
+                    self.key_id.clone_from(&last.key_id);
+                    self.name.clone_from(&last.name);
+                }
+                None if !self.above => {
+                    self.above = true;
+                    self.key_id = [&to[..], &[0]].concat();
+                    self.name.clear();
+                    continue;
+                }
+                None => {}
+            }
+            return Ok(rows);
+        }
+    }
+}
+
 struct Rotation<'a> {
     ledger: &'a Ledger,
     connection: PgConnection,
@@ -168,20 +226,17 @@ impl Rotation<'_> {
             return Err(RotationError::AlreadyRunning);
         }
         self.connection.execute(SETTINGS).await?;
-        self.ledger.check_wrapping_key().await?;
-        let others = self.others().await?;
+        self.ledger.check_known_keys().await?;
+        self.total = self.left().await?;
         let present = wrapping_key(&mut self.connection).await?;
-        if others.is_empty() && present.is_some_and(|(id, settled)| settled && id == self.to) {
+        if self.total == 0 && present.is_some_and(|(id, settled)| settled && id == self.to) {
             return Ok(self.outcome(Unopened::default()));
-        }
-        for id in &others {
-            self.total += count(&mut self.connection, id).await?;
         }
         self.switch().await?;
         for _ in 0..PASSES {
             let unopened = self.pass(progress).await?;
             self.wait_for_nodes(progress).await?;
-            if self.settle(&unopened).await? {
+            if self.settle().await? {
                 return Ok(self.outcome(unopened));
             }
         }
@@ -192,11 +247,11 @@ impl Rotation<'_> {
         Rotated { key_id: hex(&self.to), keys: self.done, unopened }
     }
 
-    /// The ids of the other keys that wrap data keys.
-    async fn others(&mut self) -> Result<Vec<Vec<u8>>, sqlx::Error> {
-        let mut ids = wrapping_ids(&mut self.connection).await?;
-        ids.retain(|id| id[..] != self.to);
-        Ok(ids)
+    /// How many data keys other keys wrap.
+    async fn left(&mut self) -> Result<u64, sqlx::Error> {
+        let sql = "select count(*) from data_keys where key_id <> $1";
+        let count: i64 = sqlx::query_scalar(sql).bind(&self.to[..]).fetch_one(&mut self.connection).await?;
+        Ok(count.unsigned_abs())
     }
 
     /// From here on new data keys are wrapped with the new key, by each node as soon as it has heard of it. A node that starts either is
@@ -211,13 +266,9 @@ impl Rotation<'_> {
         if !nodes.is_empty() {
             return Err(RotationError::NodesLack(hex(&self.to), nodes));
         }
-        sqlx::query(
-            "insert into wrapping_key (key_id, settled) values ($1, false) \
-             on conflict (one) do update set key_id = $1, settled = false, changed_at = clock_timestamp()",
-        )
-        .bind(&self.to[..])
-        .execute(&mut *transaction)
-        .await?;
+        for sql in [FORMER, PRESENT] {
+            sqlx::query(sql).bind(&self.to[..]).execute(&mut *transaction).await?;
+        }
         let payload = Notice::WrappingKey.payload();
         sqlx::query("select pg_notify($1, $2)")
             .bind(CHANNEL)
@@ -233,31 +284,22 @@ impl Rotation<'_> {
     /// All data keys that other keys wrap, once. Gives back those that do not open.
     async fn pass(&mut self, progress: &mut impl FnMut(RotationProgress)) -> Result<Unopened, RotationError> {
         let mut unopened = Unopened::default();
-        for from in self.others().await? {
-            let mut after = String::new();
-            while let Some(last) = self.batch(&from, &after, &mut unopened).await? {
-                after = last;
-                self.total = self.total.max(self.done + unopened.count);
-                progress(RotationProgress::Wrapping { done: self.done, total: self.total });
+        let mut place = Place::default();
+        loop {
+            let rows = place.next(&mut self.connection, &self.to).await?;
+            if rows.is_empty() {
+                return Ok(unopened);
             }
+            self.wrap(&rows, &mut unopened).await?;
+            self.total = self.total.max(self.done + unopened.count);
+            progress(RotationProgress::Wrapping { done: self.done, total: self.total });
         }
-        Ok(unopened)
     }
 
-    /// The next data keys after `after` that the key `from` wraps; none if there are none.
-    async fn batch(
-        &mut self,
-        from: &[u8],
-        after: &str,
-        unopened: &mut Unopened,
-    ) -> Result<Option<String>, RotationError> {
-        let sql =
-            "select id, key_id, wrapped from data_keys where key_id = $1 and id > $2 order by id limit $3";
-        let rows =
-            sqlx::query_as(sql).bind(from).bind(after).bind(BATCH).fetch_all(&mut self.connection).await?;
-        let rows: Vec<_> = rows.into_iter().map(WrappedRow::of).collect();
+    /// Wraps these data keys with the new key.
+    async fn wrap(&mut self, rows: &[WrappedRow], unopened: &mut Unopened) -> Result<(), RotationError> {
         let (mut names, mut before, mut anew) = (vec![], vec![], vec![]);
-        for row in &rows {
+        for row in rows {
             match self.ledger.vault.keyring.rewrap_row(row, &self.to) {
                 Ok(wrapped) => {
                     names.push(row.name.as_str());
@@ -275,7 +317,7 @@ impl Rotation<'_> {
                    update data_keys d set key_id = $4, wrapped = p.anew from present p where d.id = p.id";
         let query = sqlx::query(sql).bind(names).bind(before).bind(anew).bind(&self.to[..]);
         self.done += query.execute(&mut self.connection).await?.rows_affected();
-        Ok(rows.last().map(|row| row.name.clone()))
+        Ok(())
     }
 
     async fn wait_for_nodes(
@@ -297,20 +339,28 @@ impl Rotation<'_> {
         }
     }
 
-    /// Says that no other key wraps a data key, if that is so but for those that do not open. After this transaction no append
-    /// brings one in: it holds the lock that orders appends. What the old key has wrapped is then scrubbed from the table's file.
-    async fn settle(&mut self, unopened: &Unopened) -> Result<bool, RotationError> {
+    /// Says that no other key wraps a data key, if that is so but for those that do not open: each that is left is tried again. After
+    /// this transaction no append brings one in: it holds the lock that orders appends. What the old key has wrapped is then scrubbed
+    /// from the table's file. Nobody needs the old key any more; one that is not configured here (it came in with an append in the last
+    /// moment) stays needed.
+    async fn settle(&mut self) -> Result<bool, RotationError> {
         let mut transaction = self.connection.begin().await?;
         transaction.execute("set local synchronous_commit = on").await?;
         sqlx::query("select pg_advisory_xact_lock(7310868735422851431)").execute(&mut *transaction).await?;
-        let mut left = 0;
-        for id in wrapping_ids(&mut *transaction).await?.iter().filter(|id| id[..] != self.to) {
-            left += count(&mut *transaction, id).await?;
-        }
-        if left > unopened.count {
-            return Ok(false);
+        let keyring = &self.ledger.vault.keyring;
+        let mut place = Place::default();
+        loop {
+            let rows = place.next(&mut transaction, &self.to).await?;
+            if rows.is_empty() {
+                break;
+            }
+            if rows.iter().any(|row| keyring.rewrap_row(row, &self.to).is_ok()) {
+                return Ok(false);
+            }
         }
         transaction.execute("update wrapping_key set settled = true").await?;
+        let configured: Vec<Vec<u8>> = keyring.ids().iter().map(|id| id.to_vec()).collect();
+        sqlx::query(NEEDED_NO_MORE).bind(configured).execute(&mut *transaction).await?;
         scrub::request(&mut transaction).await?;
         transaction.commit().await?;
         self.ledger.vault.destroyed.notify_one();

@@ -221,7 +221,7 @@ pub(crate) fn key_id_in(wrapped: &[u8]) -> Option<&[u8]> {
     wrapped.get(1..=KEY_ID_LEN)
 }
 
-fn wrap_context(name: &str) -> String {
+pub(crate) fn wrap_context(name: &str) -> String {
     format!("data key {name}")
 }
 

@@ -4,16 +4,18 @@
 use std::fmt;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, PgExecutor};
+use sqlx::{ConnectOptions as _, Connection as _, PgExecutor, PgPool};
 use tokio::time::timeout;
 
 use crate::Ledger;
 use crate::error::LedgerError;
 use crate::seal::{KeyId, hex};
-use crate::vault::Vault;
+use crate::vault::{HASHING_KEY, Vault};
 
 /// Ids of keys that are looked at and told of.
 const MOST_IDS: i64 = 100;
+/// The table of keys that wrapped new data keys before.
+const FORMER: &str = "former_wrapping_keys";
 /// How long the database may take to say whether it holds keys.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -41,7 +43,8 @@ impl fmt::Display for MissingKeys {
         let configured = self.configured.join(" and ");
         write!(
             f,
-            "configured is key id {configured}. Set ENCRYPTION_KEY_PREVIOUS (or ENCRYPTION_KEY) to the key that is missing"
+            "configured is key id {configured}. Set ENCRYPTION_KEY_PREVIOUS (or ENCRYPTION_KEY) to the key that is missing; \
+             it may be taken away when daybook keys rotate has come to its end"
         )
     }
 }
@@ -83,8 +86,8 @@ pub(crate) async fn table_exists(on: impl PgExecutor<'_>, table: &str) -> Result
     sqlx::query_scalar("select to_regclass($1) is not null").bind(table).fetch_one(on).await
 }
 
-/// The ids of the keys that wrap data keys, in order. One step down the index for each, however many data keys there are.
-pub(crate) async fn wrapping_ids(on: impl PgExecutor<'_>) -> Result<Vec<Vec<u8>>, sqlx::Error> {
+/// The ids of the keys that wrap data keys, as their rows say, in order; at most [`MOST_IDS`]. One step down the index for each, however many data keys there are.
+async fn wrapping_ids(on: impl PgExecutor<'_>) -> Result<Vec<Vec<u8>>, sqlx::Error> {
     let sql = "with recursive ids as ( \
                (select key_id from data_keys order by key_id limit 1) \
                union all \
@@ -94,10 +97,10 @@ pub(crate) async fn wrapping_ids(on: impl PgExecutor<'_>) -> Result<Vec<Vec<u8>>
     sqlx::query_scalar(sql).bind(MOST_IDS).fetch_all(on).await
 }
 
-/// How many data keys the key of this id wraps.
-pub(crate) async fn count(on: impl PgExecutor<'_>, key_id: &[u8]) -> Result<u64, sqlx::Error> {
-    let sql = "select count(*) from data_keys where key_id = $1";
-    let count: i64 = sqlx::query_scalar(sql).bind(key_id).fetch_one(on).await?;
+/// How many data keys the key of this id wraps. Of the instance's own it is known from itself, and not from its row.
+async fn count(on: impl PgExecutor<'_>, key_id: &[u8]) -> Result<u64, sqlx::Error> {
+    let sql = "select count(*) from data_keys where key_id = $1 or (id = $2 and substr(wrapped, 2, 8) = $1)";
+    let count: i64 = sqlx::query_scalar(sql).bind(key_id).bind(HASHING_KEY).fetch_one(on).await?;
     Ok(count.unsigned_abs())
 }
 
@@ -133,38 +136,96 @@ impl Vault {
     }
 }
 
+/// Which ids a process has to know before it may do anything.
+#[derive(Clone, Copy)]
+enum Needed {
+    /// Those known to be of this database: of the key that wraps new data keys, of the one that wraps the instance's own data key, and of
+    /// those that wrapped before a rotation that is not complete.
+    Known,
+    /// As [`Needed::Known`]; on tables of a version that kept no such list, every id that occurs.
+    Listed,
+}
+
+/// The ids of [`Needed::Known`], each of them once.
+async fn known_ids(pool: &PgPool) -> Result<Vec<Vec<u8>>, sqlx::Error> {
+    // The id in the wrapped key is the one it needs, whatever its row says.
+    let mut sql =
+        "select substr(wrapped, 2, 8) from data_keys where id = $1 and octet_length(wrapped) > 8".to_owned();
+    if table_exists(pool, "wrapping_key").await? {
+        sql += " union select key_id from wrapping_key";
+    }
+    if table_exists(pool, FORMER).await? {
+        sql += " union select f.key_id from former_wrapping_keys f \
+                where exists (select from data_keys d where d.key_id = f.key_id)";
+    }
+    sqlx::query_scalar(&sql).bind(HASHING_KEY).fetch_all(pool).await
+}
+
 impl Ledger {
-    /// Looks whether the configured keys are those that this database needs: the one that wraps new data keys and all that wrap
-    /// stored ones. Changes nothing, and works on tables of earlier versions and on none. That each data key really opens is
-    /// [`Ledger::prove_keys`]' to say.
+    /// Looks whether the configured keys are those that this database needs: the one that wraps new data keys, the one that wraps the
+    /// instance's own, and those that wrapped before and still do. Changes nothing, and works on tables of earlier versions (where every
+    /// id that occurs is needed) and on none. Data keys under other ids keep nobody from starting ([`Ledger::stray_keys`]); that each
+    /// data key really opens is [`Ledger::prove_keys`]' to say.
     ///
     /// # Errors
     /// They are not, or the database is out of reach.
     pub async fn check_keys(&self) -> Result<(), KeyCheckError> {
+        self.check_needed(Needed::Listed).await
+    }
+
+    /// As [`Ledger::check_keys`], but ids that are not known to be of this database are not asked for on tables of earlier versions
+    /// either: enough for wrapping anew what can be.
+    ///
+    /// # Errors
+    /// As [`Ledger::check_keys`].
+    pub async fn check_known_keys(&self) -> Result<(), KeyCheckError> {
+        self.check_needed(Needed::Known).await
+    }
+
+    async fn check_needed(&self, needed: Needed) -> Result<(), KeyCheckError> {
         let pool = self.pool();
         if !table_exists(pool, "data_keys").await? {
             return Ok(());
         }
-        let mut wrapped = vec![];
-        for id in self.vault.strange(&wrapping_ids(pool).await?) {
-            wrapped.push((hex(&id), count(pool, &id).await?));
+        let mut ids = known_ids(pool).await?;
+        if matches!(needed, Needed::Listed) && !table_exists(pool, FORMER).await? {
+            ids.extend(wrapping_ids(pool).await?);
+            ids.sort();
+            ids.dedup();
         }
-        let wrapping = self.missing_wrapping_key().await?;
-        if wrapped.is_empty() && wrapping.is_none() {
+        let strange = self.vault.strange(&ids);
+        if strange.is_empty() {
             return Ok(());
         }
-        Err(self.missing(wrapping, wrapped))
+        let wraps_new = match table_exists(pool, "wrapping_key").await? {
+            true => wrapping_key(pool).await?.map(|(id, _)| id),
+            false => None,
+        };
+        let wrapping = wraps_new.filter(|id| strange.contains(id)).map(|id| hex(&id));
+        let wrapped = self.counted(&strange).await?;
+        let configured = self.vault.keyring.ids().iter().map(|id| hex(id)).collect();
+        Err(KeyCheckError::Missing(MissingKeys { configured, wrapping, wrapped }))
     }
 
-    /// As [`Ledger::check_keys`], of the key that wraps new data keys only: enough for wrapping anew what can be.
+    /// Key ids that data keys name, in hex, that are not configured, and how many data keys name each; at most 100. After
+    /// [`Ledger::check_keys`] these are none of this database's keys that it knows of: the rows are damaged, or a rotation has left them
+    /// since nothing opened them. They are what they are; nothing else is concerned.
     ///
     /// # Errors
-    /// It is not configured, or the database is out of reach.
-    pub async fn check_wrapping_key(&self) -> Result<(), KeyCheckError> {
-        match self.missing_wrapping_key().await? {
-            None => Ok(()),
-            missing => Err(self.missing(missing, vec![])),
+    /// The database is out of reach.
+    pub async fn stray_keys(&self) -> Result<Vec<(String, u64)>, LedgerError> {
+        let ids = wrapping_ids(self.pool()).await?;
+        Ok(self.counted(&self.vault.strange(&ids)).await?)
+    }
+
+    /// Those of these ids that wrap data keys, in hex, with how many.
+    async fn counted(&self, ids: &[Vec<u8>]) -> Result<Vec<(String, u64)>, sqlx::Error> {
+        let mut counted = vec![];
+        for id in ids {
+            counted.push((hex(id), count(self.pool(), id).await?));
         }
+        counted.retain(|(_, count)| *count > 0);
+        Ok(counted)
     }
 
     /// Makes `ENCRYPTION_KEY` the key that wraps new data keys unless there is one, and wraps with what there is from now on. The tables
@@ -179,18 +240,5 @@ impl Ledger {
             .await?;
         self.check_keys().await?;
         Ok(self.vault.look_up_wrapping_key().await?)
-    }
-
-    async fn missing_wrapping_key(&self) -> Result<Option<String>, KeyCheckError> {
-        if !table_exists(self.pool(), "wrapping_key").await? {
-            return Ok(None);
-        }
-        let wrapping = wrapping_key(self.pool()).await?.map(|(id, _)| id);
-        Ok(wrapping.filter(|id| !self.vault.strange(std::slice::from_ref(id)).is_empty()).map(|id| hex(&id)))
-    }
-
-    fn missing(&self, wrapping: Option<String>, wrapped: Vec<(String, u64)>) -> KeyCheckError {
-        let configured = self.vault.keyring.ids().iter().map(|id| hex(id)).collect();
-        KeyCheckError::Missing(MissingKeys { configured, wrapping, wrapped })
     }
 }

@@ -202,6 +202,119 @@ async fn what_does_not_open_is_named_and_stays_as_it_was() {
     }
 }
 
+#[tokio::test]
+async fn what_a_rotation_had_to_leave_needs_the_old_key_no_more() {
+    let (database, _) = with_keys(5).await;
+    let mut behind = database.connect().await;
+    let bend =
+        "update data_keys set wrapped = set_byte(wrapped, 40, get_byte(wrapped, 40) # 1) where id = $1";
+    sqlx::query(bend).bind("secret/000003/1").execute(&mut behind).await.unwrap();
+    let both = database.ledger_with(keyring(&database), &Options::default());
+    assert_eq!(both.rotate_keys(|_| ()).await.unwrap().unopened.count, 1);
+    let node = Node::start(&database, Keyring::new(&NEW, None)).await;
+    assert!(node.ledger.data_key("secret/000002/1").await.unwrap().is_some());
+    assert!(node.ledger.data_key("secret/000003/1").await.is_err());
+    // What is left is told again by each rotation, and again it is in nobody's way.
+    for _ in 0..2 {
+        let again = both.rotate_keys(|_| ()).await.unwrap();
+        assert_eq!((again.keys, again.unopened.count), (0, 1));
+        assert!(settled(&database).await);
+    }
+    node.ledger.destroy_keys(&["secret/000003/1".to_owned()]).await.unwrap();
+    assert_eq!(both.rotate_keys(|_| ()).await.unwrap().unopened.count, 0);
+    assert_eq!(node.ledger.stray_keys().await.unwrap(), []);
+    node.stop().await;
+}
+
+/// Ids that nobody knows, more than are listed, and on both sides of those that are in use.
+#[tokio::test]
+async fn however_many_key_ids_are_damaged_the_others_data_keys_are_wrapped_anew() {
+    let (database, _) = with_keys(1_200).await;
+    let damage = "insert into data_keys (id, key_id, wrapped) \
+                  select 'bad/' || n, decode(lpad(to_hex(n), 2, '0'), 'hex') || '\\x00010203040506'::bytea, '\\x01' \
+                  from generate_series(0, 255) n";
+    database.connect().await.execute(damage).await.unwrap();
+    let both = database.ledger_with(keyring(&database), &Options::default());
+    let rotated = within("the rotation", both.rotate_keys(|_| ())).await.unwrap();
+    assert_eq!((rotated.keys, rotated.unopened.count), (1_200, 256));
+    assert_eq!(wrapped_by(&database).await[&rotated.key_id], 1_200);
+    assert!(settled(&database).await);
+    Node::start(&database, Keyring::new(&NEW, None)).await.stop().await;
+}
+
+async fn settled(database: &Database) -> bool {
+    let sql = "select settled from wrapping_key";
+    sqlx::query_scalar(sql).fetch_one(&mut database.connect().await).await.unwrap()
+}
+
+/// As many are left as did not open, but they are others.
+#[tokio::test]
+async fn a_rotation_does_not_take_a_key_that_came_in_for_one_that_did_not_open() {
+    let (database, old) = with_keys(5).await;
+    let mut behind = database.connect().await;
+    // A node that has not heard yet keeps the rotation from its end.
+    let deaf = "create table kept as select * from data_keys where id = 'secret/000004/1';
+        delete from data_keys where id = 'secret/000004/1';
+        update data_keys set wrapped = '' where id = 'secret/000003/1'";
+    behind.execute(deaf).await.unwrap();
+    let both = database.ledger_with(keyring(&database), &Options::default());
+    both.claim_wrapping_key().await.unwrap();
+    both.register_node().await.unwrap();
+    let (waits, waited) = tokio::sync::oneshot::channel();
+    let mut waits = Some(waits);
+    let rotation = tokio::spawn(async move {
+        let heard = both.clone();
+        let outcome = heard.rotate_keys(|progress| match progress {
+            RotationProgress::Waiting { .. } => drop(waits.take().map(|waits| waits.send(()))),
+            RotationProgress::Wrapping { .. } => {}
+        });
+        outcome.await
+    });
+    within("the rotation waits", waited).await.unwrap();
+    let swapped =
+        "delete from data_keys where id = 'secret/000003/1'; insert into data_keys select * from kept";
+    behind.execute(swapped).await.unwrap();
+    let new = database.ledger_with(Keyring::new(&NEW, None), &Options::default());
+    assert!(new.check_keys().await.is_err(), "the old key is needed still");
+    behind.execute("delete from nodes").await.unwrap();
+    let rotated = within("the rotation", rotation).await.unwrap().unwrap();
+    assert_eq!((rotated.keys, rotated.unopened.count), (4, 0));
+    assert_eq!(wrapped_by(&database).await.into_iter().collect::<Vec<_>>(), [(rotated.key_id, 4)]);
+    new.check_keys().await.unwrap();
+    assert!(old.check_keys().await.is_err());
+}
+
+#[tokio::test]
+async fn a_key_that_wrapped_before_is_needed_until_its_rotation_is_complete() {
+    let (database, _) = with_keys(5).await;
+    let (id, _) = wrapped_by(&database).await.pop_first().unwrap();
+    // As a rotation leaves it that is killed after its first step, or in the middle.
+    let mut behind = database.connect().await;
+    let both = database.ledger_with(keyring(&database), &Options::default());
+    behind.execute("create table kept as select * from data_keys where id > 'secret/000002'").await.unwrap();
+    both.rotate_keys(|_| ()).await.unwrap();
+    let restored = "update data_keys d set key_id = k.key_id, wrapped = k.wrapped from kept k where k.id = d.id;
+        update wrapping_key set settled = false; insert into former_wrapping_keys select distinct key_id from kept";
+    behind.execute(restored).await.unwrap();
+    let before = wrapped_by(&database).await;
+    let new = database.ledger_with(Keyring::new(&NEW, None), &Options::default());
+    let third = database.ledger_with(Keyring::new(&[7; 32], Some(&NEW)), &Options::default());
+    for ledger in [&new, &third] {
+        let refused = [
+            ledger.check_keys().await.unwrap_err().to_string(),
+            ledger.claim_wrapping_key().await.unwrap_err().to_string(),
+            ledger.rotate_keys(|_| ()).await.unwrap_err().to_string(),
+        ];
+        for told in refused {
+            assert!(told.contains(&format!("3 data keys are wrapped with key id {id}")), "{told}");
+        }
+    }
+    assert_eq!(wrapped_by(&database).await, before);
+    assert_eq!(both.rotate_keys(|_| ()).await.unwrap().keys, 3);
+    new.check_keys().await.unwrap();
+    assert!(settled(&database).await);
+}
+
 /// They were made with the old key when it was still the one; what was rotated meanwhile does not fail them, nor leave them behind.
 #[tokio::test]
 async fn a_data_key_made_before_a_rotation_and_stored_after_it_is_wrapped_with_the_new_key() {

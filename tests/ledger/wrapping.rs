@@ -2,7 +2,7 @@
 
 use ::ledger::{KeyCheckError, Keyring, MissingKeys, Options, holds_data_keys};
 use futures::future::join_all;
-use sqlx::Executor as _;
+use sqlx::{Executor as _, PgConnection};
 use tests::{Database, eventually};
 
 use super::support::{NEW, Node, keyring, store_keys, wrapped_by};
@@ -73,17 +73,63 @@ async fn keys_that_are_missing_are_told_with_what_they_wrap_and_nothing_is_chang
         assert!(told.contains(&format!("7 data keys are wrapped with key id {id}")), "{told}");
         assert!(told.contains(&missing.configured[0]), "{told}");
     }
-    assert_eq!(missing(strange.check_wrapping_key().await).wrapping, Some(id.clone()));
+    assert_eq!(missing(strange.check_known_keys().await).wrapping, Some(id.clone()));
     assert!(strange.register_node().await.is_err());
     assert!(strange.live_nodes().await.unwrap().is_empty());
     assert_eq!(wrapped_by(&database).await.into_iter().collect::<Vec<_>>(), [(id, 7)]);
+}
 
-    // One data key that nobody knows, among those that are known.
+#[tokio::test]
+async fn a_key_id_nobody_knows_on_one_row_is_told_and_keeps_nobody_from_starting() {
+    let database = Database::new().await;
+    let node = database.ledger();
+    node.claim_wrapping_key().await.unwrap();
+    store_keys(&node, &names("k", 7)).await;
+    assert_eq!(node.stray_keys().await.unwrap(), []);
     let mut behind = database.connect().await;
-    behind.execute(r"update data_keys set key_id = '\x0102030405060708' where id = 'k/00003'").await.unwrap();
-    let missing = missing(node.check_keys().await);
-    assert_eq!((missing.wrapping, missing.wrapped), (None, vec![("0102030405060708".to_owned(), 1)]));
-    node.check_wrapping_key().await.unwrap();
+    for damage in [
+        r"update data_keys set key_id = '\x0102030405060708' where id = 'k/00003'",
+        r"update data_keys set key_id = '' where id = 'k/00004'",
+        r"update data_keys set key_id = '\xff', wrapped = overlay(wrapped placing '\xff' from 2) where id = 'k/00005'",
+    ] {
+        behind.execute(damage).await.unwrap();
+    }
+    Node::start(&database, old(&database)).await.stop().await;
+    let stray = [("", 1), ("0102030405060708", 1), ("ff", 1)].map(|(id, count)| (id.to_owned(), count));
+    assert_eq!(node.stray_keys().await.unwrap(), stray);
+    assert!(node.data_key("k/00003").await.unwrap().is_some(), "it is its row that is wrong");
+    assert!(node.data_key("k/00005").await.is_err());
+    let proved = node.prove_keys(|_| ()).await.unwrap();
+    let unopened: Vec<_> = proved.unopened.named.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!(unopened, ["k/00003", "k/00004", "k/00005"]);
+    // Nor is such a row in the way of a rotation, whatever order the ids are in.
+    let rotated = database.ledger_with(keyring(&database), &Options::default()).rotate_keys(|_| ()).await;
+    let rotated = rotated.unwrap();
+    assert_eq!((rotated.keys, rotated.unopened.count), (6, 1));
+    let new = database.ledger_with(Keyring::new(&NEW, None), &Options::default());
+    assert_eq!(new.stray_keys().await.unwrap(), stray[2..]);
+}
+
+/// The instance's own data key and what the tables say are enough to know which key is missing, whatever its row says.
+#[tokio::test]
+async fn the_key_of_the_instances_own_data_key_is_needed_also_when_its_row_names_another() {
+    let database = Database::new().await;
+    let node = database.ledger();
+    node.claim_wrapping_key().await.unwrap();
+    node.keyed_hash(&["start"]).await.unwrap();
+    let (id, _) = wrapped_by(&database).await.pop_first().unwrap();
+    let strange = database.ledger_with(Keyring::new(&NEW, None), &Options::default());
+    let mut behind = database.connect().await;
+    behind.execute(r"update data_keys set key_id = '\x0102030405060708'").await.unwrap();
+    behind.execute("delete from wrapping_key").await.unwrap();
+    assert_eq!(missing(strange.check_keys().await).wrapped, [(id, 1)]);
+    node.check_keys().await.unwrap();
+}
+
+/// Under a key that no table tells of.
+async fn store_keys_by_hand(connection: &mut PgConnection) {
+    let sql = r"insert into data_keys (id, key_id, wrapped) values ('k', '\x0102030405060708', '\x01')";
+    connection.execute(sql).await.unwrap();
 }
 
 #[tokio::test]
@@ -97,9 +143,40 @@ async fn a_database_without_tables_needs_no_key_and_one_of_an_earlier_version_ne
     assert!(!holds_data_keys(&database.connect_options()).await.unwrap());
     node.keyed_hash(&["start"]).await.unwrap();
     assert!(holds_data_keys(&database.connect_options()).await.unwrap());
-    database.connect().await.execute("drop table wrapping_key").await.unwrap();
-    assert_eq!(missing(strange.check_keys().await).wrapped.len(), 1);
+    let mut behind = database.connect().await;
+    behind.execute("drop table wrapping_key; drop table former_wrapping_keys").await.unwrap();
+    for outcome in [strange.check_keys().await, strange.check_known_keys().await] {
+        assert_eq!(missing(outcome).wrapped.len(), 1);
+    }
     node.check_keys().await.unwrap();
+    store_keys_by_hand(&mut behind).await;
+    assert_eq!(missing(node.check_keys().await).wrapped, [("0102030405060708".to_owned(), 1)]);
+    node.check_known_keys().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_migration_takes_on_every_key_that_wraps_data_keys_but_no_damage() {
+    let database = Database::new().await;
+    let both = database.ledger_with(keyring(&database), &Options::default());
+    // As nodes of earlier versions did, each wrapped with the key it was configured with.
+    database.ledger().keyed_hash(&["start"]).await.unwrap();
+    store_keys(&both, &names("k", 3)).await;
+    let mut behind = database.connect().await;
+    let earlier = r"update data_keys set key_id = '\x0102030405060708' where id = 'k/00000';
+        drop table wrapping_key, former_wrapping_keys, nodes, scrubbing;
+        drop function request_scrubbing; drop index data_keys_by_key_id;
+        delete from _sqlx_migrations where version = 9";
+    behind.execute(earlier).await.unwrap();
+    both.migrate().await.unwrap();
+    both.check_keys().await.unwrap();
+    let stray = [("0102030405060708".to_owned(), 1)];
+    assert_eq!(both.stray_keys().await.unwrap(), stray);
+    for ring in [old(&database), Keyring::new(&NEW, None)] {
+        let alone = database.ledger_with(ring, &Options::default());
+        let missing = missing(alone.check_keys().await);
+        assert_eq!(missing.wrapped.len(), 1, "{missing:?}");
+        assert_ne!(missing.wrapped[0], stray[0]);
+    }
 }
 
 #[tokio::test]

@@ -113,6 +113,7 @@ async fn keys_are_rotated_through_a_rolling_restart_and_a_kill_while_nothing_fai
         tasks.spawn(work_on(node.sign_in(&admin).await, number, stop.clone()));
     }
     kill_a_rotation(&both, &database).await;
+    refuses_too_early(&new, &database).await;
     let done = both.run(&["keys", "rotate", "--json"]).await.expect(0).json_lines();
     let last = done.last().unwrap();
     assert_eq!((&last["done"], &last["unopened"]["count"]), (&json!(true), &json!(0)));
@@ -122,6 +123,7 @@ async fn keys_are_rotated_through_a_rolling_restart_and_a_kill_while_nothing_fai
     while let Some(count) = within("the work", tasks.join_next()).await {
         assert!(count.unwrap() > 0);
     }
+    assert_eq!(last["unopened"]["named"], json!([]));
     let again = both.run(&["keys", "rotate"]).await.expect(0).stdout;
     assert!(again.starts_with("nothing to do: every data key is wrapped with ENCRYPTION_KEY"), "{again}");
 
@@ -143,6 +145,23 @@ async fn refuses_the_old(old: &Home, database: &Database) {
     let ended = old.run(&["serve"]).await.expect(1);
     assert!(ended.stderr.contains("does not open what this database holds"), "{}", ended.stderr);
     assert_eq!(everything(database).await, before);
+}
+
+/// The old key is taken away before the rotation is complete.
+async fn refuses_too_early(new: &Home, database: &Database) {
+    let sql = "select string_agg(d::text, ',' order by id) from data_keys d where id like 'bulk/%'";
+    let bulk =
+        async || sqlx::query_scalar::<_, String>(sql).fetch_one(&mut database.connect().await).await.unwrap();
+    let before = bulk().await;
+    for command in [&["serve"][..], &["events"], &["keys", "rotate"]] {
+        let ended = new.run(command).await.expect(1);
+        for part in
+            ["data keys are wrapped with key id", "not configured", "when daybook keys rotate has come"]
+        {
+            assert!(ended.stderr.contains(part), "{command:?} {part}: {}", ended.stderr);
+        }
+    }
+    assert_eq!(bulk().await, before);
 }
 
 async fn stopped(serving: Serving) {
@@ -172,18 +191,62 @@ async fn who_lacks_a_key_is_refused_in_words_and_nothing_is_overwritten() {
         }
         assert_eq!(everything(&database).await, before, "{command:?}");
     }
-    // Half of a rotation is there: neither key alone is enough.
-    store(&database, 3).await;
+}
+
+/// Makes a secret and gives back the path of it.
+async fn secret(client: &Client, name: &str) -> String {
+    let made = client.post("/api/secrets", json!({"name": name, "value": name})).await.expect(201);
+    format!("/api/secrets/{}", made.str("id"))
+}
+
+#[tokio::test]
+async fn damage_to_one_secrets_data_key_is_that_secrets_only() {
+    let database = Database::new().await;
+    let home = home(&database, database.encryption_key(), None);
+    let first = home.serve().await;
+    let admin = first.admin.clone().unwrap();
+    let client = first.sign_in(&admin).await;
+    let [whole, bent, misnamed] =
+        [secret(&client, "whole").await, secret(&client, "bent").await, secret(&client, "misnamed").await];
+    stopped(first).await;
+    let key = |path: &str| format!("secret/{}/1", path.rsplit('/').next().unwrap());
     let mut behind = database.connect().await;
-    behind
-        .execute(r"update data_keys set key_id = '\x0102030405060708' where id = 'bulk/000001'")
-        .await
-        .unwrap();
-    let before = everything(&database).await;
-    let with = home(&database, &old_key, Some(&NEW));
-    let ended = with.run(&["serve"]).await.expect(1);
-    assert!(ended.stderr.contains("1 data key is wrapped with key id 0102030405060708"), "{}", ended.stderr);
-    assert_eq!(everything(&database).await, before);
+    for (name, wrapped) in
+        [(key(&bent), r"overlay(wrapped placing '\x0102030405060708' from 2)"), (key(&misnamed), "wrapped")]
+    {
+        let sql =
+            format!(r"update data_keys set key_id = '\x0102030405060708', wrapped = {wrapped} where id = $1");
+        let rows = sqlx::query(&sql).bind(name).execute(&mut behind).await.unwrap().rows_affected();
+        assert_eq!(rows, 1);
+    }
+
+    let serving = home.serve().await;
+    let told = serving.process.stdout() + &serving.process.stderr();
+    assert!(told.contains("0102030405060708 (2)") && told.contains("daybook check names them"), "{told}");
+    let client = serving.sign_in(&admin).await;
+    for (path, value) in [(&whole, "whole"), (&misnamed, "misnamed")] {
+        assert_eq!(client.get(&format!("{path}/value")).await.expect(200).str("value"), value);
+    }
+    assert_eq!(client.get(&format!("{bent}/value")).await.expect(503).str("code"), "key_not_configured");
+    let ended = home.run(&["check"]).await.expect(1);
+    assert!(ended.stderr.contains("2 problems"), "{}", ended.stderr);
+    for told in [
+        format!(
+            "ENCRYPTION_KEY: data key {} (key id 0102030405060708): sealed with a key that is not configured",
+            key(&bent)
+        ),
+        format!(
+            "ENCRYPTION_KEY: data key {} (key id 0102030405060708): it is wrapped with key id",
+            key(&misnamed)
+        ),
+    ] {
+        assert!(ended.stdout.contains(&told), "{}", ended.stdout);
+    }
+    // As a rotation advises.
+    client.post(&format!("{bent}/destroy"), json!({"versions": [1]})).await.expect(200);
+    let ended = home.run(&["check"]).await.expect(1);
+    assert!(ended.stderr.contains("1 problem") && !ended.stdout.contains(&key(&bent)), "{}", ended.stdout);
+    stopped(serving).await;
 }
 
 #[tokio::test]
@@ -204,20 +267,28 @@ async fn check_names_the_data_keys_that_do_not_open_and_a_rotation_leaves_them()
     let ended = old.run(&["check"]).await.expect(1);
     assert!(ended.stderr.contains("2 problems"), "{}", ended.stderr);
     for name in ["bulk/000005", "bulk/000006"] {
-        assert!(
-            ended.stdout.contains(&format!("ENCRYPTION_KEY: data key {name} (key id ")),
-            "{}",
-            ended.stdout
-        );
+        let told = format!("ENCRYPTION_KEY: data key {name} (key id ");
+        assert!(ended.stdout.contains(&told), "{}", ended.stdout);
+        assert_eq!(ended.stdout.matches(name).count(), 1, "said once: {}", ended.stdout);
     }
     let both = home(&database, &NEW, Some(&old_key));
     let ended = both.run(&["keys", "rotate"]).await.expect(1);
     assert!(ended.stdout.contains("data key bulk/000006 (key id "), "{}", ended.stdout);
     assert!(ended.stderr.contains("2 data keys do not open; they are as they were"), "{}", ended.stderr);
     assert_eq!(key_ids(&database).await.len(), 2);
+    for part in
+        ["stay as they are", "/api/secrets/{id}/destroy", "ENCRYPTION_KEY_PREVIOUS may be removed now"]
+    {
+        assert!(ended.stdout.contains(part), "{part}: {}", ended.stdout);
+    }
+    // What the rotation has left needs the old key no more.
+    let new = home(&database, &NEW, None);
+    stopped(new.serve().await).await;
+    assert!(new.run(&["check"]).await.expect(1).stderr.contains("2 problems"));
     behind.execute(&*format!("{bend} where id >= 'bulk/000020' and id < 'bulk/000050'")).await.unwrap();
     let ended = both.run(&["check"]).await.expect(1);
     assert!(ended.stdout.contains("12 more data keys do not open"), "{}", ended.stdout);
+    assert!(ended.stderr.contains("32 problems"), "{}", ended.stderr);
     // With the wrong key it is all of them.
     let ended = home(&database, &[9; 32], None).run(&["check"]).await.expect(1);
     assert!(ended.stdout.contains("does not open what this database holds"), "{}", ended.stdout);
@@ -242,4 +313,6 @@ async fn a_second_rotation_and_one_to_the_same_key_are_refused() {
     assert_eq!((&ended[0]["done"], &ended[0]["wrapped"]), (&json!(true), &json!(0)));
     let ended = both.run(&["keys", "rotate"]).await.expect(0);
     assert!(ended.stdout.contains("data keys are wrapped with ENCRYPTION_KEY"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("backups from before this rotation still need it"), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("destroy"), "{}", ended.stdout);
 }

@@ -10,11 +10,27 @@ use crate::config::{Settings, Sources};
 use crate::keys::KeysError;
 use crate::node::{Node, StartError, read_kinds};
 
+/// What is wrong.
+struct Problem {
+    /// The setting that is to be looked at.
+    name: String,
+    message: String,
+    /// How many problems the message speaks of.
+    count: u64,
+}
+
+impl Problem {
+    fn new(name: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { name: name.into(), message: message.into(), count: 1 }
+    }
+}
+
 /// Prints every problem at once: settings, job kinds, the first admin's fields, whether the database can be used, and which of its data
 /// keys the configured keys do not open.
 pub(super) async fn run() -> Result<(), Failure> {
     let (settings, found) = Settings::examine(&Sources::process());
-    let mut problems: Vec<_> = found.into_iter().map(|problem| (problem.name, problem.message)).collect();
+    let mut problems: Vec<_> =
+        found.into_iter().map(|problem| Problem::new(problem.name, problem.message)).collect();
     problems.extend(fields(&settings));
     problems.extend(kinds(&settings));
     if problems.is_empty() {
@@ -24,41 +40,41 @@ pub(super) async fn run() -> Result<(), Failure> {
         say!("the configuration is good");
         return Ok(());
     }
-    for (name, message) in &problems {
+    for Problem { name, message, .. } in &problems {
         say!("{name}: {message}");
     }
-    let count = problems.len();
+    let count: u64 = problems.iter().map(|problem| problem.count).sum();
     Err(Failure::No(format!("{count} problem{}", if count == 1 { "" } else { "s" })))
 }
 
 /// What only the rules of the domain can tell.
-fn fields(settings: &Settings) -> Vec<(String, String)> {
+fn fields(settings: &Settings) -> Vec<Problem> {
     let mut problems = vec![];
     let email = settings.admin_email.as_deref().map(Email::parse);
     if let Some(Err(invalid)) = &email {
-        problems.push(("ADMIN_EMAIL".to_owned(), invalid.0.clone()));
+        problems.push(Problem::new("ADMIN_EMAIL", invalid.0.as_str()));
     }
     let person = About { email: email.as_ref().and_then(|email| email.as_ref().ok()), name: None };
     let choose = |text: &str| Password::choose(text.to_owned(), &person);
     let password = settings.admin_password.as_ref().map(|hidden| choose(hidden.expose()));
     if let Some(Err(invalid)) = password {
-        problems.push(("ADMIN_PASSWORD".to_owned(), invalid.0));
+        problems.push(Problem::new("ADMIN_PASSWORD", invalid.0));
     }
     problems
 }
 
-fn kinds(settings: &Settings) -> Vec<(String, String)> {
+fn kinds(settings: &Settings) -> Vec<Problem> {
     match read_kinds(settings) {
         Ok(_) => vec![],
         Err(StartError::Kinds { file, problems }) => problems
             .into_iter()
-            .map(|problem| (format!("{file} {}", problem.path), problem.message))
+            .map(|problem| Problem::new(format!("{file} {}", problem.path), problem.message))
             .collect(),
-        Err(error) => vec![("JOBS_FILE".to_owned(), error.to_string())],
+        Err(error) => vec![Problem::new("JOBS_FILE", error.to_string())],
     }
 }
 
-async fn database(settings: Settings) -> Vec<(String, String)> {
+async fn database(settings: Settings) -> Vec<Problem> {
     let name = if settings.database_url.is_some() { "DATABASE_URL" } else { "DATA_DIR" };
     let node = match Node::reach(settings).await {
         Ok(node) => node,
@@ -74,17 +90,17 @@ async fn database(settings: Settings) -> Vec<(String, String)> {
     problems
 }
 
-fn problem(database: &str, error: &StartError) -> (String, String) {
+fn problem(database: &str, error: &StartError) -> Problem {
     let name = match error {
         StartError::MissingKeys(_) | StartError::WrongKey(_) => "ENCRYPTION_KEY",
         StartError::Keys(KeysError::Missing { .. }) => "ENCRYPTION_KEY",
         _ => database,
     };
-    (name.to_owned(), error.to_string())
+    Problem::new(name, error.to_string())
 }
 
 /// Whatever else is wrong with the keys: what they do not open has a name.
-async fn unopened(node: &Node, database: &str) -> Vec<(String, String)> {
+async fn unopened(node: &Node, database: &str) -> Vec<Problem> {
     let bar = progress(false, "data keys opened");
     if let (Some(bar), Ok(count)) = (&bar, node.ledger.count_keys().await) {
         bar.set_length(count);
@@ -93,23 +109,25 @@ async fn unopened(node: &Node, database: &str) -> Vec<(String, String)> {
     let proved = node.ledger.prove_keys(show).await;
     bar.iter().for_each(ProgressBar::finish_and_clear);
     match proved {
-        Ok(proved) => lines(&proved.unopened).map(|line| ("ENCRYPTION_KEY".to_owned(), line)).collect(),
-        Err(error) => vec![(database.to_owned(), error.to_string())],
+        Ok(proved) => lines(&proved.unopened)
+            .map(|(line, count)| Problem { count, ..Problem::new("ENCRYPTION_KEY", line) })
+            .collect(),
+        Err(error) => vec![Problem::new(database, error.to_string())],
     }
 }
 
-async fn unopened_values(node: &Node, database: &str) -> Vec<(String, String)> {
+async fn unopened_values(node: &Node, database: &str) -> Vec<Problem> {
     let bar = progress(false, "values opened");
     let proved =
         node.commands.prove_secrets(|values| bar.iter().for_each(|bar| bar.set_position(values))).await;
     bar.iter().for_each(ProgressBar::finish_and_clear);
-    let named = |message| ("secrets".to_owned(), message);
     match proved {
         Ok(proved) => {
             let more = proved.unopened - proved.named.len() as u64;
-            let more = (more > 0).then(|| format!("and {more} more values that cannot be opened"));
-            proved.named.into_iter().chain(more).map(named).collect()
+            let text = format!("and {more} more values that cannot be opened");
+            let more = (more > 0).then(|| Problem { count: more, ..Problem::new("secrets", text) });
+            proved.named.into_iter().map(|named| Problem::new("secrets", named)).chain(more).collect()
         }
-        Err(error) => vec![(database.to_owned(), error.to_string())],
+        Err(error) => vec![Problem::new(database, error.to_string())],
     }
 }

@@ -54,17 +54,28 @@ pub(super) fn progress(json: bool, what: &str) -> Option<ProgressBar> {
     })
 }
 
-/// What does not open, a line each, and how many more there are.
-pub(super) fn lines(unopened: &Unopened) -> impl Iterator<Item = String> {
-    let named = unopened.named.iter().map(ToString::to_string);
+/// What does not open, a line each, and how many more there are. With each line, how many data keys it speaks of.
+pub(super) fn lines(unopened: &Unopened) -> impl Iterator<Item = (String, u64)> {
+    let named = unopened.named.iter().map(|key| (key.to_string(), 1));
     let more = unopened.count - unopened.named.len() as u64;
-    let more = (more > 0).then(|| format!("{more} more data keys do not open"));
+    let more = (more > 0).then(|| (format!("{more} more data keys do not open"), more));
     named.chain(more)
 }
 
+/// What to do about data keys that do not open.
+const LEFT: &str = "\
+These stay as they are, and what they sealed cannot be read. Where a key is not configured that you still have, set it as
+ENCRYPTION_KEY_PREVIOUS and run this again. To be rid of the complaint otherwise, destroy those versions of secrets (data key
+secret/{id}/{version}): POST /api/secrets/{id}/destroy. All other data keys are done, and nodes start as they are.";
+
+/// What to do after a rotation.
+const DONE: &str = "\
+ENCRYPTION_KEY_PREVIOUS may be removed now: restart the nodes one by one without it. Keep the old key where it is safe all the same:
+backups from before this rotation still need it.";
+
 async fn rotate(node: &Node, json: bool) -> Result<(), Failure> {
     let told = |error: ledger::KeyCheckError| Failure::from(StartError::from(error));
-    node.ledger.check_wrapping_key().await.map_err(told)?;
+    node.ledger.check_known_keys().await.map_err(told)?;
     node.ledger.migrate().await.map_err(StartError::from)?;
     let bar = progress(json, "data keys");
     let mut waiting = 0;
@@ -116,9 +127,13 @@ fn tell(rotated: &Rotated, json: bool) -> Result<(), Failure> {
         say!("ENCRYPTION_KEY_PREVIOUS, restart the nodes one by one, and run this again");
     } else {
         say!("{keys} data keys are wrapped with ENCRYPTION_KEY (key id {key_id}) now");
-        for line in lines(unopened) {
+        for (line, _) in lines(unopened) {
             say!("{line}");
         }
+        if unopened.count > 0 {
+            say!("{LEFT}");
+        }
+        say!("{DONE}");
     }
     match unopened.count {
         0 => Ok(()),
