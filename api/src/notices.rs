@@ -37,7 +37,7 @@ const PAGE: i64 = 500;
 const LONGEST_ABSENCE: i64 = 50_000;
 /// Notices they get at most.
 const MOST_AGAIN: i64 = 1_000;
-/// Who may wait at the same time: on this node, and of one client.
+/// How many may wait at the same time: on this node, and of one person and their programs.
 const MOST_WAITING: usize = 512;
 const MOST_WAITING_EACH: usize = 32;
 /// When to come back where there is no place, or the node has not begun yet.
@@ -138,24 +138,33 @@ impl Notices {
         let outlines = self.0.ledger.outlines(notice::wanted(None), after, to, PAGE).await?;
         let full = outlines.len() as i64 == PAGE;
         let reached = outlines.last().filter(|_| full).map_or(to, |last| last.position);
-        let mut notices = vec![];
-        for notice in outlines.iter().filter_map(SecretNotice::of) {
-            if teams.contains(&notice.team_id) {
-                notices.push(self.named(notice).await?);
-            }
+        let mut notices: Vec<_> = outlines.iter().filter_map(SecretNotice::of).collect();
+        notices.retain(|notice| teams.contains(&notice.team_id));
+        let told: HashSet<TeamId> = notices.iter().map(|notice| notice.team_id).collect();
+        for team in told {
+            self.name(team, &mut notices).await?;
         }
         Ok((notices, reached))
     }
 
-    /// With the secret's name, as the team's view has it.
-    async fn named(&self, mut notice: SecretNotice) -> Result<SecretNotice, ReadError> {
-        match self.0.projections.secrets().of(notice.team_id).get(&notice.id).await {
-            Ok(row) => notice.name = row.map(|row| row.name.clone()),
-            // The change is worth telling all the same.
-            Err(ReadError::Fault(fault)) => tracing::warn!(%fault, "a notice goes without its name"),
+    /// Adds the secrets' names to the team's notices, as its view has them.
+    async fn name(&self, team: TeamId, notices: &mut [SecretNotice]) -> Result<(), ReadError> {
+        let ours = || notices.iter().filter(|notice| notice.team_id == team);
+        let ids: HashSet<&str> = ours().map(|notice| notice.id.as_str()).collect();
+        let ids: Vec<&str> = ids.into_iter().collect();
+        let names = match self.0.projections.secrets().of(team).names(&ids).await {
+            Ok(names) => names,
+            // The changes are worth telling all the same.
+            Err(ReadError::Fault(fault)) => {
+                tracing::warn!(%fault, "notices go without names");
+                return Ok(());
+            }
             Err(error @ (ReadError::Database(_) | ReadError::Ledger(_))) => return Err(error),
+        };
+        for notice in notices.iter_mut().filter(|notice| notice.team_id == team) {
+            notice.name = names.get(&notice.id).cloned();
         }
-        Ok(notice)
+        Ok(())
     }
 
     fn post(&self, notices: Vec<SecretNotice>, told: i64) {
@@ -184,10 +193,10 @@ impl Notices {
     /// A place among those who wait on this node, for as long as the result is kept.
     ///
     /// # Errors
-    /// 429 when `client` waits too often at once, 503 when too many do.
-    pub fn place(&self, client: Uuid) -> Result<Place, Problem> {
-        self.0.places.take(client).map_err(|full| match full {
-            Full::Client => Problem::too_many_requests(COME_BACK)
+    /// 429 when `person` waits too often at once, with whatever sessions and keys; 503 when too many do.
+    pub fn place(&self, person: Uuid) -> Result<Place, Problem> {
+        self.0.places.take(person).map_err(|full| match full {
+            Full::Person => Problem::too_many_requests(COME_BACK)
                 .with_detail(format!("You wait for changes {MOST_WAITING_EACH} times already."))
                 .with_code("too_many_waiting"),
             Full::Node => {
@@ -238,16 +247,18 @@ impl Notices {
         if up_to.saturating_sub(after) > LONGEST_ABSENCE {
             return Ok(None);
         }
-        let of = team.to_string();
-        let outlines =
-            self.0.ledger.outlines(notice::wanted(Some(&of)), after, up_to, MOST_AGAIN + 1).await?;
-        if outlines.len() as i64 > MOST_AGAIN {
-            return Ok(None);
+        let (of, mut outlines, mut reached) = (team.to_string(), vec![], after);
+        while reached < up_to {
+            let to = up_to.min(reached + STRETCH);
+            let room = MOST_AGAIN + 1 - outlines.len() as i64;
+            outlines.extend(self.0.ledger.outlines(notice::wanted(Some(&of)), reached, to, room).await?);
+            if outlines.len() as i64 > MOST_AGAIN {
+                return Ok(None);
+            }
+            reached = to;
         }
-        let mut notices = Vec::with_capacity(outlines.len());
-        for notice in outlines.iter().filter_map(SecretNotice::of) {
-            notices.push(self.named(notice).await?);
-        }
+        let mut notices: Vec<_> = outlines.iter().filter_map(SecretNotice::of).collect();
+        self.name(team, &mut notices).await?;
         Ok(Some(notices))
     }
 }

@@ -78,7 +78,7 @@ async fn a_program_gets_the_secrets_of_its_folders_and_each_reading_is_recorded(
     let key = shop.reader().await;
     let mut command =
         shop.command(&key, &["--secrets", "payments/", "--secrets", "mail/", "--", "env", "-0"]);
-    command.env("PASSWORD", "from outside").env("KEPT", "yes").env("DAYBOOK_TEAM", "main");
+    command.env("KEPT", "yes").env("DAYBOOK_TEAM", "main");
     let ended = Process::start(command).ended().await.expect(0);
     assert_eq!(ended.stderr, "");
     let lines: Vec<&str> = ended.stdout.split_terminator('\0').collect();
@@ -123,11 +123,14 @@ async fn the_programs_end_is_the_commands_end() {
 async fn what_is_refused_starts_no_program() {
     let shop =
         Shop::open().await.with("app/token", "t").await.with("app/a-b", "1").await.with("app/a.b", "2").await;
-    let shop = shop.with("loads/ld-preload", "/tmp/x.so").await;
+    let shop = shop.with("loads/ld-preload", "/tmp/x.so").await.with("shells/bash.env", "/tmp/x.sh").await;
+    let shop = shop.with("nodes/node-options", "--require=/tmp/x.js").await;
     let key = shop.reader().await;
     for (folder, told) in [
         ("app/", "app/a-b and app/a.b would both be A_B"),
         ("loads/", "loads/ld-preload would be LD_PRELOAD"),
+        ("shells/", "shells/bash.env would be BASH_ENV"),
+        ("nodes/", "nodes/node-options would be NODE_OPTIONS"),
         ("none/", "there are no secrets under none/"),
     ] {
         let ended = shop.run(&key, &["--secrets", folder, "--", "echo", "started"]).await.expect(1);
@@ -137,6 +140,51 @@ async fn what_is_refused_starts_no_program() {
     assert_eq!(shop.readings().await, Vec::<Value>::new(), "what cannot end well is not begun");
     let allowed = ["--secrets", "none/", "--allow-none", "--", "echo", "started"];
     assert_eq!(shop.run(&key, &allowed).await.expect(0).stdout, "started\n");
+}
+
+#[tokio::test]
+async fn a_variable_that_is_set_already_is_replaced_only_if_that_is_asked_for() {
+    let shop = Shop::open().await.with("app/mode", "from inside").await;
+    let key = shop.reader().await;
+    for set in ["from outside", ""] {
+        let mut command = shop.command(&key, &["--secrets", "app/", "--", "printenv", "MODE"]);
+        command.env("MODE", set);
+        let refused = Process::start(command).ended().await.expect(1);
+        let told = "app/mode would be MODE, which is set already (--override to replace it)";
+        assert!(refused.stderr.contains(told) && refused.stdout.is_empty(), "{refused:?}");
+    }
+    assert_eq!(shop.readings().await, Vec::<Value>::new());
+    let arguments = ["--secrets", "app/", "--override", "--", "printenv", "MODE"];
+    let mut command = shop.command(&key, &arguments);
+    command.env("MODE", "from outside");
+    assert_eq!(Process::start(command).ended().await.expect(0).stdout, "from inside\n");
+    let anew = shop.run(&key, &["--secrets", "app/", "--", "printenv", "MODE"]).await.expect(0);
+    assert_eq!(anew.stdout, "from inside\n");
+}
+
+#[tokio::test]
+async fn a_key_goes_over_http_to_this_machine_only_and_there_past_every_proxy() {
+    let shop = Shop::open().await.with("app/token", "t").await;
+    let key = shop.reader().await;
+    let run = async |url: String, arguments: &[&str]| {
+        let mut command = shop.command(&key, arguments);
+        // Nothing listens there.
+        for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+            command.env(name, "http://127.0.0.1:1");
+        }
+        command.env("DAYBOOK_URL", url);
+        Process::start(command).ended().await
+    };
+    let port = shop.serving.address.port();
+    let (here, elsewhere) = (format!("http://127.0.0.1:{port}"), format!("http://0.0.0.0:{port}"));
+    let print = ["--secrets", "app/", "--", "printenv", "TOKEN"];
+    assert_eq!(run(here, &print).await.expect(0).stdout, "t\n");
+    // Connections to it end up here as well, but it is no address of this machine alone.
+    let refused = run(elsewhere.clone(), &print).await.expect(2);
+    assert!(refused.stderr.contains("over http") && refused.stderr.contains("--insecure"), "{refused:?}");
+    assert!(refused.stdout.is_empty() && !refused.stderr.contains(&key), "{refused:?}");
+    let insecure = ["--secrets", "app/", "--insecure", "--", "printenv", "TOKEN"];
+    assert_eq!(run(elsewhere, &insecure).await.expect(0).stdout, "t\n");
 }
 
 #[tokio::test]
@@ -205,6 +253,7 @@ async fn wrong_usage_and_a_daybook_that_is_away_are_told_apart() {
         &["--secrets", "app/", "--reason", "two\nlines", "--", "true"],
         &["--secrets", "app/", "--url", "ftp://x", "--", "true"],
         &["--secrets", "app/", "--url", "https://user:pw@x", "--", "true"],
+        &["--secrets", "app/", "--url", "http://daybook.example.org", "--", "true"],
     ] {
         run(wrong, &key).await.expect(2);
     }

@@ -42,10 +42,11 @@ impl Identity {
         Ok(())
     }
 
-    /// Who counts where each client has a share: the person, or their API key.
+    /// Who counts where each client has a share of what is there: the person, with all their sessions and API keys. Else somebody with
+    /// many keys would have it all.
     #[must_use]
     pub fn client(&self) -> Uuid {
-        self.brought.client()
+        self.user_id.0
     }
 }
 

@@ -2,6 +2,7 @@
 //! configuration of a server.
 
 mod client;
+mod refused;
 mod variables;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,8 +39,18 @@ const HELP: &str = "\
 The API key is in DAYBOOK_API_KEY or in the file that DAYBOOK_API_KEY_FILE names; it needs secrets:list and
 secrets:reveal. The program gets neither these nor DAYBOOK_URL and DAYBOOK_TEAM. Every value that is read is recorded.
 
+The key goes over https, to this machine also over http. Proxies (HTTPS_PROXY, ALL_PROXY, NO_PROXY) are used for https
+to other machines and for nothing else. --insecure allows http to other machines: whoever is on the way reads the key
+and the values.
+
 payments/stripe/api-key under payments/ becomes STRIPE_API_KEY: letters in upper case, `_` for everything else but
-digits, and `_` before a digit at the beginning. It takes the place of a variable of that name.
+digits, and `_` before a digit at the beginning. A variable of that name that is set already is an error; with
+--override the secret takes its place.
+
+No secret becomes a variable that decides what code runs, where programs and their settings are, or whom they believe:
+PATH, HOME, LD_*, BASH_*, ENV, IFS, PYTHON*, PERL*, RUBY*, NODE_OPTIONS, JAVA_TOOL_OPTIONS, GIT_*, HTTPS_PROXY,
+SSL_CERT_FILE, DAYBOOK_* and others like them. Such a secret needs another name; no value is read. What a program
+does with other variables is its own: store only what you trust in folders that it gets.
 
 Daybook is replaced by the program: signals and the exit code are the program's own. Before that: 1 refused, 2 wrong
 usage, 3 Daybook could not be reached, 126 the program cannot be started, 127 there is no such program.";
@@ -57,6 +68,12 @@ pub(super) struct Run {
     /// Start the program even if a folder has no secrets
     #[arg(long)]
     allow_none: bool,
+    /// Let secrets take the place of variables that are set already
+    #[arg(long = "override")]
+    replace: bool,
+    /// Send the API key over http to another machine
+    #[arg(long)]
+    insecure: bool,
     /// Where Daybook is; DAYBOOK_URL if not given, and otherwise http://127.0.0.1:8080
     #[arg(long)]
     url: Option<String>,
@@ -99,7 +116,7 @@ impl Run {
             Failure::Usage("the API key is missing: set DAYBOOK_API_KEY or DAYBOOK_API_KEY_FILE".to_owned())
         })?;
         let team = setting(self.team.as_deref(), "DAYBOOK_TEAM");
-        Client::new(url.as_deref().unwrap_or(USUAL_URL), &key, team.as_deref())
+        Client::new(url.as_deref().unwrap_or(USUAL_URL), &key, team.as_deref(), self.insecure)
     }
 
     /// Which secrets become which variables. Nothing is read before this is clear.
@@ -113,7 +130,7 @@ impl Run {
                 return Err(Failure::No(message));
             }
             for secret in secrets {
-                let variable = variables::name(folder, &secret.name).map_err(Failure::No)?;
+                let variable = self.variable(folder, &secret)?;
                 if let Some(first) = variables.get(&variable) {
                     let message = format!("{} and {} would both be {variable}", first.name, secret.name);
                     return Err(Failure::No(message));
@@ -127,6 +144,18 @@ impl Run {
             return Err(Failure::No(message));
         }
         Ok(variables)
+    }
+
+    fn variable(&self, folder: &SecretFolder, secret: &Listed) -> Result<String, Failure> {
+        let variable = variables::name(folder, &secret.name).map_err(Failure::No)?;
+        if !self.replace && std::env::var_os(&variable).is_some() {
+            let message = format!(
+                "{} would be {variable}, which is set already (--override to replace it)",
+                secret.name
+            );
+            return Err(Failure::No(message));
+        }
+        Ok(variable)
     }
 }
 

@@ -13,9 +13,9 @@ const PREFIX: &str = "Secret";
 /// The field of an event that says which version it made.
 const VERSION: &str = "version";
 /// The fields of an event that hold a name, present or former.
-const NAMES: [&str; 3] = ["name", "from", "to"];
+const NAMES: [&str; 2] = ["name", "from"];
 /// All that is read of an event.
-const FIELDS: [&str; 4] = [VERSION, NAMES[0], NAMES[1], NAMES[2]];
+const FIELDS: [&str; 3] = [VERSION, NAMES[0], NAMES[1]];
 
 /// That something happened to a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_prefix_meets_names_present_and_former() {
         let mut notice =
-            SecretNotice::of(&outline("SecretRenamed", &json!({"from": "a/x", "to": "b/x"}))).unwrap();
+            SecretNotice::of(&outline("SecretRenamed", &json!({"from": "a/x", "name": "b/x"}))).unwrap();
         notice.name = Some("c/x".into());
         for prefix in ["a/", "b/", "c/x", ""] {
             assert!(notice.is_within(prefix), "{prefix}");

@@ -1,4 +1,5 @@
-//! How many may wait for news at the same time: in all, and each client.
+//! How many may wait for news at the same time: in all, and each person. Keys are not counted by themselves: somebody with many of them
+//! would have all places.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -6,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-/// Those who wait, by client.
+/// Those who wait, by person.
 #[derive(Clone)]
 pub(super) struct Places {
     taken: Arc<Mutex<Taken>>,
@@ -17,7 +18,7 @@ pub(super) struct Places {
 #[derive(Default)]
 struct Taken {
     all: usize,
-    /// Clients without one are not in it.
+    /// People without one are not in it.
     each: HashMap<Uuid, usize>,
 }
 
@@ -26,14 +27,14 @@ struct Taken {
 pub(super) enum Full {
     /// The node has none left.
     Node,
-    /// The client has its share.
-    Client,
+    /// The person has their share.
+    Person,
 }
 
 /// A place among those who wait; free again when this is dropped.
 pub struct Place {
     places: Places,
-    client: Uuid,
+    person: Uuid,
 }
 
 impl Places {
@@ -41,18 +42,18 @@ impl Places {
         Self { taken: Arc::default(), most, most_each }
     }
 
-    pub(super) fn take(&self, client: Uuid) -> Result<Place, Full> {
+    pub(super) fn take(&self, person: Uuid) -> Result<Place, Full> {
         let mut taken = self.lock();
-        let own = taken.each.get(&client).copied().unwrap_or(0);
+        let own = taken.each.get(&person).copied().unwrap_or(0);
         if own >= self.most_each {
-            return Err(Full::Client);
+            return Err(Full::Person);
         }
         if taken.all >= self.most {
             return Err(Full::Node);
         }
         taken.all += 1;
-        taken.each.insert(client, own + 1);
-        Ok(Place { places: self.clone(), client })
+        taken.each.insert(person, own + 1);
+        Ok(Place { places: self.clone(), person })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -64,7 +65,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.lock();
         taken.all = taken.all.saturating_sub(1);
-        if let Entry::Occupied(mut own) = taken.each.entry(self.client) {
+        if let Entry::Occupied(mut own) = taken.each.entry(self.person) {
             *own.get_mut() -= 1;
             if *own.get() == 0 {
                 own.remove();
@@ -78,28 +79,28 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn client(number: u128) -> Uuid {
+    fn person(number: u128) -> Uuid {
         Uuid::from_u128(number)
     }
 
     #[test]
-    fn a_client_has_its_share_and_no_more_until_a_place_is_free_again() {
+    fn a_person_has_a_share_and_no_more_until_a_place_is_free_again() {
         let places = Places::new(10, 2);
-        let first = places.take(client(1)).unwrap();
-        let _second = places.take(client(1)).unwrap();
-        assert_eq!(places.take(client(1)).err(), Some(Full::Client));
-        let _others = places.take(client(2)).unwrap();
+        let first = places.take(person(1)).unwrap();
+        let _second = places.take(person(1)).unwrap();
+        assert_eq!(places.take(person(1)).err(), Some(Full::Person));
+        let _others = places.take(person(2)).unwrap();
         drop(first);
-        places.take(client(1)).unwrap();
+        places.take(person(1)).unwrap();
     }
 
     #[test]
     fn all_together_have_no_more_than_there_are() {
         let places = Places::new(3, 2);
-        let taken: Vec<_> = (0..3).map(|n| places.take(client(n)).unwrap()).collect();
-        assert_eq!(places.take(client(7)).err(), Some(Full::Node));
+        let taken: Vec<_> = (0..3).map(|n| places.take(person(n)).unwrap()).collect();
+        assert_eq!(places.take(person(7)).err(), Some(Full::Node));
         drop(taken);
-        assert!(places.lock().each.is_empty(), "clients that have left are forgotten");
-        places.take(client(7)).unwrap();
+        assert!(places.lock().each.is_empty(), "who has left is forgotten");
+        places.take(person(7)).unwrap();
     }
 }

@@ -9,6 +9,10 @@
 //!   text, and also when the base64 is wrapped into lines. Of an embedded value the characters that depend on its neighbours
 //!   stay: they hold at most 6 bits of it at either end.
 //!
+//! - a value that is no ASCII, as a text in which each of its bytes is a character (Latin-1), in UTF-8: what programs make of bytes
+//!   that they take for text, such as in a JSON document;
+//! - a value that is no UTF-8, as the text it becomes where what cannot be read is replaced by U+FFFD.
+//!
 //! A value shorter than [`SHORTEST`] is looked for in plain only: its base64 core would be one to three characters, found by chance in
 //! every second word. Other encodings (hexadecimal, percent, JSON escapes, encryption) are not recognised.
 //!
@@ -84,6 +88,7 @@ impl Patterns {
         let mut encoded = Forms::default();
         for value in values {
             add_plain(value, &mut plain);
+            add_misread(value, &mut plain);
             for form in [value, value.trim_ascii()] {
                 add_encoded(form, &mut encoded);
             }
@@ -136,6 +141,29 @@ fn add_plain(value: &[u8], into: &mut Forms) {
     }
     let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     lines.filter(|line| line.len() >= SHORTEST).for_each(|line| into.add(line));
+}
+
+/// What programs make of a value that they take for another kind of text.
+fn add_misread(value: &[u8], into: &mut Forms) {
+    if value.is_ascii() {
+        return;
+    }
+    // A byte is two at most. With room for all no copies are left behind.
+    let mut latin1 = Zeroizing::new(String::with_capacity(2 * value.len()));
+    latin1.extend(value.iter().copied().map(char::from));
+    add_plain(latin1.as_bytes(), into);
+    if std::str::from_utf8(value).is_err() {
+        let mut replaced = Zeroizing::new(String::with_capacity(3 * value.len()));
+        for chunk in value.utf8_chunks() {
+            replaced.push_str(chunk.valid());
+            replaced.extend((!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER));
+        }
+        // With little else than replacement characters it would be found in any garbage.
+        let left = replaced.chars().filter(|character| *character != char::REPLACEMENT_CHARACTER);
+        if left.count() >= SHORTEST {
+            add_plain(replaced.as_bytes(), into);
+        }
+    }
 }
 
 fn add_encoded(value: &[u8], into: &mut Forms) {

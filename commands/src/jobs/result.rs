@@ -79,10 +79,14 @@ mod tests {
     use super::*;
 
     fn read_with(secrets: &[&str], write: impl FnOnce(&Path)) -> Result<Option<Value>, String> {
+        read_with_bytes(&secrets.iter().map(|secret| secret.as_bytes()).collect::<Vec<_>>(), write)
+    }
+
+    fn read_with_bytes(secrets: &[&[u8]], write: impl FnOnce(&Path)) -> Result<Option<Value>, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("result.json");
         write(&path);
-        read(&path, &Arc::new(Patterns::new(secrets.iter().map(|secret| secret.as_bytes())).unwrap()))
+        read(&path, &Arc::new(Patterns::new(secrets.iter().copied()).unwrap()))
     }
 
     fn read_text(secrets: &[&str], text: &str) -> Result<Option<Value>, String> {
@@ -96,6 +100,31 @@ mod tests {
         let text = r#"{"pa\"ss":["x pa\"ss y", 123456, null, true], "nul": "a\u0000b"}"#;
         let expected = json!({"***": ["x *** y", "***", null, true], "nul": "a\u{FFFD}b"});
         assert_eq!(read_text(&["pa\"ss", "123456"], text), Ok(Some(expected)));
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_is_masked_however_it_was_made_one() {
+        let binary = b"\xffkey\x00\xe9\x80word";
+        let latin1: String = binary.iter().copied().map(char::from).collect();
+        let escaped: String = binary.iter().map(|byte| format!("\\u{byte:04x}")).collect();
+        let replaced = String::from_utf8_lossy(binary).replace('\0', "\\u0000");
+        let document = format!(
+            r#"{{"escaped": "-{escaped}-", "latin1": "-{}-", "replaced": "-{replaced}-"}}"#,
+            latin1.replace('\0', "\\u0000").replace('\u{80}', "\\u0080")
+        );
+        let read = read_with_bytes(&[binary], |path| fs::write(path, document).unwrap());
+        assert_eq!(read, Ok(Some(json!({"escaped": "-***-", "latin1": "-***-", "replaced": "-***-"}))));
+        let text = "pässwörd";
+        let escaped: String = text.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+        assert_eq!(
+            read_text(&[text], &format!(r#"["{text}", "{escaped}"]"#)),
+            Ok(Some(json!(["***", "***"])))
+        );
+        // Of which nothing is left to tell it by.
+        let garbage = read_with_bytes(&[b"\xff\xfe\xfd\xfc\xfb"], |path| {
+            fs::write(path, "[\"\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}\"]").unwrap();
+        });
+        assert_eq!(garbage, Ok(Some(json!(["\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}"]))));
     }
 
     #[test]

@@ -128,6 +128,28 @@ async fn a_client_has_so_many_streams_and_no_more_until_one_ends() {
     }
 }
 
+#[tokio::test]
+async fn a_persons_keys_and_sessions_share_their_places() {
+    let app = TestApp::start().await;
+    let person = app.operator();
+    let kept = keep(&person, "db").await;
+    let body = json!({"name": "n", "scopes": ["secrets:read", "secrets:reveal"]});
+    let mut clients = vec![person.clone()];
+    for _ in 0..3 {
+        let made = person.post("/api/auth/api-keys", body.clone()).await.expect(201);
+        clients.push(app.anon().with_token(made.str("key")));
+    }
+    let mut streams = join_all((0..32).map(|n| listening(&clients[n % 3]))).await;
+    for client in &clients {
+        problem(&client.get(CHANGES).await, 429, "too_many_waiting");
+        let waiting = client.get(&format!("{}?wait=1", value_path(&kept.json))).await;
+        problem(&waiting, 429, "too_many_waiting");
+    }
+    drop(listening(&app.viewer()).await);
+    streams.pop();
+    eventually("a place", async || (clients[3].get(CHANGES).await.status == 200).then_some(())).await;
+}
+
 /// A client that has asked for the stream and does not read.
 async fn does_not_read(app: &TestApp) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();

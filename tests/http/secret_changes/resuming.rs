@@ -207,6 +207,47 @@ async fn who_was_away_too_long_is_told_to_read_anew_and_hears_what_happens_then(
 }
 
 #[tokio::test]
+async fn what_is_far_apart_in_the_log_is_told_in_order_and_by_name() {
+    let app = TestApp::start().await;
+    let since = app.ledger.head().await.unwrap();
+    let first = keep(&app.operator(), "first").await;
+    // More than is looked at in one query.
+    let theirs = secret_id();
+    let metadata = Metadata { team_id: Some(app.people.other_team.to_string()), ..Metadata::default() };
+    let mut head = 0;
+    for thousand in 0..11 {
+        let mut events: Vec<_> = (0..1_000).map(|n| changed(theirs, thousand * 1_000 + n + 1)).collect();
+        if thousand == 0 {
+            events[0] = stored(theirs, app.people.other_team, "theirs");
+        }
+        let append = Append { events, metadata: metadata.clone(), data_keys: vec![] };
+        head = app.ledger.append(append).await.unwrap().position;
+    }
+    app.projections.wait(head, tests::LIMIT).await.unwrap();
+    let last = keep(&app.operator(), "last").await;
+    app.operator()
+        .patch(&format!("/api/secrets/{}", first.str("id")), json!({"name": "renamed"}))
+        .await
+        .expect(200);
+    let end = app.ledger.head().await.unwrap();
+    eventually("the node has told all of it", async || {
+        let began = app.viewer().stream(CHANGES).await.expect("ready").await;
+        (position(&began) >= end).then_some(())
+    })
+    .await;
+    let mut stream = app.viewer().stream(&format!("{CHANGES}?after={since}")).await;
+    let told = [(&first, "renamed", "stored"), (&last, "last", "stored"), (&first, "renamed", "renamed")];
+    for (secret, name, event) in told {
+        let told = stream.expect("secret").await.data;
+        assert_eq!(
+            (&told["id"], &told["name"], &told["event"]),
+            (&secret.json["id"], &json!(name), &json!(event))
+        );
+    }
+    stream.expect("ready").await;
+}
+
+#[tokio::test]
 async fn a_position_that_was_never_reached_is_told_to_read_anew() {
     let app = TestApp::start().await;
     let head = app.ledger.head().await.unwrap();

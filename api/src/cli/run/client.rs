@@ -1,6 +1,7 @@
 //! Daybook as a program asks it: over its API, with a key.
 
 use std::error::Error;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -76,16 +77,23 @@ struct Problem {
 }
 
 impl Client {
-    /// A client of the Daybook at `url`.
-    pub(super) fn new(url: &str, key: &str, team: Option<&str>) -> Result<Self, Failure> {
+    /// A client of the Daybook at `url`. The key goes to another machine in clear only if `insecure`.
+    pub(super) fn new(url: &str, key: &str, team: Option<&str>, insecure: bool) -> Result<Self, Failure> {
         let base = Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
         let base = base.filter(|url| url.has_host() && url.username().is_empty() && url.password().is_none());
         let base = base.ok_or_else(|| {
             Failure::Usage("DAYBOOK_URL must be an address such as https://daybook.example.org".to_owned())
         })?;
+        let (is_clear, stays_here) = (base.scheme() == "http", is_this_machine(&base));
+        if is_clear && !stays_here && !insecure {
+            let message = format!(
+                "{base} would get the API key over http, for all on the way to read: use https (--insecure to go on all the same)"
+            );
+            return Err(Failure::Usage(message));
+        }
         let mut builder = commands::http::builder().map_err(Failure::unreachable)?;
-        // What goes to this machine goes to no proxy.
-        if matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+        // A proxy would read the key where there is no TLS, and what goes to this machine is none of its business.
+        if is_clear || stays_here {
             builder = builder.no_proxy();
         }
         let http = builder
@@ -202,6 +210,13 @@ impl Client {
     }
 }
 
+/// Whether what is sent there stays on this machine.
+fn is_this_machine(url: &Url) -> bool {
+    // IPv6 addresses stand in brackets.
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 fn headers(key: &str, team: Option<&str>) -> Result<HeaderMap, Failure> {
     let mut headers = HeaderMap::new();
     let bearer = Zeroizing::new(format!("Bearer {key}"));
@@ -248,11 +263,30 @@ mod tests {
 
     #[test]
     fn an_address_is_http_without_a_password_and_may_have_a_path() {
-        let path = |url: &str| Client::new(url, "key", None).ok()?.url(&["secrets"]).ok();
+        let path = |url: &str| Client::new(url, "key", None, false).ok()?.url(&["secrets"]).ok();
         assert_eq!(path("https://x/daybook/").unwrap().as_str(), "https://x/daybook/api/secrets");
         assert_eq!(path("http://[::1]:8080?x=1#y").unwrap().as_str(), "http://[::1]:8080/api/secrets");
         for wrong in ["", "x", "ftp://x", "file:///x", "https://user@x", "https://:pw@x"] {
             assert!(path(wrong).is_none(), "{wrong}");
+        }
+    }
+    #[test]
+    fn the_key_leaves_the_machine_in_clear_only_if_that_is_asked_for() {
+        let refused = |url: &str, insecure| match Client::new(url, "key", None, insecure) {
+            Ok(_) => false,
+            Err(Failure::Usage(message)) => message.contains("--insecure"),
+            Err(failure) => panic!("{url}: {failure}"),
+        };
+        for here in
+            ["http://localhost:1", "http://LOCALHOST", "http://127.9.9.9", "http://[::1]:80", "http://127.1"]
+        {
+            assert!(!refused(here, false), "{here}");
+        }
+        for away in
+            ["http://10.0.0.1", "http://daybook.example.org", "http://localhost.example.org", "http://[::]"]
+        {
+            assert!(refused(away, false) && !refused(away, true), "{away}");
+            assert!(!refused(&away.replace("http:", "https:"), false), "{away}");
         }
     }
 }

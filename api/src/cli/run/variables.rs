@@ -2,8 +2,7 @@
 
 use commands::SecretFolder;
 
-/// Variables that say which programs and libraries are loaded: whoever may store a secret may not choose those.
-const LOADERS: [&str; 3] = ["PATH", "LD_", "DYLD_"];
+use super::refused::is_refused;
 
 /// The variable of a secret of this folder.
 ///
@@ -16,12 +15,12 @@ pub(super) fn name(folder: &SecretFolder, secret: &str) -> Result<String, String
     if name.starts_with(|c: char| c.is_ascii_digit()) {
         name.insert(0, '_');
     }
-    let is_loader =
-        |start: &&str| if start.ends_with('_') { name.starts_with(*start) } else { name == **start };
     if name.is_empty() {
         Err(format!("{secret} has no name under {folder}"))
-    } else if LOADERS.iter().any(is_loader) {
-        Err(format!("{secret} would be {name}, which decides what programs are loaded: give it another name"))
+    } else if is_refused(&name) {
+        Err(format!(
+            "{secret} would be {name}, which decides what code runs or whom it believes: give it another name"
+        ))
     } else {
         Ok(name)
     }
@@ -50,8 +49,9 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_decides_what_is_loaded() {
-        for secret in ["app/path", "app/LD_PRELOAD", "app/ld/library-path", "app/dyld-insert"] {
+    fn no_secret_decides_what_runs() {
+        let meant = ["app/path", "app/LD_PRELOAD", "app/ld/library-path", "app/bash.env", "app/node/options"];
+        for secret in meant {
             assert!(under("app/", secret).unwrap_err().starts_with(secret));
         }
     }
