@@ -107,3 +107,31 @@ async fn a_missing_secret_and_another_teams_fail_the_job_in_words() {
     let (_, job) = run(&app.other_team(), json!({"kind": "connect"})).await;
     assert_eq!(job.json["result"], json!({"used": "***", "length": 16}));
 }
+
+#[tokio::test]
+async fn an_attempt_that_cannot_have_all_its_secrets_uses_none() {
+    let kinds = "[jobs.both]\ncommand = ['true']\nsecrets = { A = 'there', B = 'away' }\nmax_attempts = 1";
+    let app = TestApp::with(Setup::default().kinds(kinds)).await;
+    let operator = app.operator();
+    store(&operator, "there", "a value").await;
+    let uses = async || {
+        let used = app.auditor().get("/api/audit/events?type=SecretUsed").await.expect(200);
+        used.json["items"].as_array().unwrap().len()
+    };
+    let (_, job) = run(&operator, json!({"kind": "both"})).await;
+    assert_eq!(job.str("error"), "the team has no secret named \"away\"");
+    assert_eq!(uses().await, 0);
+
+    // There it is, but its value is gone for ever.
+    let away = store(&operator, "away", "another").await;
+    let destroy = format!("/api/secrets/{away}/destroy");
+    operator.post(&destroy, json!({"versions": [1]})).await.expect(200);
+    let (_, job) = run(&operator, json!({"kind": "both"})).await;
+    assert!(job.str("error").starts_with("the secret \"away\" cannot be used: "), "{}", job.text);
+    assert_eq!(uses().await, 0);
+
+    operator.put(&format!("/api/secrets/{away}/value"), json!({"value": "the next"})).await.expect(200);
+    let (_, job) = run(&operator, json!({"kind": "both"})).await;
+    assert_eq!(job.str("status"), "completed", "{}", job.text);
+    eventually("both uses", async || (uses().await == 2).then_some(())).await;
+}

@@ -6,6 +6,7 @@ use domain::{Actor, Ending as Recorded, Job, JobCommand, LogDigest, Permissions}
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
+use super::kinds::Kind;
 use super::log_store::LogWriter;
 use super::mask::SecretBytes;
 use super::process::{self, Attempt, Ending, Finished, StopReason};
@@ -13,7 +14,7 @@ use super::queue::{ReadyJob, WorkQueue};
 use super::watchdog::Watchdog;
 use super::worker::Worker;
 use crate::context::now;
-use crate::{CommandError, Context};
+use crate::{CommandError, Context, RevealError};
 
 /// Lines that wait between a process and the log store.
 const OUTPUT_QUEUE: usize = 256;
@@ -97,19 +98,9 @@ impl<Q: WorkQueue> Worker<Q> {
                 problems.iter().map(|problem| format!("{} {}", problem.field, problem.message)).collect();
             format!("the arguments do not fit the kind any more: {}", problems.join("; "))
         })?;
-        let mut acting = context.acting_as(Actor::Job(job.id));
-        acting.caller.permissions = Permissions::job();
-        let mut env = vec![];
-        for (variable, name) in kind.secrets() {
-            let sealed = self.queue.secret(job.team_id, name).await.map_err(|error| error.to_string())?;
-            let sealed = sealed.ok_or_else(|| format!("the team has no secret named {name:?}"))?;
-            let value = self.commands.use_secret(&acting, &sealed, job.id, attempt).await;
-            let value = value.map_err(|error| format!("the secret {name:?} cannot be used: {error}"))?;
-            env.push((variable.clone(), SecretBytes::from(value)));
-        }
         Ok(Attempt {
             argv,
-            env,
+            env: self.secrets(context, job, attempt, kind).await?,
             plain_env: kind.env().clone().into_iter().collect(),
             directory: self.options.directory.clone(),
             job_id: job.id.0,
@@ -119,6 +110,34 @@ impl<Q: WorkQueue> Worker<Q> {
             grace: self.options.grace,
             working_root: self.options.working_root.clone(),
         })
+    }
+
+    /// The values the process gets, by variable. That each of them is there and opens is known before the use of any is recorded: an
+    /// attempt that cannot have all of them uses none.
+    async fn secrets(
+        &self,
+        context: &Context,
+        job: &ReadyJob,
+        attempt: u32,
+        kind: &Kind,
+    ) -> Result<Vec<(String, SecretBytes)>, String> {
+        let unusable =
+            |name: &str, error: RevealError| format!("the secret {name:?} cannot be used: {error}");
+        let mut found = vec![];
+        for (variable, name) in kind.secrets() {
+            let sealed = self.queue.secret(job.team_id, name).await.map_err(|error| error.to_string())?;
+            let sealed = sealed.ok_or_else(|| format!("the team has no secret named {name:?}"))?;
+            self.commands.prove_secret(&sealed).await.map_err(|error| unusable(name, error))?;
+            found.push((variable, name, sealed));
+        }
+        let mut acting = context.acting_as(Actor::Job(job.id));
+        acting.caller.permissions = Permissions::job();
+        let mut env = vec![];
+        for (variable, name, sealed) in found {
+            let value = self.commands.use_secret(&acting, &sealed, job.id, attempt).await;
+            env.push((variable.clone(), value.map_err(|error| unusable(name, error))?.into()));
+        }
+        Ok(env)
     }
 
     /// Records the end, the lines first: the event has their digest. Patient while the log is away, for it would be a pity to
