@@ -5,7 +5,8 @@ use domain::Email;
 use indicatif::ProgressBar;
 
 use super::Failure;
-use super::keys::{lines, progress};
+use super::keys::lines;
+use super::progress;
 use crate::config::{Settings, Sources};
 use crate::keys::KeysError;
 use crate::node::{Node, StartError, read_kinds};
@@ -101,7 +102,7 @@ fn problem(database: &str, error: &StartError) -> Problem {
 
 /// Whatever else is wrong with the keys: what they do not open has a name.
 async fn unopened(node: &Node, database: &str) -> Vec<Problem> {
-    let bar = progress(false, "data keys opened");
+    let bar = progress(false, "{pos}/{len} data keys opened  {per_sec}");
     if let (Some(bar), Ok(count)) = (&bar, node.ledger.count_keys().await) {
         bar.set_length(count);
     }
@@ -117,7 +118,7 @@ async fn unopened(node: &Node, database: &str) -> Vec<Problem> {
 }
 
 async fn unopened_values(node: &Node, database: &str) -> Vec<Problem> {
-    let bar = progress(false, "values opened");
+    let bar = progress(false, "{pos} values opened  {per_sec}");
     let proved =
         node.commands.prove_secrets(|values| bar.iter().for_each(|bar| bar.set_position(values))).await;
     bar.iter().for_each(ProgressBar::finish_and_clear);

@@ -1,13 +1,11 @@
 //! `daybook keys`.
 
-use std::io::IsTerminal as _;
-
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use ledger::{Rotated, RotationError, RotationProgress, Unopened};
 use serde_json::json;
 
-use super::{Failure, Json, out, with_reached};
+use super::{Failure, Json, out, progress, with_reached};
 use crate::node::{Node, StartError};
 
 #[derive(Debug, Subcommand)]
@@ -45,15 +43,6 @@ impl From<RotationError> for Failure {
     }
 }
 
-/// A progress bar on a terminal, unless JSON lines were asked for.
-pub(super) fn progress(json: bool, what: &str) -> Option<ProgressBar> {
-    (!json && std::io::stderr().is_terminal()).then(|| {
-        let style = format!("{{bar:40}} {{percent:>3}}%  {{pos}}/{{len}} {what}  {{per_sec}}  {{eta}} left");
-        let style = ProgressStyle::with_template(&style).unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::new(0).with_style(style)
-    })
-}
-
 /// What does not open, a line each, and how many more there are. With each line, how many data keys it speaks of.
 pub(super) fn lines(unopened: &Unopened) -> impl Iterator<Item = (String, u64)> {
     let named = unopened.named.iter().map(|key| (key.to_string(), 1));
@@ -77,7 +66,7 @@ async fn rotate(node: &Node, json: bool) -> Result<(), Failure> {
     let told = |error: ledger::KeyCheckError| Failure::from(StartError::from(error));
     node.ledger.check_known_keys().await.map_err(told)?;
     node.ledger.migrate().await.map_err(StartError::from)?;
-    let bar = progress(json, "data keys");
+    let bar = progress(json, "{pos}/{len} data keys  {per_sec}");
     let mut waiting = 0;
     let outcome = node.ledger.rotate_keys(|now| show(&bar, json, &mut waiting, now)).await;
     bar.iter().for_each(ProgressBar::finish_and_clear);

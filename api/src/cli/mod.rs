@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use ::projections::RoleError;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::config::{Settings, Sources};
 use crate::node::{Node, StartError};
@@ -263,4 +264,14 @@ async fn with_reached<T>(work: impl AsyncFnOnce(&Node) -> Result<T, Failure>) ->
     };
     node.close().await;
     outcome
+}
+
+/// A progress bar for people who look at it; none beside JSON lines and in logs. `shown` is what it tells besides its length, in
+/// indicatif's words.
+fn progress(json: bool, shown: &str) -> Option<ProgressBar> {
+    (!json && std::io::stderr().is_terminal()).then(|| {
+        let style =
+            ProgressStyle::with_template(&format!("{{bar:40}} {{percent:>3}}%  {shown}  {{eta}} left"));
+        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    })
 }

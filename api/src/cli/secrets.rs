@@ -1,6 +1,5 @@
 //! `daybook secrets`: what an operator does to secrets at the machine with the database.
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -9,11 +8,10 @@ use commands::{
     LARGEST_IMPORT, SecretFolder,
 };
 use domain::{Actor, Caller, Permission, TeamId};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::environment::{read, secret_setting, text_of};
-use super::{Failure, Json, with_node};
+use super::{Failure, Json, progress, with_node};
 use crate::node::Node;
 
 /// Problems of a file that are printed.
@@ -161,7 +159,8 @@ impl Import {
         file: &ImportFile,
         trial: bool,
     ) -> Result<Imported, ImportError> {
-        let bar = progress(file.secrets.len(), self.json.json);
+        let bar = progress(self.json.json, "{pos}/{len} secrets");
+        bar.iter().for_each(|bar| bar.set_length(file.secrets.len() as u64));
         let told = bar.clone();
         let step = move |done: usize| {
             if let Some(bar) = &told {
@@ -236,12 +235,4 @@ impl Import {
 fn writer(team: TeamId) -> Context {
     let permissions = [Permission::SecretsWrite].into_iter().collect();
     Context::of(Caller { actor: Actor::System, team: Some(team), permissions })
-}
-
-fn progress(secrets: usize, json: bool) -> Option<ProgressBar> {
-    (!json && std::io::stderr().is_terminal()).then(|| {
-        let style = "{bar:40} {percent:>3}%  {pos}/{len} secrets  {eta} left";
-        let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::new(secrets as u64).with_style(style)
-    })
 }

@@ -1,7 +1,7 @@
 //! `daybook users`: what an operator does to accounts at the machine. Recorded with the operator's name.
 
 use std::fs::File;
-use std::io::{BufReader, IsTerminal as _};
+use std::io::BufReader;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use commands::{CommandError, ImportLine, ImportLines, LineProblem};
 use domain::{Amendment, ClaimKind, Email, PersonName, User, UserCommand, UserId};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use projections::time::text as time;
 use projections::{UserFilter, UserRow};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, Json, confirmed, with_node};
+use super::{Failure, Json, confirmed, progress, with_node};
 use crate::node::{Node, registrar};
 
 /// Accounts read at a time.
@@ -157,7 +157,9 @@ struct Report {
 async fn import(node: &Node, path: &Path, json: bool) -> Result<(), Failure> {
     let unreadable = |error: std::io::Error| Failure::Usage(format!("{}: {error}", path.display()));
     let file = File::open(path).map_err(unreadable)?;
-    let bar = progress(file.metadata().map_err(unreadable)?.len(), json);
+    let length = file.metadata().map_err(unreadable)?.len();
+    let bar = progress(json, "{bytes}/{total_bytes}");
+    bar.iter().for_each(|bar| bar.set_length(length));
     let mut report = Report::default();
     for line in ImportLines::new(BufReader::new(file)) {
         let line = line.map_err(unreadable)?;
@@ -183,14 +185,6 @@ async fn import(node: &Node, path: &Path, json: bool) -> Result<(), Failure> {
         say!("{made} accounts made, {refused} lines refused");
     }
     if refused == 0 { Ok(()) } else { Err(Failure::No(format!("{refused} lines were refused"))) }
-}
-
-fn progress(bytes: u64, json: bool) -> Option<ProgressBar> {
-    (!json && std::io::stderr().is_terminal()).then(|| {
-        let style = "{bar:40} {percent:>3}%  {bytes}/{total_bytes}  {eta} left";
-        let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::new(bytes).with_style(style)
-    })
 }
 
 /// Makes the account of one line, or says what is wrong with it. What is no fault of the line's ends the import: those before it are made.
