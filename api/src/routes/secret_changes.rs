@@ -46,7 +46,7 @@ pub struct ChangesQuery {
     responses(
         (status = 200, description = "The changes, one event each: data is a notice", body = SecretNotice, content_type = "text/event-stream"),
         (status = 422, description = "A parameter is wrong", body = ProblemBody),
-        (status = 429, description = "Too many requests, or too many streams of one client; see Retry-After", body = ProblemBody),
+        (status = 429, description = "Too many requests, or too many streams of one person; see Retry-After", body = ProblemBody),
         (status = 503, description = "Not available for the moment, or too many streams on this node; see Retry-After", body = ProblemBody),
     ),
 )]
