@@ -99,8 +99,20 @@ impl<'a> History<'a> {
                 _ => self.change_person().await,
             }
         }
-        // Whatever has ended before: somebody is there.
+        // Whatever has ended before: somebody is there, and has read a secret.
         self.sign_in().await;
+        self.read_a_secret().await;
+    }
+
+    async fn read_a_secret(&mut self) {
+        if self.secrets.is_empty() {
+            self.store_secret().await;
+        }
+        let secrets = self.secrets.clone();
+        let (team, secret_id) = self.one_of(&secrets);
+        let context = self.context(Some(team));
+        let event = AccessEvent::SecretRevealed { secret_id, version: 1, reason: None };
+        self.commands.record(&context, &event).await.unwrap();
     }
 
     fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
