@@ -10,10 +10,9 @@ mod values;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    ClaimKind, Description, Secret, SecretAmendment, SecretCommand, SecretId, SecretName, Store, Tag, TeamId,
+    Description, Secret, SecretAmendment, SecretCommand, SecretId, SecretName, Store, Tag, TeamId,
     VersionLimit,
 };
-use ledger::StreamId;
 use uuid::Uuid;
 
 use crate::door::{Executed, Prepare, Prepared};
@@ -69,9 +68,7 @@ impl Prepare<Secret> for Storing<'_> {
     ) -> Result<Prepared<SecretCommand>, CommandError> {
         let Self { id, team_id, new, value } = *self;
         let (sealed, key) = commands.seal_value(id, 1, value)?;
-        let team = team_id.to_string();
-        let name = [team.as_str(), new.name.as_str()];
-        let claim = commands.claim(ClaimKind::SecretName, &name, &StreamId::new("secret", id)).await?;
+        let claim = commands.claim_name(team_id, new.name.as_str(), id).await?;
         let store = Store {
             team_id,
             name: new.name.clone(),

@@ -104,53 +104,25 @@ impl TeamView for SecretAccess {
     }
 }
 
-/// The secret whose value left, if the event is about that.
-pub(crate) fn read_secret(event: &AccessEvent) -> Option<SecretId> {
-    match event {
-        AccessEvent::SecretRevealed { secret_id, .. }
-        | AccessEvent::SecretRevealedByGrant { secret_id, .. }
-        | AccessEvent::SecretUsed { secret_id, .. } => Some(*secret_id),
-        AccessEvent::SignedIn { .. }
-        | AccessEvent::SessionRefreshed { .. }
-        | AccessEvent::RefreshTokenReused { .. }
-        | AccessEvent::SessionEnded { .. }
-        | AccessEvent::PasswordResetRequested { .. }
-        | AccessEvent::EmailVerificationRequested { .. }
-        | AccessEvent::MailTokenUsed { .. }
-        | AccessEvent::ProofFailed { .. }
-        | AccessEvent::SignInFailed { .. }
-        | AccessEvent::AccessRefused { .. }
-        | AccessEvent::AuditRead { .. }
-        | AccessEvent::ViewRebuilt { .. } => None,
-    }
+/// What an event says of a value that left.
+struct Reading {
+    secret_id: SecretId,
+    version: u32,
+    reason: Option<String>,
+    grant_id: Option<GrantId>,
+    job: Option<(JobId, u32)>,
 }
 
-fn read(event: &AccessEvent, fact: &Fact) -> Option<SecretAccessRow> {
-    let mut row = SecretAccessRow {
-        position: fact.position,
-        at: fact.at,
-        team_id: fact.team_id?,
-        secret_id: read_secret(event)?,
-        version: 0,
-        actor: fact.actor.clone(),
-        user_id: fact.subject.as_deref().and_then(|subject| subject.parse().ok()),
-        reason: None,
-        grant_id: None,
-        job_id: None,
-        attempt: None,
-        request_id: fact.request_id.clone(),
-        ip: fact.ip.clone(),
-        user_agent: fact.user_agent.clone(),
-    };
-    match event {
-        AccessEvent::SecretRevealed { version, reason, .. } => {
-            (row.version, row.reason) = (*version, reason.clone());
+fn reading(event: &AccessEvent) -> Option<Reading> {
+    let (secret_id, version, reason, grant_id, job) = match event {
+        AccessEvent::SecretRevealed { secret_id, version, reason } => {
+            (secret_id, version, reason.clone(), None, None)
         }
-        AccessEvent::SecretRevealedByGrant { version, reason, grant_id, .. } => {
-            (row.version, row.reason, row.grant_id) = (*version, reason.clone(), Some(*grant_id));
+        AccessEvent::SecretRevealedByGrant { secret_id, version, reason, grant_id } => {
+            (secret_id, version, reason.clone(), Some(*grant_id), None)
         }
-        AccessEvent::SecretUsed { version, job_id, attempt, .. } => {
-            (row.version, row.job_id, row.attempt) = (*version, Some(*job_id), Some(*attempt));
+        AccessEvent::SecretUsed { secret_id, version, job_id, attempt } => {
+            (secret_id, version, None, None, Some((*job_id, *attempt)))
         }
         AccessEvent::SignedIn { .. }
         | AccessEvent::SessionRefreshed { .. }
@@ -164,8 +136,33 @@ fn read(event: &AccessEvent, fact: &Fact) -> Option<SecretAccessRow> {
         | AccessEvent::AccessRefused { .. }
         | AccessEvent::AuditRead { .. }
         | AccessEvent::ViewRebuilt { .. } => return None,
-    }
-    Some(row)
+    };
+    Some(Reading { secret_id: *secret_id, version: *version, reason, grant_id, job })
+}
+
+/// The secret whose value left, if the event is about that.
+pub(crate) fn read_secret(event: &AccessEvent) -> Option<SecretId> {
+    reading(event).map(|reading| reading.secret_id)
+}
+
+fn read(event: &AccessEvent, fact: &Fact) -> Option<SecretAccessRow> {
+    let Reading { secret_id, version, reason, grant_id, job } = reading(event)?;
+    Some(SecretAccessRow {
+        position: fact.position,
+        at: fact.at,
+        team_id: fact.team_id?,
+        secret_id,
+        version,
+        actor: fact.actor.clone(),
+        user_id: fact.subject.as_deref().and_then(|subject| subject.parse().ok()),
+        reason,
+        grant_id,
+        job_id: job.map(|(job_id, _)| job_id),
+        attempt: job.map(|(_, attempt)| attempt),
+        request_id: fact.request_id.clone(),
+        ip: fact.ip.clone(),
+        user_agent: fact.user_agent.clone(),
+    })
 }
 
 /// Which records are wanted; all of the team's by default.
