@@ -1,12 +1,11 @@
 //! Jobs.
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::extract::State;
 use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
-use commands::jobs::{JobLine, Kind, KindInfo};
+use commands::jobs::{JobLine, Kind};
 use domain::{ConcurrencyKey, Job, JobCommand, JobId, JobStatus, KindName, Queue};
 use projections::{JobFilter, JobRow};
 use serde::{Deserialize, Serialize};
@@ -81,46 +80,6 @@ pub struct JobBody {
     pub started_at: Option<String>,
     /// When it ended for good.
     pub finished_at: Option<String>,
-}
-
-/// A kind of job.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct KindBody {
-    /// Its name.
-    pub name: String,
-    /// What it does.
-    pub description: String,
-    /// What it takes: name, type, whether it is required, and its bounds.
-    #[schema(value_type = Vec<Object>)]
-    pub params: Value,
-    /// Environment variable and the team's secret it is filled with.
-    pub secrets: BTreeMap<String, String>,
-    /// How long an attempt may take, unless the job says otherwise.
-    pub timeout_seconds: u32,
-    /// How many failures end a job, unless it says otherwise.
-    pub max_attempts: Option<u32>,
-}
-
-impl From<KindInfo> for KindBody {
-    fn from(info: KindInfo) -> Self {
-        Self {
-            params: serde_json::to_value(info.params).unwrap_or_default(),
-            name: info.name,
-            description: info.description,
-            secrets: info.secrets,
-            timeout_seconds: info.timeout_seconds,
-            max_attempts: info.max_attempts,
-        }
-    }
-}
-
-/// What can run, with its parameters.
-#[utoipa::path(
-    get, path = "/jobs/kinds", tag = "jobs",
-    responses((status = 200, description = "All kinds", body = Page<KindBody>)),
-)]
-pub async fn kinds(State(app): State<App>, _caller: Can<JobsRead>) -> Json<Page<KindBody>> {
-    Json(Page { items: app.kinds.iter().map(|kind| kind.info().into()).collect(), next: None })
 }
 
 /// A job to be queued.

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod docs;
 mod errors;
 pub mod health;
+pub mod job_kinds;
 pub mod jobs;
 pub mod projections;
 pub mod recovery;
@@ -85,7 +86,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(secrets::access::of_secret))
         .routes(routes!(secrets::grants::grant, secrets::grants::list))
         .routes(routes!(secrets::grants::withdraw))
-        .routes(routes!(jobs::kinds))
+        .routes(routes!(job_kinds::kinds))
         .routes(routes!(jobs::create, jobs::list))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::cancel))

@@ -2,19 +2,18 @@
 
 use std::time::Duration;
 
-use domain::{Actor, Ending as Recorded, Job, JobCommand, LogDigest, Permissions};
+use domain::{Ending as Recorded, Job, JobCommand, LogDigest};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use super::kinds::Kind;
 use super::log_store::LogWriter;
-use super::mask::SecretBytes;
-use super::process::{self, Attempt, Ending, Finished, StopReason};
+use super::prepare::Surroundings;
+use super::process::{Ending, Finished, StopReason};
 use super::queue::{ReadyJob, WorkQueue};
 use super::watchdog::Watchdog;
 use super::worker::Worker;
 use crate::context::now;
-use crate::{CommandError, Context, RevealError};
+use crate::{CommandError, Context};
 
 /// Lines that wait between a process and the log store.
 const OUTPUT_QUEUE: usize = 256;
@@ -63,17 +62,13 @@ impl<Q: WorkQueue> Worker<Q> {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let pool = self.commands.ledger.pool().clone();
         let mut log = LogWriter::new(pool, self.leases.clone(), job.id, attempt).await?;
-        let finished = match self.prepare_process(context, job, attempt).await {
-            Ok(process) => {
-                let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
-                let run = process::run(process, watchdog, output, stop);
-                tokio::join!(run, log.take(lines)).0
-            }
-            Err(error) => {
-                Finished { ending: Ending::CouldNotStart { error }, result: None, dropped_lines: 0 }
-            }
+        let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
+        let surroundings = Surroundings { output, stop, watchdog };
+        let finished = match self.prepare_attempt(context, job, attempt, surroundings).await {
+            Ok(prepared) => tokio::join!(prepared.run(), log.take(lines)).0,
+            Err(error) => Finished::without_process(Ending::CouldNotStart { error }),
         };
-        if let Ending::CouldNotStart { error } = &finished.ending {
+        if let Ending::CouldNotStart { error } | Ending::Failed { error, .. } = &finished.ending {
             log.remark(error.clone());
         }
         if finished.ending == Ending::TakenAway {
@@ -83,61 +78,6 @@ impl<Q: WorkQueue> Worker<Q> {
         }
         let command = |log: LogDigest| report(&finished, attempt, job.timeout_seconds, log);
         self.report(context, job, &mut log, finished.dropped_lines, command).await
-    }
-
-    /// Everything the process needs; a sentence for the job's error where it cannot be had.
-    async fn prepare_process(
-        &self,
-        context: &Context,
-        job: &ReadyJob,
-        attempt: u32,
-    ) -> Result<Attempt, String> {
-        let kind = self.kinds.get(&job.kind).ok_or("this worker does not know the job's kind")?;
-        let argv = kind.validate(&job.args).map_err(|problems| {
-            let problems: Vec<String> =
-                problems.iter().map(|problem| format!("{} {}", problem.field, problem.message)).collect();
-            format!("the arguments do not fit the kind any more: {}", problems.join("; "))
-        })?;
-        Ok(Attempt {
-            argv,
-            env: self.secrets(context, job, attempt, kind).await?,
-            plain_env: kind.env().clone().into_iter().collect(),
-            directory: self.options.directory.clone(),
-            job_id: job.id.0,
-            attempt,
-            timeout: Duration::from_secs(job.timeout_seconds.into()),
-            max_lines: self.options.max_log_lines,
-            grace: self.options.grace,
-            working_root: self.options.working_root.clone(),
-        })
-    }
-
-    /// The values the process gets, by variable. That each of them is there and opens is known before the use of any is recorded: an
-    /// attempt that cannot have all of them uses none.
-    async fn secrets(
-        &self,
-        context: &Context,
-        job: &ReadyJob,
-        attempt: u32,
-        kind: &Kind,
-    ) -> Result<Vec<(String, SecretBytes)>, String> {
-        let unusable =
-            |name: &str, error: RevealError| format!("the secret {name:?} cannot be used: {error}");
-        let mut found = vec![];
-        for (variable, name) in kind.secrets() {
-            let sealed = self.queue.secret(job.team_id, name).await.map_err(|error| error.to_string())?;
-            let sealed = sealed.ok_or_else(|| format!("the team has no secret named {name:?}"))?;
-            self.commands.prove_secret(&sealed).await.map_err(|error| unusable(name, error))?;
-            found.push((variable, name, sealed));
-        }
-        let mut acting = context.acting_as(Actor::Job(job.id));
-        acting.caller.permissions = Permissions::job();
-        let mut env = vec![];
-        for (variable, name, sealed) in found {
-            let value = self.commands.use_secret(&acting, &sealed, job.id, attempt).await;
-            env.push((variable.clone(), value.map_err(|error| unusable(name, error))?.into()));
-        }
-        Ok(env)
     }
 
     /// Records the end, the lines first: the event has their digest. Patient while the log is away, for it would be a pity to
@@ -183,7 +123,7 @@ fn report(finished: &Finished, attempt: u32, timeout_seconds: u32, log: LogDiges
         Ending::Exited { code } => failed(Some(*code), format!("it ended with exit code {code}")),
         Ending::Signalled { signal } => failed(None, format!("it was ended by signal {signal}")),
         Ending::TimedOut => failed(None, format!("it ran longer than {timeout_seconds} seconds")),
-        Ending::CouldNotStart { error } => failed(None, error.clone()),
+        Ending::CouldNotStart { error } | Ending::Failed { error, .. } => failed(None, error.clone()),
         Ending::Cancelled => Recorded::Cancelled,
         Ending::HandedBack | Ending::TakenAway => return JobCommand::HandBack { attempt, log },
     };
