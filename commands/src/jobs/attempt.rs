@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use domain::{Ending as Recorded, Job, JobCommand, LogDigest};
+use domain::{Ending as Recorded, Failure, Job, JobCommand, LogDigest};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use super::log_store::LogWriter;
 use super::prepare::Surroundings;
@@ -117,15 +118,34 @@ impl<Q: WorkQueue> Worker<Q> {
 }
 
 fn report(finished: &Finished, attempt: u32, timeout_seconds: u32, log: LogDigest) -> JobCommand {
-    let failed = |exit_code, error: String| Recorded::Failed { exit_code, error };
+    let failed = |exit_code, error: String| {
+        Recorded::Failed(Failure { exit_code, error, result: finished.result.clone(), ..Failure::default() })
+    };
     let ending = match &finished.ending {
-        Ending::Exited { code: 0 } => Recorded::Succeeded { result: finished.result.clone() },
+        Ending::Exited { code: 0 } => {
+            Recorded::Succeeded { result: finished.result.clone(), artifacts: vec![] }
+        }
         Ending::Exited { code } => failed(Some(*code), format!("it ended with exit code {code}")),
         Ending::Signalled { signal } => failed(None, format!("it was ended by signal {signal}")),
         Ending::TimedOut => failed(None, format!("it ran longer than {timeout_seconds} seconds")),
-        Ending::CouldNotStart { error } | Ending::Failed { error, .. } => failed(None, error.clone()),
+        Ending::CouldNotStart { error } => failed(None, error.clone()),
+        Ending::Failed { error, is_final, retry_after } => Recorded::Failed(Failure {
+            error: error.clone(),
+            is_final: *is_final,
+            // Up to a whole second: the host is not asked too early.
+            retry_after_seconds: retry_after
+                .map(|pause| pause.as_millis().div_ceil(1_000).try_into().unwrap_or(u32::MAX)),
+            result: finished.result.clone(),
+            ..Failure::default()
+        }),
         Ending::Cancelled => Recorded::Cancelled,
-        Ending::HandedBack | Ending::TakenAway => return JobCommand::HandBack { attempt, log },
+        Ending::HandedBack | Ending::TakenAway => return JobCommand::HandBack { attempt, log, at: now() },
     };
-    JobCommand::Finish { attempt, ending, log, at: now() }
+    JobCommand::Finish { attempt, ending, log, at: now(), dice: dice() }
+}
+
+/// From 0 to 1. It spreads retries; nobody gains by foreseeing it.
+fn dice() -> f64 {
+    let random = Uuid::now_v7().as_u64_pair().1 & 0xffff_ffff;
+    random as f64 / f64::from(u32::MAX)
 }

@@ -53,6 +53,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use domain::Backoff;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -206,6 +207,15 @@ impl Kind {
     #[must_use]
     pub fn is_unique(&self) -> bool {
         self.settings.unique
+    }
+
+    /// How the pause between two attempts grows.
+    #[must_use]
+    pub fn backoff(&self) -> Backoff {
+        let KindSettings {
+            retry_factor: factor, retry_cap_seconds: cap_seconds, retry_jitter: jitter, ..
+        } = self.settings;
+        Backoff { factor, cap_seconds, jitter }
     }
 
     /// What it does.
