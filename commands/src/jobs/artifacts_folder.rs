@@ -4,8 +4,9 @@ use std::fs::{self, DirEntry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// A file that was stored: its name as in [`Artifact`], its size in bytes, and the SHA-256 of its content in hexadecimal.
+pub use domain::Artifact as KeptArtifact;
 use futures::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 
 use super::mask::Patterns;
 
@@ -34,17 +35,6 @@ pub struct Artifact {
     pub size: u64,
     /// Where it is. A regular file and no link when it was found, and none of the job's processes runs any more.
     pub path: PathBuf,
-}
-
-/// A file that was stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptArtifact {
-    /// As [`Artifact::name`].
-    pub name: String,
-    /// In bytes.
-    pub size: u64,
-    /// Of its content, in hexadecimal.
-    pub sha256: String,
 }
 
 /// Stores what jobs leave.
@@ -215,16 +205,22 @@ mod tests {
         fs::write(folder.join(OsStr::from_bytes(b"\xff")), "").unwrap();
         let (artifacts, remarks) = find_in(&folder, 100);
         assert_eq!(artifacts.len(), 2);
-        assert_eq!(remarks, [
-            "artifact left out: \"folder\": it is not a regular file",
-            "artifact left out: \"line\\nend\": its name holds control characters",
-            "artifact left out: \"link\": it is not a regular file",
-            "artifact left out: \"of-***\": its name shows a secret",
-            "artifact left out: \"\u{FFFD}\": its name is not valid UTF-8",
-        ]);
+        assert_eq!(
+            remarks,
+            [
+                "artifact left out: \"folder\": it is not a regular file",
+                "artifact left out: \"line\\nend\": its name holds control characters",
+                "artifact left out: \"link\": it is not a regular file",
+                "artifact left out: \"of-***\": its name shows a secret",
+                "artifact left out: \"\u{FFFD}\": its name is not valid UTF-8",
+            ]
+        );
         fs::remove_dir_all(&folder).unwrap();
         symlink("/etc", &folder).unwrap();
-        assert_eq!(find_in(&folder, 100).1, ["artifact left out: \"the artifacts' folder\": it is no folder any more"]);
+        assert_eq!(
+            find_in(&folder, 100).1,
+            ["artifact left out: \"the artifacts' folder\": it is no folder any more"]
+        );
     }
 
     #[test]

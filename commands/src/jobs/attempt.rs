@@ -7,7 +7,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::artifacts_folder::NoArtifacts;
 use super::kinds::Kind;
+use super::limits::Limits;
 use super::log_store::LogWriter;
 use super::mask::SecretBytes;
 use super::process::{self, Attempt, Ending, Finished, StopReason};
@@ -67,12 +69,10 @@ impl<Q: WorkQueue> Worker<Q> {
         let finished = match self.prepare_process(context, job, attempt).await {
             Ok(process) => {
                 let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
-                let run = process::run(process, watchdog, output, stop);
+                let run = process::run(process, watchdog, output, stop, &NoArtifacts);
                 tokio::join!(run, log.take(lines)).0
             }
-            Err(error) => {
-                Finished { ending: Ending::CouldNotStart { error }, result: None, dropped_lines: 0 }
-            }
+            Err(error) => Finished::without_process(Ending::CouldNotStart { error }),
         };
         if let Ending::CouldNotStart { error } = &finished.ending {
             log.remark(error.clone());
@@ -108,6 +108,9 @@ impl<Q: WorkQueue> Worker<Q> {
             attempt,
             timeout: Duration::from_secs(job.timeout_seconds.into()),
             max_lines: self.options.max_log_lines,
+            max_output_bytes: None,
+            limits: Limits::default(),
+            max_artifact_bytes: 0,
             grace: self.options.grace,
             working_root: self.options.working_root.clone(),
         })

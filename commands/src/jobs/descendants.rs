@@ -4,7 +4,7 @@
 //! it would have to lose all at once to escape:
 //!
 //! - its environment at its `exec`, which names the attempt's folder ([`Mark`]);
-//! - its parent, group or session, if one of these belongs to the attempt;
+//! - its parent, group or session, if one of these belongs to the attempt, now or when an earlier signal was sent;
 //! - the attempt's output, if it holds it open.
 //!
 //! They are looked for in `/proc`, among the processes that began after the attempt. Where there is none (macOS), only the group is known.
@@ -12,9 +12,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, getpid, kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group};
 
 /// Rounds of killing without a pause that [`Mark::kill_all`] and an attempt that is abandoned make.
 pub(super) const ROUNDS: usize = 20;
@@ -53,23 +54,28 @@ impl Mark {
 }
 
 /// The processes of one attempt but its leader, which is not to be reaped before this is gone.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Descendants {
     leader: Pid,
     mark: Mark,
     /// The inodes of the pipes its output goes into.
     pipes: Vec<u64>,
+    /// Those that were found before: a signal may have ended what they were known by.
+    known: Mutex<Vec<Process>>,
 }
 
 impl Descendants {
     pub(super) fn new(leader: Pid, mark: Mark, pipes: Vec<u64>) -> Self {
-        Self { leader, mark, pipes }
+        Self { leader, mark, pipes, known: Mutex::default() }
     }
 
-    /// Sends a signal to each of them that left the group, and says how many these are and how many live in all. Blocks, for some
-    /// microseconds for each process of the machine.
+    /// Sends a signal to the leader's group and to each of them that left it, and says how many these are and how many live in all. Blocks,
+    /// for some microseconds for each process of the machine.
     pub(super) fn signal(&self, signal: Signal) -> Counted {
+        // First: a process may be known by its parent only, which the signal ends.
         let members = self.living();
+        // The only errors say that there is nobody left to hear it.
+        let _nobody_left = kill_process_group(self.leader, signal);
         let outside = members.iter().filter(|process| process.group != Some(self.leader));
         let left_group = outside.map(|process| process.signal(signal)).count();
         Counted { left_group, all: members.len() }
@@ -77,10 +83,11 @@ impl Descendants {
 
     fn living(&self) -> Vec<Process> {
         let Some(leader) = Process::read(self.leader) else { return vec![] };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut others = living();
         others.retain(|process| process.began >= leader.began && process.id != self.leader);
         let (mut members, mut others): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|process| self.is_member(process));
+            others.into_iter().partition(|process| known.contains(process) || self.is_member(process));
         // Whoever belongs to one of them is one of them.
         loop {
             let ids: Vec<Pid> = members.iter().map(|member| member.id).chain([self.leader]).collect();
@@ -89,6 +96,7 @@ impl Descendants {
                 belongs(process.parent) || belongs(process.group) || belongs(process.session)
             });
             if found.is_empty() {
+                known.clone_from(&members);
                 return members;
             }
             members.extend(found);
@@ -106,7 +114,7 @@ impl Descendants {
 }
 
 /// How many processes an attempt has besides its leader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counted {
     /// Those that left its group.
     pub(super) left_group: usize,
@@ -125,6 +133,13 @@ struct Process {
     began: u64,
     /// Ended, but not reaped.
     dead: bool,
+}
+
+/// The same process, whatever has become of it.
+impl PartialEq for Process {
+    fn eq(&self, other: &Self) -> bool {
+        (self.id, self.began) == (other.id, other.began)
+    }
 }
 
 impl Process {
@@ -148,12 +163,14 @@ impl Process {
     fn holds(&self, pipe: u64) -> bool {
         let wanted = format!("pipe:[{pipe}]");
         let files = fs::read_dir(path_of(self.id, "fd")).into_iter().flatten().flatten();
-        files.filter_map(|file| fs::read_link(file.path()).ok()).any(|link| link.as_os_str() == wanted.as_str())
+        files
+            .filter_map(|file| fs::read_link(file.path()).ok())
+            .any(|link| link.as_os_str() == wanted.as_str())
     }
 
     /// If it is still the process that was seen: a number is given to another one only after all others were.
     fn signal(&self, signal: Signal) {
-        if Self::read(self.id).is_some_and(|present| present.began == self.began) {
+        if Self::read(self.id).is_some_and(|present| present == *self) {
             // The only errors say that it is gone, or another user's.
             let _gone = kill_process(self.id, signal);
         }

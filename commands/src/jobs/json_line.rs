@@ -155,7 +155,10 @@ mod tests {
     fn what_is_too_long_is_said_and_not_replaced_by_what_came_before() {
         let of_length = |length: usize| format!("[\"{}\"]", "x".repeat(length - 4)).into_bytes();
         let fits = of_length(LONGEST);
-        assert_eq!(last(&[&fits, b"\n"]), document(&format!("{}\n", String::from_utf8(fits.clone()).unwrap())));
+        assert_eq!(
+            last(&[&fits, b"\n"]),
+            document(&format!("{}\n", String::from_utf8(fits.clone()).unwrap()))
+        );
         let long = of_length(LONGEST + 1);
         assert_eq!(last(&[&long]), LastLine::TooLong);
         let long = of_length(3 * LONGEST);

@@ -162,6 +162,10 @@ impl Notes {
         }
     }
 
+    pub(super) fn say_all(&mut self, texts: impl IntoIterator<Item = String>) {
+        texts.into_iter().for_each(|text| self.say(text));
+    }
+
     pub(super) async fn finish(mut self) {
         if timeout(FLUSH, send(&self.output, &mut self.late)).await.is_err() {
             tracing::warn!("Daybook's remarks on a job were lost: nobody took them");

@@ -121,7 +121,10 @@ fn a_byte_limit_of_its_own_counts_instead() {
 
 #[test]
 fn colours_are_kept() {
-    assert_eq!(texts(&[b"\x1b[31mred\x1b[0m \x1b]0;title\x07\n"]), ["\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}"]);
+    assert_eq!(
+        texts(&[b"\x1b[31mred\x1b[0m \x1b]0;title\x07\n"]),
+        ["\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}"]
+    );
 }
 
 #[test]
