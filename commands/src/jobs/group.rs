@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep};
 
 use super::descendants::{Counted, Descendants, ROUNDS};
 use super::folder::Folder;
+use super::launch::Started;
 use super::output::Notes;
 use super::process::REAP;
-use super::start::Started;
 use super::watchdog::{Entry, Watchdog};
 
 /// Pauses between looking whether all have ended: doubled each time.

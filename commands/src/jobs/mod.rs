@@ -7,6 +7,7 @@ mod folder;
 mod group;
 mod json_line;
 pub mod kinds;
+mod launch;
 mod leases;
 mod limits;
 pub mod lines;
@@ -17,7 +18,6 @@ pub mod process;
 mod program;
 mod queue;
 mod result;
-mod start;
 pub mod watchdog;
 mod worker;
 

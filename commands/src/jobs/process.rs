@@ -27,13 +27,13 @@ use super::artifacts_folder::{self, KeepArtifacts};
 use super::folder::Folder;
 use super::group::Group;
 use super::json_line::LastLine;
+use super::launch::{self, Started};
 use super::limits::Limits;
 use super::lines::Budget;
 pub use super::lines::{Output, Stream};
 use super::mask::{Patterns, SecretBytes};
 use super::output::{Notes, Pumps};
 use super::result;
-use super::start::{self, Started};
 use super::watchdog::Watchdog;
 use crate::panics::cut_short;
 
@@ -203,7 +203,7 @@ impl Prepared {
         stop: watch::Receiver<Option<StopReason>>,
         keep: &dyn KeepArtifacts,
     ) -> Finished {
-        let finished = match start::start(&self.attempt, &self.folder) {
+        let finished = match launch::launch(&self.attempt, &self.folder) {
             Ok(started) => self.follow(started, watchdog, output, stop, keep).await,
             Err(error) => Finished::without_process(Ending::CouldNotStart { error }),
         };

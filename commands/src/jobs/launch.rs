@@ -41,7 +41,7 @@ impl Started {
 }
 
 /// Starts the process. The error is a sentence for whoever asked for the job.
-pub(super) fn start(attempt: &Attempt, folder: &Folder) -> Result<Started, String> {
+pub(super) fn launch(attempt: &Attempt, folder: &Folder) -> Result<Started, String> {
     let path =
         std::env::var("PATH").ok().filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.to_owned());
     let home = folder.home();
