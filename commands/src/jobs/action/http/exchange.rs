@@ -129,7 +129,7 @@ impl<'a> Exchange<'a> {
     }
 
     async fn finished(&self, answer: Answer) -> Finished {
-        let budget = Arc::new(Budget::new(self.run.max_lines));
+        let budget = Arc::new(Budget::new(self.run.max_lines, self.run.output_bytes));
         let mut lines = Lines::new(Stream::Stdout, Arc::clone(&self.patterns), Arc::clone(&budget));
         let mut ready = Vec::new();
         lines.push(&answer.text(), Utc::now(), &mut ready);
