@@ -42,7 +42,8 @@ async fn a_host_that_fails_again_and_again_is_left_alone_and_shown() {
 
 #[tokio::test]
 async fn a_host_that_is_not_there_or_never_answers_has_failed_and_one_that_refuses_has_not() {
-    let gone = Host::start().await.url();
+    let gone =
+        format!("http://{}", std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let host = Host::start().await;
     let kinds: String = [
         ("gone", format!("{gone}/")),
