@@ -295,7 +295,15 @@ pub fn actions() -> Actions {
 /// The file cannot be read, or something in it is wrong.
 pub fn read_kinds(settings: &Settings, actions: &Actions) -> Result<Kinds, StartError> {
     let file = settings.jobs_file.display().to_string();
-    Kinds::load(&settings.jobs_file, actions).map_err(|problems| StartError::Kinds { file, problems })
+    let refuse = |problems| StartError::Kinds { file: file.clone(), problems };
+    let kinds = Kinds::load(&settings.jobs_file, actions).map_err(refuse)?;
+    let unknown = settings.worker_kinds.iter().flatten().filter(|name| kinds.get(name).is_none());
+    let problem = |name: &String| KindProblem {
+        path: "WORKER_KINDS".to_owned(),
+        message: format!("names `{name}`, which is no kind of this file"),
+    };
+    let unknown: Vec<KindProblem> = unknown.map(problem).collect();
+    if unknown.is_empty() { Ok(kinds) } else { Err(refuse(unknown)) }
 }
 
 /// The first admin, as made at the first start.

@@ -289,6 +289,7 @@ fn settings(database: &Database, folder: &Path, setup: &Setup) -> Settings {
         ("ENCRYPTION_KEY", BASE64.encode(database.encryption_key())),
         ("RATE_LIMIT_ENABLED", "false".to_owned()),
         ("JOB_RETRY_DELAY_SECONDS", "1".to_owned()),
+        ("WORKER_DRAIN_SECONDS", "0".to_owned()),
         ("LOG_LEVEL", "warn".to_owned()),
     ]
     .into_iter()
