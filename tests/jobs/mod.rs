@@ -2,6 +2,11 @@
 
 mod asking;
 mod endings;
+mod host;
+mod http_circuits;
+mod http_kind;
+mod http_walls;
+mod kinds;
 mod listing;
 mod lost;
 mod output;
