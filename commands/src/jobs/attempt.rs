@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::kinds::Kind;
-use super::log_store::LogWriter;
+use super::log_store::{LogWriter, Writing};
 use super::mask::SecretBytes;
 use super::process::{self, Attempt, Ending, Finished, StopReason};
 use super::queue::{ReadyJob, WorkQueue};
@@ -62,12 +62,14 @@ impl<Q: WorkQueue> Worker<Q> {
         stop: watch::Receiver<Option<StopReason>>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let pool = self.commands.ledger.pool().clone();
-        let mut log = LogWriter::new(pool, self.leases.clone(), job.id, attempt).await?;
+        let writing = Writing { job_id: job.id, team_id: job.team_id, kind: job.kind.clone(), attempt };
+        let mut log = LogWriter::new(pool, writing);
         let finished = match self.prepare_process(context, job, attempt).await {
             Ok(process) => {
                 let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
                 let run = process::run(process, watchdog, output, stop);
-                tokio::join!(run, log.take(lines)).0
+                let note = |progress| self.leases.set_progress(job.id, progress);
+                tokio::join!(run, log.take(lines, note)).0
             }
             Err(error) => {
                 Finished { ending: Ending::CouldNotStart { error }, result: None, dropped_lines: 0 }
