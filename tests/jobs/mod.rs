@@ -3,10 +3,12 @@
 mod asking;
 mod endings;
 mod listing;
+mod log_search;
 mod lost;
 mod output;
 mod queueing;
 mod secrets;
+mod watching;
 mod workers;
 
 use serde_json::{Value, json};

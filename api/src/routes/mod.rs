@@ -8,6 +8,8 @@ pub mod auth;
 pub mod docs;
 mod errors;
 pub mod health;
+pub mod job_logs;
+pub mod job_socket;
 pub mod jobs;
 pub mod projections;
 pub mod recovery;
@@ -15,6 +17,7 @@ pub mod secret_changes;
 pub mod secrets;
 pub mod teams;
 pub mod users;
+pub mod ws_ticket;
 
 use axum::Router;
 use axum::routing::get;
@@ -32,6 +35,7 @@ pub fn routes(app: &App) -> (Router, OpenApi) {
     docs::describe(&mut openapi);
     let router = documented
         .nest("/api/v1", unmounted)
+        .route("/ws/jobs/{id}", get(job_socket::watch))
         .route("/.well-known/jwks.json", get(auth::jwks))
         .merge(docs::page(&openapi))
         .with_state(app.clone());
@@ -54,6 +58,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(auth::logout))
         .routes(routes!(auth::logout_all))
         .routes(routes!(auth::me, auth::rename_me))
+        .routes(routes!(ws_ticket::make))
         .routes(routes!(account::change_password))
         .routes(routes!(account::sessions))
         .routes(routes!(account::end_session))
@@ -87,9 +92,10 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(secrets::grants::withdraw))
         .routes(routes!(jobs::kinds))
         .routes(routes!(jobs::create, jobs::list))
+        .routes(routes!(job_logs::search))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::cancel))
-        .routes(routes!(jobs::logs))
+        .routes(routes!(job_logs::logs))
         .routes(routes!(audit::events))
         .routes(routes!(secrets::access::of_person))
         .routes(routes!(audit::history))

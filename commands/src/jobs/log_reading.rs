@@ -22,8 +22,8 @@ const MOST_CHUNKS: usize = 1_000;
 /// Which lines are wanted; all by default.
 #[derive(Clone, Debug, Default)]
 pub struct LineFilter {
-    /// In lower case: those that contain it, in any letter case.
-    q: Option<String>,
+    /// Those that contain this, in any letter case; it is in lower case itself: see [`LineFilter::containing`].
+    pub q: Option<String>,
     /// Those of this stream.
     pub stream: Option<&'static str>,
     /// Those of this attempt.
@@ -188,7 +188,12 @@ impl Commands {
         .fetch_all(self.ledger.pool())
         .await
         .map_err(LedgerError::from)?;
-        Ok(chunks.into_iter().map(Chunk::from).flat_map(Chunk::into_lines).filter(|line| line.seq > after).collect())
+        Ok(chunks
+            .into_iter()
+            .map(Chunk::from)
+            .flat_map(Chunk::into_lines)
+            .filter(|line| line.seq > after)
+            .collect())
     }
 
     /// The number of the last line of each of these jobs; those that printed nothing are left out.
@@ -245,7 +250,8 @@ impl Found {
     /// Takes what is wanted of a chunk, from its end. Whether that is more than `limit`.
     fn take(&mut self, chunk: FoundChunk, from: Option<LogPlace>, filter: &LineFilter, limit: usize) -> bool {
         let here = place_in(&chunk, 0);
-        let begun = from.filter(|from| LogPlace { seq: 0, ..*from } == here).map_or(u64::MAX, |from| from.seq);
+        let begun =
+            from.filter(|from| LogPlace { seq: 0, ..*from } == here).map_or(u64::MAX, |from| from.seq);
         let FoundChunk { chunk, kind, .. } = chunk;
         for line in chunk.into_lines().rev().filter(|line| line.seq < begun && filter.admits(line)) {
             if self.lines.len() == limit {
