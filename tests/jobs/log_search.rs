@@ -148,8 +148,10 @@ async fn one_request_looks_at_so_much_and_no_more() {
     let (path, _) = run(&operator, script("echo first; echo needle")).await;
     // As after a long time: thousands of chunks of other lines, later than it.
     let many = "insert into job_log_chunks (job_id, first_seq, last_seq, attempt, team_id, kind, at, lines) \
-                select job_id, n * 10 + 3, n * 10 + 12, 1, team_id, kind, at + n * interval '1 ms', (select jsonb_agg(lines->0) from generate_series(1, 10)) \
-                from job_log_chunks, generate_series(0, 3999) n where job_id = $1::uuid and first_seq = 1";
+                select job_id, n * 10 + 3, n * 10 + 12, 1, team_id, kind, at + n * interval '1 ms', \
+                       (select jsonb_agg(jsonb_build_object('at', c.lines->0->'at', 'stream', 'stdout', 'text', 'hay ' || line)) \
+                        from generate_series(1, 10) line) \
+                from job_log_chunks c, generate_series(0, 3999) n where job_id = $1::uuid and first_seq = 1";
     let done = sqlx::query(many).bind(id(&path)).execute(app.ledger.pool()).await.unwrap();
     assert_eq!(done.rows_affected(), 4_000);
     let first = operator.get("/api/jobs/logs?kind=shell&q=needle").await.expect(200);

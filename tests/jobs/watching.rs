@@ -233,19 +233,56 @@ async fn without_the_channel_between_nodes_a_job_is_watched_all_the_same() {
     assert_eq!(socket.code().await, Some(1000));
 }
 
+/// How far the job's log is: which attempt writes it, how many lines it has stored, and the number of the last line.
+async fn head(app: &TestApp, path: &str) -> (i32, i64, i64) {
+    let head = "select attempt, stored, last_seq from job_logs where job_id = $1::uuid";
+    sqlx::query_as(head).bind(id(path)).fetch_one(app.ledger.pool()).await.unwrap()
+}
+
 #[tokio::test]
-async fn a_silent_workers_late_lines_are_nobodys() {
-    let app = TestApp::with(Setup::default().kinds(SHELL).with("JOB_RETRY_DELAY_SECONDS", 0)).await;
+async fn lines_of_an_attempt_that_was_thought_dead_are_nobodys_once_another_has_written() {
+    let app = shell_app().await;
     let operator = app.operator();
-    let (path, _) = run(&operator, with(script("echo a; echo b; exit 1"), json!({"max_attempts": 2}))).await;
-    let lines = log(&operator, &path).await;
-    assert_eq!(lines.iter().map(|line| line["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    // The row says whose turn it is to write: the second attempt's.
-    let row: (i32, i64, i64) =
-        sqlx::query_as("select attempt, stored, last_seq from job_logs where job_id = $1::uuid")
-            .bind(id(&path))
-            .fetch_one(app.ledger.pool())
-            .await
-            .unwrap();
-    assert_eq!(row, (2, 2, 4));
+    let text = format!("echo one; {}; echo late; echo later; {}", wait_for("go"), wait_for("end"));
+    let path = queue(&operator, script(&text)).await;
+    let mut socket = watch(&app, &operator, &path).await;
+    assert_eq!(socket.until("line").await["text"], "one");
+    // As the next attempt on another node does it.
+    let takes_over = "with head as (update job_logs set attempt = 2, stored = 1, last_seq = 2 where job_id = $1::uuid) \
+                      insert into job_log_chunks select job_id, 2, 2, 2, lines, team_id, kind, at from job_log_chunks \
+                      where job_id = $1::uuid";
+    sqlx::query(takes_over).bind(id(&path)).execute(app.ledger.pool()).await.unwrap();
+    // Nobody was told, and it is found all the same.
+    let second = socket.until("line").await;
+    assert_eq!((&second["seq"], &second["attempt"]), (&json!(2), &json!(2)));
+    open_gate(&app, "go");
+    open_gate(&app, "end");
+    let (messages, code) = socket.rest().await;
+    assert_eq!((seqs(&messages), code), (vec![], Some(1000)), "nothing of what came too late");
+    assert_eq!(head(&app, &path).await, (2, 1, 2));
+    assert_eq!(log(&operator, &path).await.len(), 2);
+}
+
+#[tokio::test]
+async fn lines_that_could_not_be_stored_for_a_while_are_stored_once_and_in_order() {
+    let app = shell_app().await;
+    let operator = app.operator();
+    let text = format!("echo 1; {}; seq 2 700; touch printed; {}; echo 701", wait_for("go"), wait_for("end"));
+    let path = queue(&operator, script(&text)).await;
+    let mut socket = watch(&app, &operator, &path).await;
+    assert_eq!(socket.until("line").await["seq"], 1);
+    let rename = async |from: &str, to: &str| {
+        sqlx::query(&format!("alter table {from} rename to {to}")).execute(app.ledger.pool()).await.unwrap();
+    };
+    rename("job_logs", "job_logs_gone").await;
+    open_gate(&app, "go");
+    eventually("it has printed", async || app.folder().join("printed").exists().then_some(())).await;
+    rename("job_logs_gone", "job_logs").await;
+    open_gate(&app, "end");
+    let (messages, code) = socket.rest().await;
+    assert_eq!((seqs(&messages), code), ((2..=701).collect(), Some(1000)));
+    let texts: Vec<String> =
+        of_type(&messages, "line").iter().map(|line| line["text"].as_str().unwrap().into()).collect();
+    assert_eq!(texts, (2..=701).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!(head(&app, &path).await, (1, 701, 701));
 }

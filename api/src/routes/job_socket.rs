@@ -63,6 +63,8 @@ impl Goodbye {
     const DONE: Self = Self { code: 1000, reason: "the job has ended" };
     const CLOSING: Self = Self { code: 1001, reason: "the node stops" };
     const TOO_SLOW: Self = Self { code: 4408, reason: "the reader is too slow" };
+    const SILENT: Self = Self { code: 4408, reason: "the client does not answer" };
+    const LEFT: Self = Self { code: 1000, reason: "the client has left" };
 
     /// Why somebody is not let in; the problem itself where it is one for an ordinary answer.
     fn refusing(problem: Problem) -> Result<Self, Problem> {
@@ -110,8 +112,8 @@ pub async fn watch(
                 let session = Session::new(&app, standing, watch, job, after);
                 let goodbye = session.run(&mut socket, &closing).await;
                 tracing::debug!(code = goodbye.code, reason = goodbye.reason, "a socket is closed");
-                metrics::counter!("job_sockets_closed_total", "code" => goodbye.code.to_string())
-                    .increment(1);
+                let labels = [("code", goodbye.code.to_string()), ("reason", goodbye.reason.to_owned())];
+                metrics::counter!("job_sockets_closed_total", &labels).increment(1);
                 close(socket, goodbye).await;
                 drop(place);
             }))

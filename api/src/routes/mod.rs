@@ -58,7 +58,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(auth::logout))
         .routes(routes!(auth::logout_all))
         .routes(routes!(auth::me, auth::rename_me))
-        .routes(routes!(ws_ticket::make))
+        .routes(routes!(ws_ticket::make_ticket))
         .routes(routes!(account::change_password))
         .routes(routes!(account::sessions))
         .routes(routes!(account::end_session))

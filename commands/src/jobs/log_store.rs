@@ -27,7 +27,7 @@ pub(super) const CHUNK_SPAN: TimeDelta = TimeDelta::seconds(10);
 /// How long the first line after a pause waits for others that come with it.
 const GATHER: Duration = Duration::from_millis(5);
 /// How long a line waits at most before it is stored: this long is at least between two chunks of an attempt that are not full.
-const CHUNK_DELAY: Duration = Duration::from_millis(75);
+const CHUNK_DELAY: Duration = Duration::from_millis(50);
 /// Pause after lines could not be stored.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 

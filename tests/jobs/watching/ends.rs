@@ -190,6 +190,35 @@ async fn when_the_node_stops_its_sockets_are_closed_in_order() {
     assert_eq!(seqs, (2..2 + seqs.len() as u64).collect::<Vec<_>>());
 }
 
+/// Waits until the node has closed a socket for this reason.
+async fn closed_for(app: &TestApp, reason: &str) {
+    let label = format!("reason=\"{reason}\"");
+    let closed = async || {
+        let text = app.anon().get("/metrics").await.expect(200).text;
+        let counted = |line: &str| line.starts_with("job_sockets_closed_total{") && line.contains(&label);
+        text.lines().any(counted).then_some(())
+    };
+    eventually(reason, closed).await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_is_cut_off_though_nothing_happens() {
+    let app = shell_app().await;
+    let path = going_on(&app).await;
+    let mut dead = watch(&app, &app.viewer(), &path).await;
+    let mut alive = watch(&app, &app.viewer(), &path).await;
+    for socket in [&mut dead, &mut alive] {
+        socket.until("line").await;
+    }
+    // Whoever reads answers pings.
+    let (alive, ()) = tokio::join!(alive.code(), async {
+        closed_for(&app, "the client does not answer").await;
+        open_gate(&app, "end");
+    });
+    assert_eq!(alive, Some(1000));
+    assert!(!dead.rest().await.0.iter().any(|message| message["type"] == "end"));
+}
+
 #[tokio::test]
 async fn a_reader_who_does_not_read_is_cut_off() {
     let app = TestApp::with(Setup::default().kinds(SHELL).with("MAX_LOG_LINES", 20_000)).await;
@@ -199,12 +228,7 @@ async fn a_reader_who_does_not_read_is_cut_off() {
     let (path, job) = run(&operator, script(text)).await;
     assert_eq!(job.str("status"), "completed");
     let mut socket = watch(&app, &operator, &path).await;
-    let metric = async || {
-        let text = app.anon().get("/metrics").await.expect(200).text;
-        let cut = text.lines().any(|line| line.starts_with("job_sockets_closed_total{code=\"4408\"}"));
-        cut.then_some(())
-    };
-    eventually("it is cut off", metric).await;
+    closed_for(&app, "the reader is too slow").await;
     let (messages, code) = socket.rest().await;
     let seqs = seqs(&messages);
     assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>(), "without a gap up to the cut");

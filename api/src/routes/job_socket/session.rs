@@ -140,7 +140,7 @@ impl Session {
         };
         match ended {
             Ended::Saying(goodbye) => goodbye,
-            Ended::Left => Goodbye { code: 1000, reason: "" },
+            Ended::Left => Goodbye::LEFT,
         }
     }
 
@@ -266,7 +266,7 @@ impl Session {
     async fn look_after(&mut self, socket: &mut WebSocket) -> Result<(), Ended> {
         self.check().await?;
         if self.heard.elapsed() > SILENCE {
-            return Err(Ended::Left);
+            return Err(Ended::Saying(Goodbye::SILENT));
         }
         if self.asked.elapsed() > PING {
             self.asked = Instant::now();
