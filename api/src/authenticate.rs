@@ -243,7 +243,8 @@ pub mod needs {
         TeamWrite,
         TeamsMake,
         UsersManage,
-        ViewsManage
+        ViewsManage,
+        WorkersManage
     );
 }
 

@@ -17,6 +17,8 @@ pub enum ClaimKind {
     SecretName,
     /// An idempotency key, within what its caller may do.
     IdempotencyKey,
+    /// A place in the queue for one job of a kind with the same arguments, or the same key, within its team.
+    JobPlace,
     /// The time steps of the one-time passwords of one shared key.
     TotpStep,
     /// Who administers the instance.
@@ -32,6 +34,7 @@ impl ClaimKind {
             Self::TeamSlug => "team_slug",
             Self::SecretName => "secret_name",
             Self::IdempotencyKey => "idempotency_key",
+            Self::JobPlace => "job_place",
             Self::TotpStep => "totp_step",
             Self::Admins => "admins",
         }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use domain::TeamId;
 use ledger::Ledger;
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
 
@@ -81,6 +83,11 @@ impl<V: TeamView> TeamReader<'_, V> {
             }
         };
         Ok(row.filter(|row| self.whose.sees(V::team(row))))
+    }
+
+    /// A connection that sees the team's rows only, for what is no row.
+    pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>, ReadError> {
+        Ok(self.confined.acquire(self.whose).await?)
     }
 
     /// Runs a query that selects `key, row::text`. It asks for the team's rows only.

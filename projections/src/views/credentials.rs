@@ -166,6 +166,9 @@ fn of_session(event: &AccessEvent) -> Option<UserId> {
         | AccessEvent::SecretUsed { .. }
         | AccessEvent::AccessRefused { .. }
         | AccessEvent::AuditRead { .. }
+        | AccessEvent::JobResultRefused { .. }
+        | AccessEvent::JobsChangedInBulk { .. }
+        | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. } => None,
     }
 }
@@ -232,6 +235,9 @@ fn session(row: &mut CredentialsRow, event: &AccessEvent, fact: &Fact) {
         | AccessEvent::SecretUsed { .. }
         | AccessEvent::AccessRefused { .. }
         | AccessEvent::AuditRead { .. }
+        | AccessEvent::JobResultRefused { .. }
+        | AccessEvent::JobsChangedInBulk { .. }
+        | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. } => {}
     }
 }

@@ -55,6 +55,9 @@ impl View for LastAccess {
                 | AccessEvent::ProofFailed { .. }
                 | AccessEvent::AccessRefused { .. }
                 | AccessEvent::AuditRead { .. }
+                | AccessEvent::JobResultRefused { .. }
+                | AccessEvent::JobsChangedInBulk { .. }
+                | AccessEvent::WorkerDrained { .. }
                 | AccessEvent::ViewRebuilt { .. },
             )
             | Event::User(_)
@@ -86,6 +89,9 @@ impl View for LastAccess {
                 | AccessEvent::ProofFailed { .. }
                 | AccessEvent::AccessRefused { .. }
                 | AccessEvent::AuditRead { .. }
+                | AccessEvent::JobResultRefused { .. }
+                | AccessEvent::JobsChangedInBulk { .. }
+                | AccessEvent::WorkerDrained { .. }
                 | AccessEvent::ViewRebuilt { .. },
             )
             | Event::User(_)
