@@ -33,6 +33,7 @@ use crate::problem::{catch_panic, no_such_method, no_such_path};
 use crate::queue::ViewQueue;
 use crate::routes;
 use crate::tokens::{TokenError, TokenKeys};
+use crate::watching::Watching;
 
 /// How long requests under way may take to end after the stop signal.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -109,6 +110,7 @@ pub async fn run(
         kinds: Arc::clone(&node.kinds),
         tokens,
         notices: Notices::new(node.ledger.clone(), node.projections.clone(), shutdown.clone()),
+        watching: Watching::new(node.commands.clone(), node.projections.clone(), shutdown.clone()),
     });
     // The follower goes last: requests and jobs that end still wait for their views.
     let follower_stop = CancellationToken::new();
@@ -116,6 +118,7 @@ pub async fn run(
     let keys = look_after_keys(&node, presence, follower_stop.clone());
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let notices = roles.api.then(|| tokio::spawn(app.notices.clone().run(follower_stop.clone())));
+    let watching = roles.api.then(|| tokio::spawn(app.watching.clone().run(follower_stop.clone())));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
     let forgetting = roles.follower.then(|| see_to(&node, forgetting(&node), &shutdown));
     let shredding = roles.follower.then(|| see_to(&node, Shredding(node.commands.clone()), &shutdown));
@@ -128,6 +131,7 @@ pub async fn run(
     let served = serve(router(&app, roles), listener, shutdown.clone()).await;
     // Also when the listener failed by itself.
     shutdown.cancel();
+    app.watching.all_left().await;
     // It may go on for a while before it begins to end.
     let drain = Duration::from_secs(node.settings.worker_drain_seconds.into());
     wind_down_within("worker", worker, drain + WIND_DOWN).await;
@@ -136,6 +140,7 @@ pub async fn run(
     wind_down("mail", mailer).await;
     follower_stop.cancel();
     wind_down("notices", notices).await;
+    wind_down("watching", watching).await;
     wind_down("follower", Some(follower)).await;
     wind_down("keys", Some(keys)).await;
     wind_down("metrics", Some(upkeep)).await;

@@ -8,10 +8,12 @@ mod http_kind;
 mod http_walls;
 mod kinds;
 mod listing;
+mod log_search;
 mod lost;
 mod output;
 mod queueing;
 mod secrets;
+mod watching;
 mod workers;
 
 use serde_json::{Value, json};
