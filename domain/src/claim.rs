@@ -15,6 +15,8 @@ pub enum ClaimKind {
     TeamSlug,
     /// A secret's name, within its team.
     SecretName,
+    /// A schedule's name, within its team.
+    ScheduleName,
     /// An idempotency key, within what its caller may do.
     IdempotencyKey,
     /// The time steps of the one-time passwords of one shared key.
@@ -31,6 +33,7 @@ impl ClaimKind {
             Self::Email => "email",
             Self::TeamSlug => "team_slug",
             Self::SecretName => "secret_name",
+            Self::ScheduleName => "schedule_name",
             Self::IdempotencyKey => "idempotency_key",
             Self::TotpStep => "totp_step",
             Self::Admins => "admins",

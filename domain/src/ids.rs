@@ -39,6 +39,8 @@ ids! {
     SecretId;
     /// A job, through all its attempts.
     JobId;
+    /// A job that runs at certain times.
+    ScheduleId;
     /// One sign-in of one person.
     SessionId;
     /// A program's key, made by a person.
