@@ -1,0 +1,5 @@
+//! Schedules: jobs that run at certain times.
+
+mod times;
+
+pub use times::Times;
