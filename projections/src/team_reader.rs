@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domain::TeamId;
 use ledger::Ledger;
 use sqlx::postgres::PgArguments;
-use sqlx::query::QueryAs;
+use sqlx::query::{QueryAs, QueryScalar};
 
 use crate::Inner;
 use crate::confined::{Confined, Whose};
@@ -90,6 +90,15 @@ impl<V: TeamView> TeamReader<'_, V> {
     ) -> Result<Vec<V::Row>, ReadError> {
         let mut connection = self.confined.acquire(self.whose).await?;
         machine::rows::<V>(query, &mut *connection).await
+    }
+
+    /// Runs a query that counts. It asks for the team's rows only.
+    pub(crate) async fn counted(
+        &self,
+        query: QueryScalar<'_, sqlx::Postgres, i64, PgArguments>,
+    ) -> Result<i64, ReadError> {
+        let mut connection = self.confined.acquire(self.whose).await?;
+        Ok(query.fetch_one(&mut *connection).await?)
     }
 }
 

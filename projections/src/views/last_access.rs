@@ -61,6 +61,7 @@ impl View for LastAccess {
             | Event::Team(_)
             | Event::Secret(_)
             | Event::Job(_)
+            | Event::Schedule(_)
             | Event::Claim(_) => vec![],
         }
     }
@@ -92,6 +93,7 @@ impl View for LastAccess {
             | Event::Team(_)
             | Event::Secret(_)
             | Event::Job(_)
+            | Event::Schedule(_)
             | Event::Claim(_) => row,
         }
     }

@@ -67,6 +67,7 @@ impl View for Memberships {
             | Event::User(_)
             | Event::Secret(_)
             | Event::Job(_)
+            | Event::Schedule(_)
             | Event::Access(_)
             | Event::Claim(_) => vec![],
         }
@@ -91,6 +92,7 @@ impl View for Memberships {
             | Event::User(_)
             | Event::Secret(_)
             | Event::Job(_)
+            | Event::Schedule(_)
             | Event::Access(_)
             | Event::Claim(_) => row,
         }

@@ -1,0 +1,100 @@
+//! Ways of reading schedules: a team's list, and what is due.
+
+use chrono::{DateTime, Utc};
+use domain::{ScheduleId, TeamId};
+use sqlx::QueryBuilder;
+use uuid::Uuid;
+
+use super::{ScheduleRow, Schedules};
+use crate::error::{Fault, ReadError};
+use crate::machine::{MOST_LISTED, Reader};
+use crate::team_reader::TeamReader;
+use crate::time;
+
+/// Which schedules of a team are wanted; all by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScheduleFilter {
+    /// Those of this kind of job.
+    pub kind: Option<String>,
+    /// Those that rest, or those that do not.
+    pub paused: Option<bool>,
+}
+
+/// A schedule whose moment has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueSchedule {
+    /// Which.
+    pub id: ScheduleId,
+    /// Whose it is.
+    pub team_id: TeamId,
+}
+
+impl TeamReader<'_, Schedules> {
+    /// The team's schedules by name and id, after those two `after`: at most `limit` (and 1,000).
+    ///
+    /// # Errors
+    /// The database is out of reach, or a row is not what this version expects.
+    pub async fn list(
+        &self,
+        filter: &ScheduleFilter,
+        after: Option<(&str, &str)>,
+        limit: i64,
+    ) -> Result<Vec<ScheduleRow>, ReadError> {
+        let mut query =
+            QueryBuilder::new("select key, row::text from schedules where not deleted and team_id = ");
+        query.push_bind(self.whose.setting());
+        if let Some((name, key)) = after {
+            query.push(" and (name, key) > (").push_bind(name).push(", ").push_bind(key).push(")");
+        }
+        if let Some(kind) = &filter.kind {
+            query.push(" and row->>'kind' = ").push_bind(kind);
+        }
+        if let Some(paused) = filter.paused {
+            query.push(" and (row->>'paused')::boolean = ").push_bind(paused);
+        }
+        query.push(" order by name, key limit ").push_bind(limit.min(MOST_LISTED));
+        self.rows(query.build_query_as()).await
+    }
+
+    /// How many schedules the team has.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn count(&self) -> Result<i64, ReadError> {
+        let query = sqlx::query_scalar("select count(*) from schedules where not deleted and team_id = $1");
+        self.counted(query.bind(self.whose.setting())).await
+    }
+}
+
+impl Reader<'_, Schedules> {
+    /// Schedules whose moment is not after `now`, those that wait longest first: at most `limit` (and 1,000).
+    ///
+    /// The view may lag: what a schedule waits for is decided by the schedule.
+    ///
+    /// # Errors
+    /// The database is out of reach, or a row is not what this version expects.
+    pub async fn due(&self, now: DateTime<Utc>, limit: i64) -> Result<Vec<DueSchedule>, ReadError> {
+        let query =
+            sqlx::query_as("select key, team_id from schedules where due <= $1 order by due, key limit $2");
+        let found: Vec<(String, String)> =
+            query.bind(time::text(now)).bind(limit.min(MOST_LISTED)).fetch_all(self.pool).await?;
+        let due = |(key, team): (String, String)| {
+            Ok(DueSchedule { id: ScheduleId(uuid(&key, &key)?), team_id: TeamId(uuid(&key, &team)?) })
+        };
+        found.into_iter().map(due).collect()
+    }
+
+    /// The first moment after `now` for which a schedule waits, to the millisecond.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn next_due(&self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, ReadError> {
+        let query = sqlx::query_scalar("select min(due) from schedules where due > $1");
+        let due: Option<String> = query.bind(time::text(now)).fetch_one(self.pool).await?;
+        Ok(due.and_then(|due| due.parse().ok()))
+    }
+}
+
+fn uuid(key: &str, text: &str) -> Result<Uuid, ReadError> {
+    text.parse().map_err(|cause: uuid::Error| Fault::at_row("schedules", key, cause).into())
+}
