@@ -37,28 +37,26 @@ impl WorkQueue for ViewQueue {
         kinds: &[String],
         limit: usize,
     ) -> Result<Vec<ReadyJob>, QueueError> {
-        let found = self.jobs().ready(now, limit as i64, kinds).await.map_err(failed)?;
-        let mut ready = Vec::with_capacity(found.len());
-        for found in found {
-            let Some(row) = self.jobs().get(found.id).await.map_err(failed)? else {
-                continue;
-            };
-            ready.push(ReadyJob {
-                id: found.id,
+        let rows = self.jobs().ready(now, limit as i64, kinds).await.map_err(failed)?;
+        let ready = rows.into_iter().map(|row| {
+            Ok(ReadyJob {
+                id: row.id.parse().map_err(failed)?,
                 team_id: row.team_id,
-                kind: row.kind.clone(),
-                args: row.args.clone(),
+                kind: row.kind,
+                args: row.args,
                 attempt: row.attempt,
                 sequence: row.sequence,
                 timeout_seconds: row.timeout_seconds,
-                concurrency_key: row.concurrency_key.clone(),
-            });
-        }
-        Ok(ready)
+                concurrency_key: row.concurrency_key,
+                concurrency_limit: row.concurrency_limit,
+                unique: row.unique,
+            })
+        });
+        ready.collect()
     }
 
-    async fn running(&self, limit: usize) -> Result<Vec<RunningJob>, QueueError> {
-        let rows = self.jobs().running(limit as i64).await.map_err(failed)?;
+    async fn running_without(&self, live: &[String], limit: usize) -> Result<Vec<RunningJob>, QueueError> {
+        let rows = self.jobs().running_without(live, limit as i64).await.map_err(failed)?;
         let running = rows.into_iter().map(|row| RunningJob {
             id: row.id,
             team_id: row.team_id,

@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::event::stored_names;
@@ -53,6 +54,12 @@ pub enum AccessEvent {
     SecretRevealedByGrant { secret_id: SecretId, version: u32, reason: Option<String>, grant_id: GrantId },
     /// A secret's value was given to a job's process.
     SecretUsed { secret_id: SecretId, version: u32, job_id: JobId, attempt: u32 },
+    /// A worker came too late with the end of an attempt: the job was given to another one before. `outcome` is what it would have said.
+    JobResultRefused { job_id: JobId, attempt: u32, worker: String, outcome: String },
+    /// Somebody asked for an end, or another try, of many jobs at once; `filter` says which, as asked. `changed` of `matched` were.
+    JobsChangedInBulk { action: String, filter: Value, matched: u32, changed: u32 },
+    /// Somebody told a worker to take no more jobs, or to take some again.
+    WorkerDrained { worker: String, draining: bool },
     /// Somebody asked for what they may not do; `resource` is the operation's path.
     AccessRefused { permission: String, resource: String },
     /// Somebody read the audit trail; `query` says which part.
@@ -74,6 +81,9 @@ stored_names!(AccessEvent {
     SecretRevealed: "1",
     SecretRevealedByGrant: "1",
     SecretUsed: "1",
+    JobResultRefused: "1",
+    JobsChangedInBulk: "1",
+    WorkerDrained: "1",
     AccessRefused: "1",
     AuditRead: "1",
     ViewRebuilt: "1",

@@ -19,6 +19,8 @@ pub enum ClaimKind {
     ScheduleName,
     /// An idempotency key, within what its caller may do.
     IdempotencyKey,
+    /// A place in the queue for one job of a kind with the same arguments, or the same key, within its team.
+    JobPlace,
     /// The time steps of the one-time passwords of one shared key.
     TotpStep,
     /// Who administers the instance.
@@ -35,6 +37,7 @@ impl ClaimKind {
             Self::SecretName => "secret_name",
             Self::ScheduleName => "schedule_name",
             Self::IdempotencyKey => "idempotency_key",
+            Self::JobPlace => "job_place",
             Self::TotpStep => "totp_step",
             Self::Admins => "admins",
         }

@@ -8,10 +8,12 @@ use crate::{AccessEvent, ClaimEvent, JobEvent, ScheduleEvent, SecretEvent, TeamE
 
 /// Gives an event enum its stored names and versions, and an aggregate its plumbing around a pure `decide`.
 macro_rules! stored_names {
-    ($event:ty { $($variant:ident: $version:literal),* $(,)? }) => {
+    ($event:ty { $($variant:ident: $version:literal $(and $older:literal)*),* $(,)? }) => {
         impl $event {
-            /// Name and version of every event of this type, as stored.
-            pub(crate) const NAMES: &'static [(&'static str, &'static str)] = &[$((stringify!($variant), $version)),*];
+            /// Name and version of every event of this type, as stored; also the older versions, whose shapes read as the present one
+            /// because fields they lack have defaults.
+            pub(crate) const NAMES: &'static [(&'static str, &'static str)] =
+                &[$((stringify!($variant), $version), $((stringify!($variant), $older),)*)*];
         }
 
         impl cqrs_es::DomainEvent for $event {

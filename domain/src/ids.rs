@@ -39,7 +39,7 @@ ids! {
     SecretId;
     /// A job, through all its attempts.
     JobId;
-    /// A job that runs at certain times.
+    /// Something that queues a job at given times.
     ScheduleId;
     /// One sign-in of one person.
     SessionId;

@@ -2,18 +2,25 @@
 //!
 //! `attempt` counts starts and is the fence: attempt n may only be ended by attempt n. What a job may fail is counted apart
 //! (`failures` against `max_attempts`), so an attempt that was handed back or whose worker died costs nothing of it.
+//! `docs/jobs.md` draws the states.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::event::{aggregate, stored_names};
-use crate::{Caller, ConcurrencyKey, Denied, Guarded, KindName, Permission, Refusal, RefusalKind, TeamId};
+use crate::event::aggregate;
+use crate::{Caller, ConcurrencyKey, Denied, Guarded, KindName, Permission, ScheduleId, TeamId};
+
+mod backoff;
+mod error;
+mod event;
+
+pub use backoff::Backoff;
+pub use error::JobError;
+pub use event::{Artifact, FailureReason, JobEvent, LogDigest, Ran};
 
 /// After this many lost workers in a row the job itself is taken to be what kills them.
 const CRASH_LIMIT: u32 = 3;
-/// The longest pause between two attempts.
-const LONGEST_RETRY_DELAY_SECONDS: u32 = 3_600;
 
 /// Puts a new job into the queue.
 #[derive(Clone, Debug)]
@@ -32,40 +39,51 @@ pub struct Queue {
     pub max_attempts: u32,
     /// How long one attempt may take.
     pub timeout_seconds: u32,
-    /// The pause after the first failure; it doubles with each further one, up to an hour.
+    /// The pause after the first failure.
     pub retry_delay_seconds: u32,
-    /// Jobs with the same key take turns.
+    /// How the pause grows.
+    pub backoff: Backoff,
+    /// Jobs of the team with the same key take turns.
     pub concurrency_key: Option<ConcurrencyKey>,
-}
-
-/// What an attempt left in the log store beside the events.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogDigest {
-    /// Lines stored for this attempt.
-    pub lines: u64,
-    /// Lines dropped because of the limit.
-    pub dropped: u64,
-    /// SHA-256 over the stored lines, in hex.
-    pub sha256: String,
+    /// How many jobs with its key may run for this one to start, itself counted. From 1.
+    pub concurrency_limit: u32,
+    /// The claim it holds until it starts, or will not.
+    pub unique: Option<String>,
+    /// What queued it, if no person did.
+    pub schedule_id: Option<ScheduleId>,
 }
 
 /// How an attempt ended, as its worker saw it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ending {
-    /// The process did its work.
+    /// It did its work.
     Succeeded {
         /// The document it left.
         result: Option<Value>,
+        /// The files it left.
+        artifacts: Vec<Artifact>,
     },
     /// It did not.
-    Failed {
-        /// What it said, if it ended by itself.
-        exit_code: Option<i32>,
-        /// A sentence for people.
-        error: String,
-    },
+    Failed(Failure),
     /// It was stopped because somebody cancelled the job.
     Cancelled,
+}
+
+/// How an attempt failed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Failure {
+    /// What its process said, if it ended by itself.
+    pub exit_code: Option<i32>,
+    /// A sentence for people.
+    pub error: String,
+    /// Whether the kind says that trying again is of no use.
+    pub is_final: bool,
+    /// The least pause it asks for, in seconds.
+    pub retry_after_seconds: Option<u32>,
+    /// The document it left.
+    pub result: Option<Value>,
+    /// The files it left.
+    pub artifacts: Vec<Artifact>,
 }
 
 /// What can be asked of a job.
@@ -90,6 +108,8 @@ pub enum JobCommand {
         log: LogDigest,
         /// Now.
         at: DateTime<Utc>,
+        /// A random number, 0 to 1, that spreads retries.
+        dice: f64,
     },
     /// The worker of attempt `attempt` was not heard of for too long.
     Lose {
@@ -104,78 +124,17 @@ pub enum JobCommand {
         attempt: u32,
         /// What it logged.
         log: LogDigest,
+        /// Now.
+        at: DateTime<Utc>,
     },
     /// Somebody does not want it any more.
     Cancel,
-}
-
-/// Why a job failed for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureReason {
-    /// Its last allowed attempt failed.
-    AttemptsExhausted,
-    /// Three workers in a row died while running it.
-    CrashLimit,
-}
-
-/// What can happen to a job.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are named for what they hold")]
-pub enum JobEvent {
-    /// It is in the queue.
-    JobQueued {
-        team_id: TeamId,
-        kind: String,
-        args: Map<String, Value>,
-        priority: u8,
-        run_at: DateTime<Utc>,
-        max_attempts: u32,
-        timeout_seconds: u32,
-        retry_delay_seconds: u32,
-        concurrency_key: Option<String>,
+    /// Somebody wants it to be tried again, or sooner.
+    Retry {
+        /// Now.
+        at: DateTime<Utc>,
     },
-    /// A worker runs it.
-    JobStarted { attempt: u32, worker: String },
-    /// It did its work.
-    JobCompleted { attempt: u32, result: Option<Value>, log: LogDigest },
-    /// An attempt failed; the next begins no sooner than `retry_at`.
-    JobAttemptFailed {
-        attempt: u32,
-        exit_code: Option<i32>,
-        error: String,
-        retry_at: DateTime<Utc>,
-        log: LogDigest,
-    },
-    /// It failed for good.
-    JobFailed {
-        attempt: u32,
-        exit_code: Option<i32>,
-        error: String,
-        reason: FailureReason,
-        log: Option<LogDigest>,
-    },
-    /// Its worker was lost; the next attempt may begin at once.
-    JobLost { attempt: u32 },
-    /// Its worker gave it back; the next attempt may begin at once.
-    JobHandedBack { attempt: u32, log: LogDigest },
-    /// Somebody wants it stopped; its worker has not yet said that it did.
-    JobCancelRequested {},
-    /// It will not run (any more).
-    JobCancelled { attempt: u32, log: Option<LogDigest> },
 }
-
-stored_names!(JobEvent {
-    JobQueued: "1",
-    JobStarted: "1",
-    JobCompleted: "1",
-    JobAttemptFailed: "1",
-    JobFailed: "1",
-    JobLost: "1",
-    JobHandedBack: "1",
-    JobCancelRequested: "1",
-    JobCancelled: "1",
-});
 
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,64 +165,10 @@ impl JobStatus {
         }
     }
 
-    /// Whether nothing can happen to the job any more.
+    /// Whether nothing happens to the job any more unless somebody asks for it.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
-    }
-}
-
-/// Why a command was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum JobError {
-    /// There is no such job.
-    #[error("there is no such job")]
-    NotFound,
-    /// The id is taken.
-    #[error("this job exists already")]
-    AlreadyExists,
-    /// It cannot be started as it stands.
-    #[error("the job is {} and cannot be started", .0.as_str())]
-    NotPending(JobStatus),
-    /// It cannot be started before its time.
-    #[error("the job is not due before {0}")]
-    NotDue(DateTime<Utc>),
-    /// It ended before.
-    #[error("the job is {} already", .0.as_str())]
-    Ended(JobStatus),
-    /// Another attempt has taken over.
-    #[error("attempt {given} does not hold the job any more (present attempt: {present}, {})", .status.as_str())]
-    WrongAttempt {
-        /// The attempt that holds it, or held it last.
-        present: u32,
-        /// The attempt that asked.
-        given: u32,
-        /// Where the job stands.
-        status: JobStatus,
-    },
-}
-
-impl Refusal for JobError {
-    fn kind(&self) -> RefusalKind {
-        match self {
-            Self::NotFound => RefusalKind::NotFound,
-            Self::AlreadyExists
-            | Self::NotPending(_)
-            | Self::NotDue(_)
-            | Self::Ended(_)
-            | Self::WrongAttempt { .. } => RefusalKind::Conflict,
-        }
-    }
-
-    fn code(&self) -> &'static str {
-        match self {
-            Self::NotFound => "job_not_found",
-            Self::AlreadyExists => "job_exists",
-            Self::NotPending(_) => "job_not_pending",
-            Self::NotDue(_) => "job_not_due",
-            Self::Ended(_) => "job_ended",
-            Self::WrongAttempt { .. } => "wrong_attempt",
-        }
     }
 }
 
@@ -271,6 +176,7 @@ impl Refusal for JobError {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Life {
     team_id: TeamId,
+    kind: String,
     status: JobStatus,
     attempt: u32,
     failures: u32,
@@ -278,8 +184,14 @@ struct Life {
     crashes: u32,
     max_attempts: u32,
     retry_delay_seconds: u32,
+    backoff: Backoff,
     due: DateTime<Utc>,
     cancel_requested: bool,
+    /// Who has it, or had it last, and since when.
+    worker: String,
+    started_at: Option<DateTime<Utc>>,
+    /// The claim it still holds.
+    unique: Option<String>,
 }
 
 /// A job; nothing before it was queued.
@@ -291,6 +203,18 @@ aggregate!(Job, "job", JobCommand, JobEvent, JobError);
 type Decision = Result<Vec<JobEvent>, JobError>;
 
 impl Job {
+    /// The claim that keeps others like it out of the queue, as long as it holds it.
+    #[must_use]
+    pub fn unique_claim(&self) -> Option<&str> {
+        self.0.as_ref()?.unique.as_deref()
+    }
+
+    /// Whose it is, once it exists.
+    #[must_use]
+    pub fn team(&self) -> Option<TeamId> {
+        self.0.as_ref().map(|life| life.team_id)
+    }
+
     pub(crate) fn decide(&self, command: JobCommand) -> Decision {
         let life = match (&self.0, command) {
             (None, JobCommand::Queue(new)) => return Ok(vec![queued(new)]),
@@ -300,26 +224,44 @@ impl Job {
         };
         match life {
             (life, JobCommand::Start { worker, at }) => life.start(worker, at),
-            (life, JobCommand::Finish { attempt, ending, log, at }) => life.finish(attempt, ending, log, at),
-            (life, JobCommand::Lose { attempt, at: _ }) => life.lose(attempt),
-            (life, JobCommand::HandBack { attempt, log }) => life.hand_back(attempt, log),
+            (life, JobCommand::Finish { attempt, ending, log, at, dice }) => {
+                life.finish(attempt, ending, log, at, dice)
+            }
+            (life, JobCommand::Lose { attempt, at }) => life.lose(attempt, at),
+            (life, JobCommand::HandBack { attempt, log, at }) => life.hand_back(attempt, log, at),
             (life, JobCommand::Cancel) => life.cancel(),
+            (life, JobCommand::Retry { at }) => life.retry(at),
             (_, JobCommand::Queue(_)) => Err(JobError::AlreadyExists),
         }
     }
 
     pub(crate) fn evolve(&mut self, event: JobEvent) {
-        if let JobEvent::JobQueued { team_id, run_at, max_attempts, retry_delay_seconds, .. } = event {
+        if let JobEvent::JobQueued {
+            team_id,
+            kind,
+            run_at,
+            max_attempts,
+            retry_delay_seconds,
+            backoff,
+            unique,
+            ..
+        } = event
+        {
             self.0 = Some(Life {
                 team_id,
+                kind,
                 status: JobStatus::Pending,
                 attempt: 0,
                 failures: 0,
                 crashes: 0,
                 max_attempts,
                 retry_delay_seconds,
+                backoff,
                 due: run_at,
                 cancel_requested: false,
+                worker: String::new(),
+                started_at: None,
+                unique,
             });
         } else if let Some(life) = &mut self.0 {
             life.evolve(event);
@@ -337,7 +279,11 @@ fn queued(new: Queue) -> JobEvent {
         max_attempts: new.max_attempts,
         timeout_seconds: new.timeout_seconds,
         retry_delay_seconds: new.retry_delay_seconds,
+        backoff: new.backoff,
         concurrency_key: new.concurrency_key.map(|key| key.to_string()),
+        concurrency_limit: new.concurrency_limit,
+        unique: new.unique,
+        schedule_id: new.schedule_id,
     }
 }
 
@@ -349,7 +295,7 @@ impl Life {
         if at < self.due {
             return Err(JobError::NotDue(self.due));
         }
-        Ok(vec![JobEvent::JobStarted { attempt: self.attempt + 1, worker }])
+        Ok(vec![JobEvent::JobStarted { attempt: self.attempt + 1, worker, at: Some(at) }])
     }
 
     /// Only the attempt that holds the job may end it.
@@ -360,52 +306,86 @@ impl Life {
         Err(JobError::WrongAttempt { present: self.attempt, given, status: self.status })
     }
 
-    fn finish(&self, attempt: u32, ending: Ending, log: LogDigest, at: DateTime<Utc>) -> Decision {
+    /// Who ran the present attempt, and for how long if it ends now. Clocks may differ: less than nothing is nothing.
+    fn ran(&self, now: DateTime<Utc>) -> Option<Ran> {
+        let milliseconds = (now - self.started_at?).num_milliseconds();
+        Some(Ran {
+            worker: self.worker.clone(),
+            milliseconds: u64::try_from(milliseconds).unwrap_or_default(),
+        })
+    }
+
+    fn finish(&self, attempt: u32, ending: Ending, log: LogDigest, at: DateTime<Utc>, dice: f64) -> Decision {
         self.holds(attempt)?;
+        let (kind, ran) = (self.kind.clone(), self.ran(at));
         Ok(vec![match ending {
-            Ending::Succeeded { result } => JobEvent::JobCompleted { attempt, result, log },
-            Ending::Cancelled => JobEvent::JobCancelled { attempt, log: Some(log) },
+            Ending::Succeeded { result, artifacts } => {
+                JobEvent::JobCompleted { attempt, kind, ran, result, artifacts, log }
+            }
             // What is being cancelled is not tried again.
-            Ending::Failed { .. } if self.cancel_requested => {
-                JobEvent::JobCancelled { attempt, log: Some(log) }
-            }
-            Ending::Failed { exit_code, error } if self.failures + 1 >= self.max_attempts => {
-                JobEvent::JobFailed {
-                    attempt,
-                    exit_code,
-                    error,
-                    reason: FailureReason::AttemptsExhausted,
-                    log: Some(log),
-                }
-            }
-            Ending::Failed { exit_code, error } => JobEvent::JobAttemptFailed {
-                attempt,
-                exit_code,
-                error,
-                retry_at: at + self.retry_delay(),
-                log,
-            },
+            Ending::Cancelled => self.cancelled(attempt, ran, Some(log)),
+            Ending::Failed(_) if self.cancel_requested => self.cancelled(attempt, ran, Some(log)),
+            Ending::Failed(failure) => self.fail(attempt, failure, log, at, dice),
         }])
     }
 
-    /// Doubles with each failure so far, up to an hour (or the given delay, where that is longer).
-    fn retry_delay(&self) -> TimeDelta {
-        let longest = LONGEST_RETRY_DELAY_SECONDS.max(self.retry_delay_seconds);
-        let doubled = 2u32.saturating_pow(self.failures).saturating_mul(self.retry_delay_seconds);
-        TimeDelta::seconds(i64::from(doubled.min(longest)))
+    fn fail(&self, attempt: u32, failure: Failure, log: LogDigest, at: DateTime<Utc>, dice: f64) -> JobEvent {
+        let Failure { exit_code, error, is_final, retry_after_seconds, result, artifacts } = failure;
+        let (kind, ran) = (self.kind.clone(), self.ran(at));
+        let reason = if is_final {
+            FailureReason::Final
+        } else if self.failures + 1 >= self.max_attempts {
+            FailureReason::AttemptsExhausted
+        } else {
+            let pause =
+                self.backoff.pause(self.retry_delay_seconds, self.failures, dice, retry_after_seconds);
+            let retry_at = at + pause;
+            return JobEvent::JobAttemptFailed {
+                attempt,
+                kind,
+                ran,
+                exit_code,
+                error,
+                retry_at,
+                result,
+                artifacts,
+                log,
+            };
+        };
+        JobEvent::JobFailed {
+            attempt,
+            kind,
+            ran,
+            exit_code,
+            error,
+            reason,
+            result,
+            artifacts,
+            log: Some(log),
+        }
     }
 
-    fn lose(&self, attempt: u32) -> Decision {
+    fn cancelled(&self, attempt: u32, ran: Option<Ran>, log: Option<LogDigest>) -> JobEvent {
+        JobEvent::JobCancelled { attempt, kind: self.kind.clone(), ran, log }
+    }
+
+    fn lose(&self, attempt: u32, at: DateTime<Utc>) -> Decision {
         self.holds(attempt)?;
-        let lost = JobEvent::JobLost { attempt };
+        let (kind, ran) = (self.kind.clone(), self.ran(at));
+        let lost = JobEvent::JobLost { attempt, kind: kind.clone(), ran };
+        // The attempt's end is told by the loss; what follows is about the job.
         let end = if self.cancel_requested {
-            JobEvent::JobCancelled { attempt, log: None }
+            self.cancelled(attempt, None, None)
         } else if self.crashes + 1 >= CRASH_LIMIT {
             JobEvent::JobFailed {
                 attempt,
+                kind,
+                ran: None,
                 exit_code: None,
                 error: format!("its worker was lost {CRASH_LIMIT} times in a row"),
                 reason: FailureReason::CrashLimit,
+                result: None,
+                artifacts: vec![],
                 log: None,
             }
         } else {
@@ -414,17 +394,18 @@ impl Life {
         Ok(vec![lost, end])
     }
 
-    fn hand_back(&self, attempt: u32, log: LogDigest) -> Decision {
+    fn hand_back(&self, attempt: u32, log: LogDigest, at: DateTime<Utc>) -> Decision {
         self.holds(attempt)?;
+        let ran = self.ran(at);
         if self.cancel_requested {
-            return Ok(vec![JobEvent::JobCancelled { attempt, log: Some(log) }]);
+            return Ok(vec![self.cancelled(attempt, ran, Some(log))]);
         }
-        Ok(vec![JobEvent::JobHandedBack { attempt, log }])
+        Ok(vec![JobEvent::JobHandedBack { attempt, kind: self.kind.clone(), ran, log }])
     }
 
     fn cancel(&self) -> Decision {
         match self.status {
-            JobStatus::Pending => Ok(vec![JobEvent::JobCancelled { attempt: self.attempt, log: None }]),
+            JobStatus::Pending => Ok(vec![self.cancelled(self.attempt, None, None)]),
             JobStatus::Running if self.cancel_requested => Ok(vec![]),
             JobStatus::Running => Ok(vec![JobEvent::JobCancelRequested {}]),
             JobStatus::Completed | JobStatus::Failed | JobStatus::Cancelled => {
@@ -433,12 +414,25 @@ impl Life {
         }
     }
 
+    /// What ended without success begins anew, and what waits stops waiting. What is due already is as it was asked for.
+    fn retry(&self, at: DateTime<Utc>) -> Decision {
+        match self.status {
+            JobStatus::Failed | JobStatus::Cancelled => Ok(vec![JobEvent::JobRetried { run_at: at }]),
+            JobStatus::Pending if self.due > at => Ok(vec![JobEvent::JobRetried { run_at: at }]),
+            JobStatus::Pending => Ok(vec![]),
+            JobStatus::Running | JobStatus::Completed => Err(JobError::NotRetryable(self.status)),
+        }
+    }
+
     fn evolve(&mut self, event: JobEvent) {
         match event {
             JobEvent::JobQueued { .. } => {}
-            JobEvent::JobStarted { attempt, .. } => {
+            JobEvent::JobStarted { attempt, worker, at } => {
                 self.attempt = attempt;
                 self.status = JobStatus::Running;
+                self.worker = worker;
+                self.started_at = at;
+                self.unique = None;
             }
             JobEvent::JobCompleted { .. } => self.status = JobStatus::Completed,
             JobEvent::JobAttemptFailed { retry_at, .. } => {
@@ -457,17 +451,26 @@ impl Life {
                 self.crashes = 0;
             }
             JobEvent::JobCancelRequested {} => self.cancel_requested = true,
-            JobEvent::JobCancelled { .. } => self.status = JobStatus::Cancelled,
+            JobEvent::JobCancelled { .. } => {
+                self.status = JobStatus::Cancelled;
+                self.unique = None;
+            }
+            JobEvent::JobRetried { run_at } => {
+                self.status = JobStatus::Pending;
+                (self.failures, self.crashes) = (0, 0);
+                self.cancel_requested = false;
+                self.due = run_at;
+            }
         }
     }
 }
 
 impl Guarded for Job {
     fn admit(&self, command: &JobCommand, caller: &Caller) -> Result<(), Denied> {
-        let owner = self.0.as_ref().map(|life| life.team_id);
+        let owner = self.team();
         match command {
             JobCommand::Queue(new) => caller.require_in(Some(new.team_id), Permission::JobsRun),
-            JobCommand::Cancel => caller.require_in(owner, Permission::JobsRun),
+            JobCommand::Cancel | JobCommand::Retry { .. } => caller.require_in(owner, Permission::JobsRun),
             JobCommand::Start { .. }
             | JobCommand::Finish { .. }
             | JobCommand::Lose { .. }

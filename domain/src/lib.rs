@@ -33,7 +33,10 @@ pub use event::{AGGREGATE_TYPES, Event, KNOWN_EVENTS, Undecodable};
 pub use ids::{
     ApiKeyId, GrantId, InvitationId, JobId, ScheduleId, SecretId, SessionId, TeamId, TokenId, UserId,
 };
-pub use job::{Ending, FailureReason, Job, JobCommand, JobError, JobEvent, JobStatus, LogDigest, Queue};
+pub use job::{
+    Artifact, Backoff, Ending, Failure, FailureReason, Job, JobCommand, JobError, JobEvent, JobStatus,
+    LogDigest, Queue, Ran,
+};
 pub use mail_token::{MailToken, MailTokenCommand, MailTokenError, MailTokenUse};
 pub use permission::{Permission, Permissions, ROLE_TABLE, Role, permission_matrix};
 pub use personal::Personal;

@@ -108,6 +108,9 @@ impl MailToken {
             | AccessEvent::SecretUsed { .. }
             | AccessEvent::AccessRefused { .. }
             | AccessEvent::AuditRead { .. }
+            | AccessEvent::JobResultRefused { .. }
+            | AccessEvent::JobsChangedInBulk { .. }
+            | AccessEvent::WorkerDrained { .. }
             | AccessEvent::ViewRebuilt { .. } => {}
         }
     }

@@ -62,6 +62,8 @@ permissions! {
     TeamsMake = "teams:make", scope false;
     /// See and rebuild views.
     ViewsManage = "views:manage", scope false;
+    /// Drain workers.
+    WorkersManage = "workers:manage", scope false;
     /// Start and finish jobs: workers only.
     JobsWork = "jobs:work", scope false;
 }
@@ -112,6 +114,7 @@ impl Role {
 use Permission::{
     AuditInstance, AuditRead, JobsRead, JobsRun, JobsWork, SecretsList, SecretsRead, SecretsReveal,
     SecretsUse, SecretsWrite, TeamRead, TeamWrite, TeamsMake, UsersManage, UsersRegister, ViewsManage,
+    WorkersManage,
 };
 
 /// What each role allows within its team.
@@ -136,7 +139,7 @@ pub const ROLE_TABLE: &[(Role, &[Permission])] = &[
 ];
 
 /// What an instance admin may do besides what the team roles give: nothing here reveals a secret.
-const ADMIN: &[Permission] = &[AuditInstance, UsersManage, TeamsMake, ViewsManage];
+const ADMIN: &[Permission] = &[AuditInstance, UsersManage, TeamsMake, ViewsManage, WorkersManage];
 
 /// A set of permissions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,11 +152,11 @@ impl Permissions {
         ADMIN.iter().copied().collect()
     }
 
-    /// What the system itself may do: run jobs, make the first accounts and teams, and what an operator at its command line
+    /// What the system itself may do: queue jobs when they are scheduled, run them, make the first accounts and teams, and what an operator at its command line
     /// asks for.
     #[must_use]
     pub fn system() -> Self {
-        [JobsWork, UsersManage, UsersRegister, TeamsMake].into_iter().collect()
+        [JobsRun, JobsWork, UsersManage, UsersRegister, TeamsMake].into_iter().collect()
     }
 
     /// What a job may do while it runs.

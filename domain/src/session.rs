@@ -155,6 +155,9 @@ impl Session {
             | AccessEvent::SecretUsed { .. }
             | AccessEvent::AccessRefused { .. }
             | AccessEvent::AuditRead { .. }
+            | AccessEvent::JobResultRefused { .. }
+            | AccessEvent::JobsChangedInBulk { .. }
+            | AccessEvent::WorkerDrained { .. }
             | AccessEvent::ViewRebuilt { .. } => {}
         }
     }

@@ -1,18 +1,21 @@
 //! A team: the owner of secrets and jobs, the roles of its members, and who is invited.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{aggregate, stored_names};
 use crate::{
-    Actor, Caller, Denied, Email, Guarded, InvitationId, Permission, Personal, Refusal, RefusalKind, Role,
-    TeamId, TeamName, TeamSlug, UserId,
+    Actor, Caller, Denied, Email, Guarded, InvitationId, KindName, Permission, Personal, Refusal,
+    RefusalKind, Role, TeamId, TeamName, TeamSlug, UserId,
 };
 
 /// Invitations that a team may have open at a time.
 pub(crate) const MOST_INVITATIONS: usize = 100;
+
+/// Kinds whose jobs a team may have paused at a time.
+pub(crate) const MOST_PAUSES: usize = 100;
 
 /// Begins the subject of a personal text about whoever has an address, be it somebody with an account or not; its keyed hash follows.
 pub const INVITEE: &str = "invitee-";
@@ -79,6 +82,16 @@ pub enum TeamCommand {
         /// Whether a reason must be given to see a secret's value.
         reveal_reason_required: Option<bool>,
     },
+    /// Have no jobs of the team started until they are resumed.
+    PauseJobs {
+        /// Only those of this kind; else all.
+        kind: Option<KindName>,
+    },
+    /// The same pause is over.
+    ResumeJobs {
+        /// Those of this kind; else those that were paused as a whole.
+        kind: Option<KindName>,
+    },
     /// Ask somebody to join.
     Invite(Invite),
     /// Take an invitation back.
@@ -121,6 +134,10 @@ pub enum TeamEvent {
     TwoFactorRequirementChanged { required: bool },
     /// Who sees a secret's value must, or need not, say why.
     RevealReasonRequirementChanged { required: bool },
+    /// No jobs of the team (of this kind, if one is named) are started.
+    JobsPaused { kind: Option<String> },
+    /// They are started again.
+    JobsResumed { kind: Option<String> },
     /// Somebody was asked to join. The token they were sent is kept as SHA-256, in hex.
     MemberInvited {
         invitation_id: InvitationId,
@@ -148,6 +165,8 @@ stored_names!(TeamEvent {
     TeamRenamed: "1",
     TwoFactorRequirementChanged: "1",
     RevealReasonRequirementChanged: "1",
+    JobsPaused: "1",
+    JobsResumed: "1",
     MemberInvited: "1",
     InvitationWithdrawn: "1",
     InvitationAccepted: "1",
@@ -192,6 +211,9 @@ pub enum TeamError {
     /// More than anybody keeps an eye on.
     #[error("a team has at most {MOST_INVITATIONS} open invitations; withdraw one first")]
     TooManyInvitations,
+    /// More than anybody keeps an eye on.
+    #[error("a team has at most {MOST_PAUSES} kinds paused; pause all of its jobs instead")]
+    TooManyPauses,
 }
 
 impl Refusal for TeamError {
@@ -205,7 +227,8 @@ impl Refusal for TeamError {
             | Self::InvitationNotOpen
             | Self::InvitationForAnother
             | Self::AlreadyInvited
-            | Self::TooManyInvitations => RefusalKind::Conflict,
+            | Self::TooManyInvitations
+            | Self::TooManyPauses => RefusalKind::Conflict,
         }
     }
 
@@ -222,6 +245,7 @@ impl Refusal for TeamError {
             Self::InvitationForAnother => "invitation_for_another",
             Self::AlreadyInvited => "already_invited",
             Self::TooManyInvitations => "too_many_invitations",
+            Self::TooManyPauses => "too_many_pauses",
         }
     }
 }
@@ -234,6 +258,9 @@ pub struct Team {
     two_factor_required: bool,
     #[serde(default)]
     reveal_reason_required: bool,
+    /// Kinds whose jobs are not started; `None` among them stands for all.
+    #[serde(default)]
+    paused: BTreeSet<Option<String>>,
     members: BTreeMap<UserId, Role>,
     invitations: BTreeMap<InvitationId, Open>,
 }
@@ -263,6 +290,8 @@ impl Team {
             (Some(_), TeamCommand::Amend { name, two_factor_required, reveal_reason_required }) => {
                 Ok(self.amend(name, two_factor_required, reveal_reason_required))
             }
+            (Some(_), TeamCommand::PauseJobs { kind }) => self.pause(kind.map(|kind| kind.to_string())),
+            (Some(_), TeamCommand::ResumeJobs { kind }) => Ok(self.resume(kind.map(|kind| kind.to_string()))),
             (Some(_), TeamCommand::Invite(invite)) => self.invite(invite),
             (Some(_), TeamCommand::WithdrawInvitation { id }) => self.withdraw(id),
             (Some(_), TeamCommand::AcceptInvitation(accept)) => self.accept(&accept),
@@ -270,6 +299,20 @@ impl Team {
             (Some(_), TeamCommand::ChangeRole { user_id, role }) => self.change(user_id, role),
             (Some(_), TeamCommand::RemoveMember { user_id }) => self.remove(user_id),
         }
+    }
+
+    fn pause(&self, kind: Option<String>) -> Result<Vec<TeamEvent>, TeamError> {
+        if self.paused.contains(&kind) {
+            return Ok(vec![]);
+        }
+        if self.paused.len() >= MOST_PAUSES {
+            return Err(TeamError::TooManyPauses);
+        }
+        Ok(vec![TeamEvent::JobsPaused { kind }])
+    }
+
+    fn resume(&self, kind: Option<String>) -> Vec<TeamEvent> {
+        if self.paused.contains(&kind) { vec![TeamEvent::JobsResumed { kind }] } else { vec![] }
     }
 
     fn amend(
@@ -395,6 +438,12 @@ impl Team {
             TeamEvent::TeamRenamed { name } => self.name = name,
             TeamEvent::TwoFactorRequirementChanged { required } => self.two_factor_required = required,
             TeamEvent::RevealReasonRequirementChanged { required } => self.reveal_reason_required = required,
+            TeamEvent::JobsPaused { kind } => {
+                self.paused.insert(kind);
+            }
+            TeamEvent::JobsResumed { kind } => {
+                self.paused.remove(&kind);
+            }
             TeamEvent::MemberInvited { invitation_id, email_hash, role, token_hash, expires_at, .. } => {
                 let open = Open { email_hash, role, token_hash, expires_at };
                 self.invitations.insert(invitation_id, open);
@@ -438,6 +487,9 @@ impl Guarded for Team {
                 if caller.actor == Actor::User(*user_id) && self.members.contains_key(user_id) =>
             {
                 Ok(())
+            }
+            TeamCommand::PauseJobs { .. } | TeamCommand::ResumeJobs { .. } => {
+                caller.require_in(self.id, Permission::JobsRun)
             }
             TeamCommand::Amend { .. }
             | TeamCommand::Invite(_)

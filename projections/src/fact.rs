@@ -112,6 +112,9 @@ fn is_of_a_team(event: &AccessEvent) -> bool {
         | AccessEvent::SecretUsed { .. }
         | AccessEvent::AccessRefused { .. }
         | AccessEvent::AuditRead { .. }
+        | AccessEvent::JobResultRefused { .. }
+        | AccessEvent::JobsChangedInBulk { .. }
+        | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. } => true,
         AccessEvent::SignedIn { .. }
         | AccessEvent::SessionRefreshed { .. }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use domain::TeamId;
 use ledger::Ledger;
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgArguments;
-use sqlx::query::{QueryAs, QueryScalar};
+use sqlx::query::QueryAs;
 
 use crate::Inner;
 use crate::confined::{Confined, Whose};
@@ -83,6 +85,11 @@ impl<V: TeamView> TeamReader<'_, V> {
         Ok(row.filter(|row| self.whose.sees(V::team(row))))
     }
 
+    /// A connection that sees the team's rows only, for what is no row.
+    pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>, ReadError> {
+        Ok(self.confined.acquire(self.whose).await?)
+    }
+
     /// Runs a query that selects `key, row::text`. It asks for the team's rows only.
     pub(crate) async fn rows(
         &self,
@@ -90,15 +97,6 @@ impl<V: TeamView> TeamReader<'_, V> {
     ) -> Result<Vec<V::Row>, ReadError> {
         let mut connection = self.confined.acquire(self.whose).await?;
         machine::rows::<V>(query, &mut *connection).await
-    }
-
-    /// Runs a query that counts. It asks for the team's rows only.
-    pub(crate) async fn counted(
-        &self,
-        query: QueryScalar<'_, sqlx::Postgres, i64, PgArguments>,
-    ) -> Result<i64, ReadError> {
-        let mut connection = self.confined.acquire(self.whose).await?;
-        Ok(query.fetch_one(&mut *connection).await?)
     }
 }
 

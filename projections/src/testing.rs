@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use cqrs_es::DomainEvent;
 use domain::{
-    AccessEvent, ApiKeyId, CatchUp, ClaimEvent, CronExpression, Event, GrantId, InvitationId, JobEvent,
-    JobId, KindName, LogDigest, Permission, Personal, Plan, Role, ScheduleEvent, ScheduleName, SecretEvent,
-    SecretId, SessionEnd, SessionId, TeamEvent, TeamId, TimeZoneName, Timing, UserEvent, UserId,
+    AccessEvent, ApiKeyId, Backoff, CatchUp, ClaimEvent, CronExpression, Event, GrantId, InvitationId,
+    JobEvent, JobId, KindName, LogDigest, Permission, Personal, Plan, Ran, Role, ScheduleEvent, ScheduleName,
+    SecretEvent, SecretId, SessionEnd, SessionId, TeamEvent, TeamId, TimeZoneName, Timing, UserEvent, UserId,
 };
 use ledger::{Metadata, Recorded, StreamId};
 use proptest::prelude::*;
@@ -198,8 +198,9 @@ fn access() -> impl Strategy<Value = (Event, String)> {
 }
 
 fn job() -> impl Strategy<Value = (Event, String)> {
-    (1..3u128, 0..5u8, "[a\\x00]{0,3}", 1..4u32).prop_map(|(n, what, error, attempt)| {
+    (1..3u128, 0..6u8, "[a\\x00]{0,3}", 1..4u32).prop_map(|(n, what, error, attempt)| {
         let log = LogDigest::default();
+        let (kind, ran) = ("k".to_owned(), Some(Ran { worker: "w".into(), milliseconds: 7 }));
         let event = match what {
             0 => JobEvent::JobQueued {
                 team_id: team_id(1),
@@ -211,11 +212,29 @@ fn job() -> impl Strategy<Value = (Event, String)> {
                 timeout_seconds: 1,
                 retry_delay_seconds: 1,
                 concurrency_key: None,
+                backoff: Backoff::default(),
+                concurrency_limit: 1,
+                unique: None,
+                schedule_id: None,
             },
-            1 => JobEvent::JobStarted { attempt, worker: "w".into() },
-            2 => JobEvent::JobAttemptFailed { attempt, exit_code: None, error, retry_at: at(9), log },
-            3 => JobEvent::JobCompleted { attempt, result: Some(error.into()), log },
-            _ => JobEvent::JobLost { attempt },
+            1 => JobEvent::JobStarted { attempt, worker: "w".into(), at: Some(at(3)) },
+            2 => JobEvent::JobAttemptFailed {
+                attempt,
+                kind,
+                ran,
+                exit_code: None,
+                error,
+                retry_at: at(9),
+                result: None,
+                artifacts: vec![],
+                log,
+            },
+            3 => {
+                let result = Some(error.into());
+                JobEvent::JobCompleted { attempt, kind, ran, result, artifacts: vec![], log }
+            }
+            4 => JobEvent::JobRetried { run_at: at(8) },
+            _ => JobEvent::JobLost { attempt, kind, ran },
         };
         (Event::Job(event), id(n))
     })

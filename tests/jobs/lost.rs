@@ -28,9 +28,10 @@ async fn finish(app: &TestApp, path: &str, attempt: u32) -> Result<(), Option<&'
     let job = JobId(id(path).parse().unwrap());
     let command = JobCommand::Finish {
         attempt,
-        ending: Ending::Succeeded { result: Some(json!("late")) },
+        ending: Ending::Succeeded { result: Some(json!("late")), artifacts: vec![] },
         log: LogDigest::default(),
         at: chrono::Utc::now(),
+        dice: 0.5,
     };
     let context = Context::system(Some(app.people.team));
     let outcome = app.commands.execute::<Job>(&context, job, None, command).await;

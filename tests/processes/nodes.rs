@@ -92,9 +92,10 @@ async fn a_killed_nodes_job_runs_again_on_another_of_the_same_database() {
     let commands = commands::Commands::new(&database.ledger());
     let finish = domain::JobCommand::Finish {
         attempt: 1,
-        ending: domain::Ending::Succeeded { result: None },
+        ending: domain::Ending::Succeeded { result: None, artifacts: vec![] },
         log: domain::LogDigest::default(),
         at: chrono::Utc::now(),
+        dice: 0.5,
     };
     let team = client.get("/api/auth/me").await.expect(200).json["teams"][0]["id"].as_str().unwrap().parse();
     let context = commands::Context::system(Some(team.unwrap()));

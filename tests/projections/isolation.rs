@@ -70,6 +70,10 @@ fn queued(id: JobId, team_id: TeamId) -> NewEvent {
         timeout_seconds: 9,
         retry_delay_seconds: 1,
         concurrency_key: None,
+        backoff: domain::Backoff::default(),
+        concurrency_limit: 1,
+        unique: None,
+        schedule_id: None,
     };
     event("job", id, 1, queued)
 }

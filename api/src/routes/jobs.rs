@@ -216,7 +216,11 @@ fn checked(app: &App, team_id: domain::TeamId, body: QueueBody) -> Result<Queue,
         max_attempts: attempts,
         timeout_seconds: timeout,
         retry_delay_seconds: app.settings.job_retry_delay_seconds,
+        backoff: domain::Backoff::default(),
         concurrency_key: key,
+        concurrency_limit: 1,
+        unique: None,
+        schedule_id: None,
     })
 }
 
@@ -251,7 +255,7 @@ pub async fn list(
     let limit = limit(query.limit)?;
     let cursors = Cursors::new(&app, ("jobs", team, query.status, &query.kind));
     let after = cursors.open(query.cursor.as_deref()).await?;
-    let filter = JobFilter { status: query.status, kind: query.kind };
+    let filter = JobFilter { status: query.status, kind: query.kind, ..JobFilter::default() };
     let jobs = app.projections.jobs().of(team);
     let rows = jobs.list(&filter, after.as_deref(), limit as i64 + 1).await?;
     let page = cursors.page(rows, limit, |row| row.id.clone()).await?;

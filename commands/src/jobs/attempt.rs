@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use domain::{Actor, Ending as Recorded, Job, JobCommand, LogDigest, Permissions};
+use domain::{Actor, Ending as Recorded, Failure, Job, JobCommand, LogDigest, Permissions};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use super::kinds::Kind;
 use super::log_store::LogWriter;
@@ -177,15 +178,25 @@ impl<Q: WorkQueue> Worker<Q> {
 }
 
 fn report(finished: &Finished, attempt: u32, timeout_seconds: u32, log: LogDigest) -> JobCommand {
-    let failed = |exit_code, error: String| Recorded::Failed { exit_code, error };
+    let failed = |exit_code, error: String| {
+        Recorded::Failed(Failure { exit_code, error, result: finished.result.clone(), ..Failure::default() })
+    };
     let ending = match &finished.ending {
-        Ending::Exited { code: 0 } => Recorded::Succeeded { result: finished.result.clone() },
+        Ending::Exited { code: 0 } => {
+            Recorded::Succeeded { result: finished.result.clone(), artifacts: vec![] }
+        }
         Ending::Exited { code } => failed(Some(*code), format!("it ended with exit code {code}")),
         Ending::Signalled { signal } => failed(None, format!("it was ended by signal {signal}")),
         Ending::TimedOut => failed(None, format!("it ran longer than {timeout_seconds} seconds")),
         Ending::CouldNotStart { error } => failed(None, error.clone()),
         Ending::Cancelled => Recorded::Cancelled,
-        Ending::HandedBack | Ending::TakenAway => return JobCommand::HandBack { attempt, log },
+        Ending::HandedBack | Ending::TakenAway => return JobCommand::HandBack { attempt, log, at: now() },
     };
-    JobCommand::Finish { attempt, ending, log, at: now() }
+    JobCommand::Finish { attempt, ending, log, at: now(), dice: dice() }
+}
+
+/// From 0 to 1. It spreads retries; nobody gains by foreseeing it.
+fn dice() -> f64 {
+    let random = Uuid::now_v7().as_u64_pair().1 & 0xffff_ffff;
+    random as f64 / f64::from(u32::MAX)
 }

@@ -32,6 +32,10 @@ pub struct ReadyJob {
     pub timeout_seconds: u32,
     /// Jobs of the team with the same key take turns.
     pub concurrency_key: Option<String>,
+    /// How many of them may run at once for this one to start.
+    pub concurrency_limit: u32,
+    /// Whether it held a place that is free once it starts.
+    pub unique: bool,
 }
 
 /// A job that a worker has, or had.
@@ -57,8 +61,12 @@ pub trait WorkQueue: Clone + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<ReadyJob>, QueueError>> + Send;
 
-    /// At most `limit` jobs that run, the longest running first.
-    fn running(&self, limit: usize) -> impl Future<Output = Result<Vec<RunningJob>, QueueError>> + Send;
+    /// At most `limit` jobs that run, but with none of these workers, the oldest first.
+    fn running_without(
+        &self,
+        live: &[String],
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<RunningJob>, QueueError>> + Send;
 
     /// Which of these jobs somebody wants stopped.
     fn cancel_requested(&self, jobs: &[JobId])

@@ -294,7 +294,7 @@ impl<Q: WorkQueue> Worker<Q> {
     /// A job that runs in the log while nobody has a lease for it: a lease was lost with its table (a restored backup, say).
     async fn recover_forgotten(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let long_ago = Utc::now() - FORGOTTEN_AFTER;
-        let mut running = self.queue.running(MOST_RUNNING).await?;
+        let mut running = self.queue.running_without(&[], MOST_RUNNING).await?;
         running.retain(|job| job.started_at.is_some_and(|at| at < long_ago));
         if running.is_empty() {
             return Ok(());

@@ -105,6 +105,9 @@ fn is_request(event: &AccessEvent) -> bool {
         | AccessEvent::SecretUsed { .. }
         | AccessEvent::AccessRefused { .. }
         | AccessEvent::AuditRead { .. }
+        | AccessEvent::JobResultRefused { .. }
+        | AccessEvent::JobsChangedInBulk { .. }
+        | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. } => false,
     }
 }
@@ -116,6 +119,8 @@ fn is_invitation(event: &TeamEvent) -> bool {
         | TeamEvent::TeamRenamed { .. }
         | TeamEvent::TwoFactorRequirementChanged { .. }
         | TeamEvent::RevealReasonRequirementChanged { .. }
+        | TeamEvent::JobsPaused { .. }
+        | TeamEvent::JobsResumed { .. }
         | TeamEvent::InvitationWithdrawn { .. }
         | TeamEvent::InvitationAccepted { .. }
         | TeamEvent::MemberAdded { .. }

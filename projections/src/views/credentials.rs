@@ -168,6 +168,9 @@ fn of_session(event: &AccessEvent) -> Option<UserId> {
         | AccessEvent::SecretUsed { .. }
         | AccessEvent::AccessRefused { .. }
         | AccessEvent::AuditRead { .. }
+        | AccessEvent::JobResultRefused { .. }
+        | AccessEvent::JobsChangedInBulk { .. }
+        | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. } => None,
     }
 }
@@ -234,6 +237,9 @@ fn session(row: &mut CredentialsRow, event: &AccessEvent, fact: &Fact) {
         | AccessEvent::SecretUsed { .. }
         | AccessEvent::AccessRefused { .. }
         | AccessEvent::AuditRead { .. }
+        | AccessEvent::JobResultRefused { .. }
+        | AccessEvent::JobsChangedInBulk { .. }
+        | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. } => {}
     }
 }

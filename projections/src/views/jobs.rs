@@ -1,7 +1,7 @@
 //! Jobs, by job id; also the queue (D10). Progress and leases are operational and kept elsewhere.
 
 use chrono::{DateTime, Utc};
-use domain::{Event, JobEvent, JobStatus, LogDigest, TeamId};
+use domain::{Artifact, Event, FailureReason, JobEvent, JobStatus, LogDigest, Ran, ScheduleId, TeamId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -10,7 +10,7 @@ use crate::time::{millis, millis_option, to_millis, up_to_millis};
 use crate::view::{Owner, StreamView, TeamView, View};
 
 mod queue;
-pub use queue::{JobFilter, ReadyJob, RunningJob};
+pub use queue::{JobFilter, Line, RunningJob};
 
 /// See the module.
 #[derive(Debug)]
@@ -69,6 +69,18 @@ pub struct JobRow {
     pub retry_delay_seconds: u32,
     /// Jobs of a team with the same key take turns.
     pub concurrency_key: Option<String>,
+    /// How many of them may run at once for this one to start.
+    pub concurrency_limit: u32,
+    /// Whether it keeps others like it out of the queue until it starts.
+    pub unique: bool,
+    /// What queued it, if no person did.
+    pub schedule_id: Option<ScheduleId>,
+    /// Why it failed for good.
+    pub reason: Option<FailureReason>,
+    /// How long its last attempt that ended has run, in milliseconds.
+    pub ran_milliseconds: Option<u64>,
+    /// The files that its last attempt left.
+    pub artifacts: Vec<Artifact>,
     /// Somebody wants it stopped, and it still runs.
     pub cancel_requested: bool,
     /// What the last attempt that ended has logged.
@@ -79,7 +91,7 @@ pub struct JobRow {
 
 impl View for Jobs {
     const NAME: &'static str = "jobs";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const AGGREGATES: &'static [&'static str] = &["job"];
     const OWNER: Owner = Owner::Team;
     type Row = JobRow;
@@ -90,7 +102,8 @@ impl View for Jobs {
            status text collate "C" generated always as (row->>'status') stored,
            priority integer generated always as ((row->>'priority')::integer) stored,
            due text collate "C" generated always as (row->>'next_attempt_at') stored,
-           concurrency_key text collate "C" generated always as (row->>'concurrency_key') stored"#
+           concurrency_key text collate "C" generated always as (row->>'concurrency_key') stored,
+           schedule_id text collate "C" generated always as (row->>'schedule_id') stored"#
     }
 
     fn indexes() -> &'static [&'static str] {
@@ -98,7 +111,9 @@ impl View for Jobs {
             "(team_id, key)",
             "(team_id, status, key)",
             "(team_id, kind, key)",
-            "(priority, due, key) where status = 'pending'",
+            "(team_id, schedule_id, key) where schedule_id is not null",
+            "(team_id, priority, due, key) where status = 'pending'",
+            "(team_id, concurrency_key, priority, due, key) where status = 'pending' and concurrency_key is not null",
             "(key) where status = 'running'",
             "(team_id, concurrency_key) where status = 'running' and concurrency_key is not null",
         ]
@@ -160,6 +175,10 @@ fn queued(key: &str, event: &JobEvent, fact: &Fact) -> Option<JobRow> {
         timeout_seconds,
         retry_delay_seconds,
         concurrency_key,
+        backoff: _,
+        concurrency_limit,
+        unique,
+        schedule_id,
     } = event
     else {
         return None;
@@ -187,6 +206,12 @@ fn queued(key: &str, event: &JobEvent, fact: &Fact) -> Option<JobRow> {
         timeout_seconds: *timeout_seconds,
         retry_delay_seconds: *retry_delay_seconds,
         concurrency_key: concurrency_key.clone(),
+        concurrency_limit: *concurrency_limit,
+        unique: unique.is_some(),
+        schedule_id: *schedule_id,
+        reason: None,
+        ran_milliseconds: None,
+        artifacts: vec![],
         cancel_requested: false,
         log: None,
         sequence: fact.sequence,
@@ -196,34 +221,86 @@ fn queued(key: &str, event: &JobEvent, fact: &Fact) -> Option<JobRow> {
 fn happened(row: &mut JobRow, event: &JobEvent, fact: &Fact) {
     match event {
         JobEvent::JobQueued { .. } => {}
-        JobEvent::JobStarted { attempt, worker } => {
+        JobEvent::JobStarted { attempt, worker, at: _ } => {
             row.status = JobStatus::Running;
             row.attempt = *attempt;
             row.worker = Some(worker.clone());
             row.started_at = Some(fact.at);
             row.next_attempt_at = None;
         }
-        JobEvent::JobCompleted { attempt: _, result, log } => {
+        JobEvent::JobCompleted { attempt: _, kind: _, ran, result, artifacts, log } => {
             (row.exit_code, row.error) = (Some(0), None);
-            row.result = result.clone();
+            left(row, ran.as_ref(), result.as_ref(), artifacts);
             ended(row, JobStatus::Completed, Some(log), fact);
         }
-        JobEvent::JobAttemptFailed { attempt: _, exit_code, error, retry_at, log } => {
+        JobEvent::JobAttemptFailed {
+            attempt: _,
+            kind: _,
+            ran,
+            exit_code,
+            error,
+            retry_at,
+            result,
+            artifacts,
+            log,
+        } => {
             (row.exit_code, row.error) = (*exit_code, Some(error.clone()));
+            left(row, ran.as_ref(), result.as_ref(), artifacts);
             waits(row, up_to_millis(*retry_at), Some(log));
         }
-        JobEvent::JobFailed { attempt: _, exit_code, error, reason: _, log } => {
+        JobEvent::JobFailed {
+            attempt: _,
+            kind: _,
+            ran,
+            exit_code,
+            error,
+            reason,
+            result,
+            artifacts,
+            log,
+        } => {
             (row.exit_code, row.error) = (*exit_code, Some(error.clone()));
+            row.reason = Some(*reason);
+            // Without a log it is not an attempt's own end.
+            if log.is_some() {
+                left(row, ran.as_ref(), result.as_ref(), artifacts);
+            }
             ended(row, JobStatus::Failed, log.as_ref(), fact);
         }
-        JobEvent::JobLost { attempt: _ } => {
+        JobEvent::JobLost { attempt: _, kind: _, ran } => {
             (row.exit_code, row.error) = (None, Some("its worker was lost".to_owned()));
+            ran_for(row, ran.as_ref());
             waits(row, fact.at, None);
         }
-        JobEvent::JobHandedBack { attempt: _, log } => waits(row, fact.at, Some(log)),
+        JobEvent::JobHandedBack { attempt: _, kind: _, ran, log } => {
+            ran_for(row, ran.as_ref());
+            waits(row, fact.at, Some(log));
+        }
         JobEvent::JobCancelRequested {} => row.cancel_requested = true,
-        JobEvent::JobCancelled { attempt: _, log } => ended(row, JobStatus::Cancelled, log.as_ref(), fact),
+        JobEvent::JobCancelled { attempt: _, kind: _, ran, log } => {
+            ran_for(row, ran.as_ref());
+            ended(row, JobStatus::Cancelled, log.as_ref(), fact);
+        }
+        JobEvent::JobRetried { run_at } => {
+            row.status = JobStatus::Pending;
+            row.next_attempt_at = Some(up_to_millis(*run_at));
+            (row.finished_at, row.reason) = (None, None);
+        }
     }
+}
+
+/// How long the attempt took that is over; what ended without one leaves that as it is.
+fn ran_for(row: &mut JobRow, ran: Option<&Ran>) {
+    if let Some(ran) = ran {
+        row.ran_milliseconds = Some(ran.milliseconds);
+    }
+}
+
+/// An attempt that came to its own end stands for the job, with what it left or did not.
+fn left(row: &mut JobRow, ran: Option<&Ran>, result: Option<&Value>, artifacts: &[Artifact]) {
+    ran_for(row, ran);
+    row.result = result.cloned();
+    row.artifacts = artifacts.to_vec();
 }
 
 fn waits(row: &mut JobRow, until: DateTime<Utc>, log: Option<&LogDigest>) {

@@ -55,6 +55,9 @@ impl View for LastAccess {
                 | AccessEvent::ProofFailed { .. }
                 | AccessEvent::AccessRefused { .. }
                 | AccessEvent::AuditRead { .. }
+                | AccessEvent::JobResultRefused { .. }
+                | AccessEvent::JobsChangedInBulk { .. }
+                | AccessEvent::WorkerDrained { .. }
                 | AccessEvent::ViewRebuilt { .. },
             )
             | Event::User(_)
@@ -87,6 +90,9 @@ impl View for LastAccess {
                 | AccessEvent::ProofFailed { .. }
                 | AccessEvent::AccessRefused { .. }
                 | AccessEvent::AuditRead { .. }
+                | AccessEvent::JobResultRefused { .. }
+                | AccessEvent::JobsChangedInBulk { .. }
+                | AccessEvent::WorkerDrained { .. }
                 | AccessEvent::ViewRebuilt { .. },
             )
             | Event::User(_)

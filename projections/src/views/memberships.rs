@@ -60,6 +60,8 @@ impl View for Memberships {
                 TeamEvent::TeamRenamed { .. }
                 | TeamEvent::TwoFactorRequirementChanged { .. }
                 | TeamEvent::RevealReasonRequirementChanged { .. }
+                | TeamEvent::JobsPaused { .. }
+                | TeamEvent::JobsResumed { .. }
                 | TeamEvent::MemberInvited { .. }
                 | TeamEvent::InvitationWithdrawn { .. }
                 | TeamEvent::InvitationAccepted { .. },
@@ -85,6 +87,8 @@ impl View for Memberships {
                 TeamEvent::TeamRenamed { .. }
                 | TeamEvent::TwoFactorRequirementChanged { .. }
                 | TeamEvent::RevealReasonRequirementChanged { .. }
+                | TeamEvent::JobsPaused { .. }
+                | TeamEvent::JobsResumed { .. }
                 | TeamEvent::MemberInvited { .. }
                 | TeamEvent::InvitationWithdrawn { .. }
                 | TeamEvent::InvitationAccepted { .. },

@@ -141,6 +141,9 @@ fn reading(event: &AccessEvent) -> Option<Reading> {
         | AccessEvent::SignInFailed { .. }
         | AccessEvent::AccessRefused { .. }
         | AccessEvent::AuditRead { .. }
+        | AccessEvent::JobResultRefused { .. }
+        | AccessEvent::JobsChangedInBulk { .. }
+        | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. } => return None,
     };
     Some(Reading { secret_id: *secret_id, version: *version, reason, grant_id, job })

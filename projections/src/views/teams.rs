@@ -1,6 +1,6 @@
 //! Teams with their members, by team id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use domain::{Event, InvitationId, Personal, Role, TeamEvent, TeamId, UserId};
@@ -33,6 +33,12 @@ pub struct TeamRow {
     /// Whether who sees a secret's value must say why.
     #[serde(default)]
     pub reveal_reason_required: bool,
+    /// Whether none of its jobs are started.
+    #[serde(default)]
+    pub jobs_paused: bool,
+    /// The kinds of which none of its jobs are started.
+    #[serde(default)]
+    pub paused_kinds: BTreeSet<String>,
     /// Who is asked to join and has not yet; also those whose time is over.
     #[serde(default)]
     pub invitations: BTreeMap<InvitationId, InvitationRow>,
@@ -69,7 +75,7 @@ pub struct InvitationRow {
 
 impl View for Teams {
     const NAME: &'static str = "teams";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const AGGREGATES: &'static [&'static str] = &["team"];
     const PERSONAL: bool = true;
     type Row = TeamRow;
@@ -120,6 +126,8 @@ fn team(key: &str, row: Option<TeamRow>, event: &TeamEvent, fact: &Fact) -> Opti
             members: [(*owner, Role::Owner)].into(),
             two_factor_required: false,
             reveal_reason_required: false,
+            jobs_paused: false,
+            paused_kinds: BTreeSet::new(),
             invitations: BTreeMap::new(),
             created_by: fact.actor.clone(),
             created_at: fact.at,
@@ -133,6 +141,14 @@ fn team(key: &str, row: Option<TeamRow>, event: &TeamEvent, fact: &Fact) -> Opti
         TeamEvent::TeamRenamed { name } => row.name.clone_from(name),
         TeamEvent::TwoFactorRequirementChanged { required } => row.two_factor_required = *required,
         TeamEvent::RevealReasonRequirementChanged { required } => row.reveal_reason_required = *required,
+        TeamEvent::JobsPaused { kind: None } => row.jobs_paused = true,
+        TeamEvent::JobsResumed { kind: None } => row.jobs_paused = false,
+        TeamEvent::JobsPaused { kind: Some(kind) } => {
+            row.paused_kinds.insert(kind.clone());
+        }
+        TeamEvent::JobsResumed { kind: Some(kind) } => {
+            row.paused_kinds.remove(kind);
+        }
         TeamEvent::MemberInvited { invitation_id, email, email_hash, role, expires_at, .. } => {
             let invited = invitation(email, email_hash, *role, *expires_at, fact);
             row.invitations.insert(*invitation_id, invited);

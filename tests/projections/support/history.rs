@@ -11,10 +11,10 @@ use ::commands::{
 use ::ledger::{Ledger, random_token};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    AccessEvent, Actor, ApiKeyId, Caller, ConcurrencyKey, Description, Email, Ending, Guarded, InvitationId,
-    Job, JobCommand, JobId, KindName, LogDigest, Permission, PersonName, Queue, Reason, Refusal, Role,
-    SecretAmendment, SecretId, SecretName, SessionId, Tag, Team, TeamCommand, TeamId, TeamName, TeamSlug,
-    User, UserCommand, UserId, VersionLimit,
+    AccessEvent, Actor, ApiKeyId, Artifact, Backoff, Caller, ConcurrencyKey, Description, Email, Ending,
+    Failure, Guarded, InvitationId, Job, JobCommand, JobId, KindName, LogDigest, Permission, PersonName,
+    Queue, Reason, Refusal, Role, ScheduleId, SecretAmendment, SecretId, SecretName, SessionId, Tag, Team,
+    TeamCommand, TeamId, TeamName, TeamSlug, User, UserCommand, UserId, VersionLimit,
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -286,7 +286,11 @@ impl<'a> History<'a> {
             max_attempts: 1 + self.rng.below(3) as u32,
             timeout_seconds: 60,
             retry_delay_seconds: 1,
+            backoff: Backoff { factor: 2.0, cap_seconds: 60, jitter: 0.1 },
             concurrency_key: self.rng.percent(30).then(|| ConcurrencyKey::parse("one").unwrap()),
+            concurrency_limit: 1 + self.rng.below(2) as u32,
+            unique: None,
+            schedule_id: self.rng.percent(10).then(|| ScheduleId(Uuid::now_v7())),
         };
         if self.give::<Job>(Some(team), id, JobCommand::Queue(queue)).await {
             self.jobs.push(Running { team, id, attempt: 0 });
@@ -302,11 +306,12 @@ impl<'a> History<'a> {
         let log = LogDigest { lines: self.rng.below(9), dropped: 0, sha256: "ab".to_owned() };
         // Long after anything is due.
         let at = Utc::now() + TimeDelta::days(365);
-        let command = match self.rng.below(10) {
+        let command = match self.rng.below(11) {
             0..=3 => JobCommand::Start { worker: "worker".to_owned(), at },
-            4..=6 => JobCommand::Finish { attempt, ending: self.ending(), log, at },
+            4..=6 => JobCommand::Finish { attempt, ending: self.ending(), log, at, dice: 0.3 },
             7 => JobCommand::Lose { attempt, at },
-            8 => JobCommand::HandBack { attempt, log },
+            8 => JobCommand::HandBack { attempt, log, at },
+            9 => JobCommand::Retry { at },
             _ => JobCommand::Cancel,
         };
         let started = matches!(command, JobCommand::Start { .. });
@@ -319,9 +324,15 @@ impl<'a> History<'a> {
         match self.rng.below(4) {
             0 => Ending::Succeeded {
                 result: self.rng.percent(70).then(|| json!({ "rows": [1, "\u{1}", null] })),
+                artifacts: vec![Artifact { name: "a/b".to_owned(), size: 3, sha256: "cd".to_owned() }],
             },
             1 => Ending::Cancelled,
-            _ => Ending::Failed { exit_code: Some(3), error: self.one_of(&ERRORS).to_owned() },
+            _ => Ending::Failed(Failure {
+                exit_code: Some(3),
+                error: self.one_of(&ERRORS).to_owned(),
+                is_final: self.rng.percent(20),
+                ..Failure::default()
+            }),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Ways of reading jobs: a team's list, and what workers look for.
 
 use chrono::{DateTime, Utc};
-use domain::{JobId, JobStatus, TeamId};
-use sqlx::QueryBuilder;
+use domain::{JobId, JobStatus, ScheduleId, TeamId};
+use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::{JobRow, Jobs};
@@ -18,23 +18,32 @@ pub struct JobFilter {
     pub status: Option<JobStatus>,
     /// Those of this kind.
     pub kind: Option<String>,
+    /// Those that this schedule queued.
+    pub schedule_id: Option<ScheduleId>,
+    /// Those that were queued at this moment or later.
+    pub from: Option<DateTime<Utc>>,
+    /// Those that were queued before this moment.
+    pub to: Option<DateTime<Utc>>,
 }
 
-/// A job that may be started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReadyJob {
-    /// Which.
-    pub id: JobId,
-    /// Whose it is.
-    pub team_id: TeamId,
-    /// What runs.
-    pub kind: String,
-    /// Starts so far.
-    pub attempt: u32,
-    /// 0 to 9.
-    pub priority: u8,
-    /// Jobs of the team with the same key take turns.
-    pub concurrency_key: Option<String>,
+impl JobFilter {
+    fn push(&self, query: &mut QueryBuilder<'_, Postgres>) {
+        if let Some(status) = self.status {
+            query.push(" and status = ").push_bind(status.as_str());
+        }
+        if let Some(kind) = &self.kind {
+            query.push(" and kind = ").push_bind(kind.clone());
+        }
+        if let Some(schedule) = self.schedule_id {
+            query.push(" and schedule_id = ").push_bind(schedule.to_string());
+        }
+        if let Some(from) = self.from {
+            query.push(" and row->>'created_at' >= ").push_bind(time::text(from));
+        }
+        if let Some(to) = self.to {
+            query.push(" and row->>'created_at' < ").push_bind(time::text(to));
+        }
+    }
 }
 
 /// A job that a worker has.
@@ -50,11 +59,48 @@ pub struct RunningJob {
     pub worker: Option<String>,
     /// When it began.
     pub started_at: Option<DateTime<Utc>>,
-    /// How long it may take.
-    pub timeout_seconds: u32,
-    /// Somebody wants it stopped.
-    pub cancel_requested: bool,
 }
+
+/// Who is before a job that waits for its concurrency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Jobs with the key that run.
+    pub running: u32,
+    /// Jobs with the key that wait and go before it.
+    pub ahead: u32,
+}
+
+/// Lanes are the pairs of team and priority that have pending jobs, found by skipping through the index; of each the first are looked
+/// at, however many wait.
+const READY: &str = r"
+with recursive lanes as (
+    (select team_id, priority from jobs where status = 'pending' order by team_id, priority limit 1)
+    union all
+    select next.team_id, next.priority from lanes l cross join lateral (
+        select team_id, priority from jobs
+        where status = 'pending' and (team_id, priority) > (l.team_id, l.priority)
+        order by team_id, priority limit 1) next
+), busy as (
+    select team_id, count(*) as jobs from jobs where status = 'running' group by team_id
+), open as (
+    select l.team_id, l.priority, coalesce(t.row->'paused_kinds', '[]') as paused_kinds
+    from lanes l left join teams t on t.key = l.team_id
+    where not coalesce((t.row->>'jobs_paused')::boolean, false)
+), found as (
+    select j.key, j.priority, j.due,
+           row_number() over (partition by l.team_id order by j.priority desc, j.due, j.key) + coalesce(b.jobs, 0) as turn
+    from open l cross join lateral (
+        select c.key, c.priority, c.due from jobs c
+        where c.status = 'pending' and c.team_id = l.team_id and c.priority = l.priority
+          and c.due <= $1 and c.kind = any($2) and not l.paused_kinds ? c.kind
+          and (c.concurrency_key is null or (c.row->>'concurrency_limit')::bigint > (
+              select count(*) from jobs r where r.status = 'running' and r.team_id = c.team_id
+                  and r.concurrency_key = c.concurrency_key and r.concurrency_key is not null))
+        order by c.due, c.key limit $3
+    ) j left join busy b on b.team_id = l.team_id
+    order by turn, j.priority desc, j.due, j.key limit $3
+)
+select j.key, j.row::text from found f join jobs j on j.key = f.key order by f.turn, f.priority desc, f.due, f.key";
 
 impl TeamReader<'_, Jobs> {
     /// The team's jobs, newest first, before id `before`: at most `limit` (and 1,000).
@@ -69,23 +115,43 @@ impl TeamReader<'_, Jobs> {
     ) -> Result<Vec<JobRow>, ReadError> {
         let mut query = QueryBuilder::new("select key, row::text from jobs where team_id = ");
         query.push_bind(self.whose.setting());
-        if let Some(status) = filter.status {
-            query.push(" and status = ").push_bind(status.as_str());
-        }
-        if let Some(kind) = &filter.kind {
-            query.push(" and kind = ").push_bind(kind);
-        }
+        filter.push(&mut query);
         if let Some(before) = before {
             query.push(" and key < ").push_bind(before);
         }
         query.push(" order by key desc limit ").push_bind(limit.min(MOST_LISTED));
         self.rows(query.build_query_as()).await
     }
+
+    /// Who is before a pending job that has a concurrency key; nobody is before others.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn line(&self, job: &JobRow) -> Result<Line, ReadError> {
+        let (Some(key), Some(due)) = (&job.concurrency_key, job.next_attempt_at) else {
+            return Ok(Line { running: 0, ahead: 0 });
+        };
+        let query = sqlx::query_as(
+            "select (select count(*) from jobs where status = 'running' and team_id = $1 and concurrency_key = $2), \
+                    (select count(*) from jobs where status = 'pending' and team_id = $1 and concurrency_key = $2 \
+                         and (-priority, due, key) < (-$3::int, $4, $5))",
+        );
+        let query = query.bind(self.whose.setting()).bind(key).bind(i32::from(job.priority));
+        let mut connection = self.connection().await?;
+        let (running, ahead): (i64, i64) =
+            query.bind(time::text(due)).bind(&job.id).fetch_one(&mut *connection).await?;
+        let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok(Line { running: count(running), ahead: count(ahead) })
+    }
 }
 
 impl Reader<'_, Jobs> {
-    /// Pending jobs of these kinds that are due at `now`, the most urgent first (priority, then due time, then id): at most
-    /// `limit` (and 1,000). Jobs whose concurrency key is in use are left out. Each priority's part of the index is read up to `now`.
+    /// Pending jobs of these kinds that are due at `now` and may be started, in the order in which they should be: at most `limit` (and
+    /// 1,000).
+    ///
+    /// Teams take turns: whose jobs have the fewest workers comes first, so that a thousand jobs of one team do not delay one of another.
+    /// Within a team the most urgent goes first (priority, then due time, then id). Left out are jobs that are paused, and those whose
+    /// concurrency key is in use by as many as they allow.
     ///
     /// The view may lag: whether a job may really be started is decided by the job.
     ///
@@ -96,61 +162,20 @@ impl Reader<'_, Jobs> {
         now: DateTime<Utc>,
         limit: i64,
         kinds: &[String],
-    ) -> Result<Vec<ReadyJob>, ReadError> {
-        let query = sqlx::query_as(
-            "select j.key, j.team_id, j.kind, (j.row->>'attempt')::bigint, j.priority, j.concurrency_key
-             from generate_series(0, 9) p cross join lateral (
-                 select * from jobs c
-                 where c.status = 'pending' and c.priority = p and c.due <= $1 and c.kind = any($3)
-                   and (c.concurrency_key is null or not exists (
-                       select from jobs r where r.status = 'running' and r.team_id = c.team_id
-                           and r.concurrency_key = c.concurrency_key and r.concurrency_key is not null))
-                 order by c.due, c.key limit $2
-             ) j order by j.priority desc, j.due, j.key limit $2",
-        );
-        let found: Vec<(String, String, String, i64, i32, Option<String>)> =
-            query.bind(time::text(now)).bind(limit.min(MOST_LISTED)).bind(kinds).fetch_all(self.pool).await?;
-        let ready =
-            |(key, team, kind, attempt, priority, concurrency_key): (String, String, _, i64, i32, _)| {
-                Ok(ReadyJob {
-                    id: JobId(uuid(&key, &key)?),
-                    team_id: TeamId(uuid(&key, &team)?),
-                    kind,
-                    attempt: u32::try_from(attempt).map_err(|cause| Fault::at_row("jobs", &key, cause))?,
-                    priority: u8::try_from(priority).map_err(|cause| Fault::at_row("jobs", &key, cause))?,
-                    concurrency_key,
-                })
-            };
-        found.into_iter().map(ready).collect()
+    ) -> Result<Vec<JobRow>, ReadError> {
+        let query = sqlx::query_as(READY);
+        self.rows(query.bind(time::text(now)).bind(kinds).bind(limit.min(MOST_LISTED))).await
     }
 
-    /// When the next pending job of these kinds becomes due after `now`, to the millisecond.
-    ///
-    /// # Errors
-    /// The database is out of reach.
-    pub async fn next_due(
-        &self,
-        now: DateTime<Utc>,
-        kinds: &[String],
-    ) -> Result<Option<DateTime<Utc>>, ReadError> {
-        let query = sqlx::query_scalar(
-            "select min(j.due) from generate_series(0, 9) p cross join lateral (
-                 select c.due from jobs c
-                 where c.status = 'pending' and c.priority = p and c.due > $1 and c.kind = any($2)
-                 order by c.due limit 1
-             ) j",
-        );
-        let due: Option<String> = query.bind(time::text(now)).bind(kinds).fetch_one(self.pool).await?;
-        Ok(due.and_then(|due| due.parse().ok()))
-    }
-
-    /// Jobs that workers have, oldest first: at most `limit` (and 1,000).
+    /// Jobs that run, as far as the view has got, and whose worker is not among `live`, oldest first: at most `limit` (and 1,000).
     ///
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
-    pub async fn running(&self, limit: i64) -> Result<Vec<RunningJob>, ReadError> {
-        let query =
-            sqlx::query_as("select key, row::text from jobs where status = 'running' order by key limit $1");
+    pub async fn running_without(&self, live: &[String], limit: i64) -> Result<Vec<RunningJob>, ReadError> {
+        let query = sqlx::query_as(
+            "select key, row::text from jobs where status = 'running' and row->>'worker' <> all($1) \
+             order by key limit $2",
+        );
         let running = |row: JobRow| {
             Ok(RunningJob {
                 id: JobId(uuid(&row.id, &row.id)?),
@@ -158,11 +183,10 @@ impl Reader<'_, Jobs> {
                 attempt: row.attempt,
                 worker: row.worker,
                 started_at: row.started_at,
-                timeout_seconds: row.timeout_seconds,
-                cancel_requested: row.cancel_requested,
             })
         };
-        self.rows(query.bind(limit.min(MOST_LISTED))).await?.into_iter().map(running).collect()
+        let rows = self.rows(query.bind(live).bind(limit.min(MOST_LISTED))).await?;
+        rows.into_iter().map(running).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use chrono::TimeDelta;
-use domain::FailureReason;
+use domain::{Backoff, FailureReason};
 use serde_json::json;
 
 use super::*;
@@ -21,6 +21,10 @@ fn queued_event() -> JobEvent {
         timeout_seconds: 900,
         retry_delay_seconds: 60,
         concurrency_key: Some("k".into()),
+        backoff: Backoff::default(),
+        concurrency_limit: 1,
+        unique: None,
+        schedule_id: None,
     }
 }
 
@@ -32,15 +36,23 @@ fn after(events: impl IntoIterator<Item = JobEvent>) -> JobRow {
 }
 
 fn started(attempt: u32) -> JobEvent {
-    JobEvent::JobStarted { attempt, worker: "w1".into() }
+    JobEvent::JobStarted { attempt, worker: "w1".into(), at: Some(at(2)) }
+}
+
+fn ran() -> Option<Ran> {
+    Some(Ran { worker: "w1".into(), milliseconds: 1_500 })
 }
 
 fn attempt_failed() -> JobEvent {
     JobEvent::JobAttemptFailed {
         attempt: 1,
+        kind: "report".into(),
+        ran: ran(),
         exit_code: Some(3),
         error: "it said 3".into(),
         retry_at: at(80),
+        result: None,
+        artifacts: vec![],
         log: digest(4),
     }
 }
@@ -63,7 +75,14 @@ fn a_started_job_is_its_workers() {
 
 #[test]
 fn a_completed_job_has_its_result_and_no_error() {
-    let done = JobEvent::JobCompleted { attempt: 2, result: Some(json!([1])), log: digest(9) };
+    let done = JobEvent::JobCompleted {
+        attempt: 2,
+        kind: "report".into(),
+        ran: ran(),
+        result: Some(json!([1])),
+        artifacts: vec![],
+        log: digest(9),
+    };
     let row = after([started(1), attempt_failed(), started(2), done]);
     assert_eq!((row.status, row.exit_code, row.error), (JobStatus::Completed, Some(0), None));
     assert_eq!((row.result, row.log), (Some(json!([1])), Some(digest(9))));
@@ -82,22 +101,30 @@ fn a_failed_attempt_waits_for_the_next() {
 fn a_job_that_failed_for_good_says_why() {
     let failed = JobEvent::JobFailed {
         attempt: 1,
+        kind: "report".into(),
+        ran: ran(),
         exit_code: None,
         error: "too long".into(),
         reason: FailureReason::AttemptsExhausted,
-        log: None,
+        result: None,
+        artifacts: vec![],
+        log: Some(digest(1)),
     };
     let row = after([started(1), failed]);
     assert_eq!((row.status, row.error.as_deref()), (JobStatus::Failed, Some("too long")));
-    assert_eq!(row.finished_at, Some(at(3)));
+    assert_eq!((row.finished_at, row.reason), (Some(at(3)), Some(FailureReason::AttemptsExhausted)));
+    assert_eq!(row.ran_milliseconds, Some(1_500));
 }
 
 #[test]
 fn lost_and_handed_back_jobs_wait_again_at_once() {
-    let lost = after([started(1), JobEvent::JobLost { attempt: 1 }]);
+    let lost = after([started(1), JobEvent::JobLost { attempt: 1, kind: "report".into(), ran: ran() }]);
     assert_eq!((lost.status, lost.next_attempt_at), (JobStatus::Pending, Some(at(3))));
     assert_eq!(lost.error.as_deref(), Some("its worker was lost"));
-    let back = after([started(1), JobEvent::JobHandedBack { attempt: 1, log: digest(1) }]);
+    let back = after([
+        started(1),
+        JobEvent::JobHandedBack { attempt: 1, kind: "report".into(), ran: None, log: digest(1) },
+    ]);
     assert_eq!((back.status, back.next_attempt_at, back.error), (JobStatus::Pending, Some(at(3)), None));
 }
 
@@ -105,7 +132,8 @@ fn lost_and_handed_back_jobs_wait_again_at_once() {
 fn cancelling_is_asked_for_and_then_done() {
     let asked = after([started(1), JobEvent::JobCancelRequested {}]);
     assert_eq!((asked.status, asked.cancel_requested), (JobStatus::Running, true));
-    let cancelled = JobEvent::JobCancelled { attempt: 1, log: Some(digest(2)) };
+    let cancelled =
+        JobEvent::JobCancelled { attempt: 1, kind: "report".into(), ran: ran(), log: Some(digest(2)) };
     let done = after([started(1), JobEvent::JobCancelRequested {}, cancelled]);
     assert_eq!((done.status, done.cancel_requested), (JobStatus::Cancelled, false));
     assert_eq!((done.finished_at, done.log), (Some(at(4)), Some(digest(2))));
@@ -114,4 +142,23 @@ fn cancelling_is_asked_for_and_then_done() {
 #[test]
 fn what_was_never_queued_has_no_row() {
     assert_eq!(folded::<Jobs>(&[fact(2, "job", id(7), started(1))]), [].into());
+}
+
+#[test]
+fn a_job_that_is_tried_anew_waits_again() {
+    let failed = JobEvent::JobFailed {
+        attempt: 1,
+        kind: "report".into(),
+        ran: ran(),
+        exit_code: Some(2),
+        error: "no".into(),
+        reason: FailureReason::Final,
+        result: Some(json!({"why": "no"})),
+        artifacts: vec![],
+        log: Some(digest(1)),
+    };
+    let row = after([started(1), failed, JobEvent::JobRetried { run_at: at(90) }]);
+    assert_eq!((row.status, row.next_attempt_at), (JobStatus::Pending, Some(at(90))));
+    assert_eq!((row.finished_at, row.reason), (None, None));
+    assert_eq!((row.exit_code, row.result), (Some(2), Some(json!({"why": "no"}))), "the last attempt's");
 }

@@ -62,7 +62,8 @@ impl TeamReader<'_, Schedules> {
     /// The database is out of reach.
     pub async fn count(&self) -> Result<i64, ReadError> {
         let query = sqlx::query_scalar("select count(*) from schedules where not deleted and team_id = $1");
-        self.counted(query.bind(self.whose.setting())).await
+        let mut connection = self.connection().await?;
+        Ok(query.bind(self.whose.setting()).fetch_one(&mut *connection).await?)
     }
 }
 

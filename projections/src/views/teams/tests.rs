@@ -34,6 +34,8 @@ fn touched(n: i64) -> TeamRow {
         members: [(user_id(1), Role::Owner)].into(),
         two_factor_required: false,
         reveal_reason_required: false,
+        jobs_paused: false,
+        paused_kinds: BTreeSet::new(),
         invitations: BTreeMap::new(),
         created_by: "system".into(),
         created_at: at(1),
@@ -123,4 +125,18 @@ fn a_forgotten_address_is_not_shown() {
 fn nothing_happens_to_a_team_that_was_never_made() {
     let facts = [fact(1, "team", id(100), TeamEvent::TeamRenamed { name: "Payments".into() })];
     assert_eq!(folded::<Teams>(&facts), [].into());
+}
+
+#[test]
+fn kinds_and_all_jobs_are_paused_and_resumed_apart() {
+    let kind = |name: &str| Some(name.to_owned());
+    let row = after([
+        TeamEvent::JobsPaused { kind: kind("report") },
+        TeamEvent::JobsPaused { kind: None },
+        TeamEvent::JobsPaused { kind: kind("mail") },
+        TeamEvent::JobsResumed { kind: kind("report") },
+    ]);
+    assert_eq!((row.jobs_paused, row.paused_kinds), (true, ["mail".to_owned()].into()));
+    let row = after([TeamEvent::JobsPaused { kind: None }, TeamEvent::JobsResumed { kind: None }]);
+    assert_eq!((row.jobs_paused, row.paused_kinds), (false, BTreeSet::new()));
 }
