@@ -9,10 +9,10 @@ mod times;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    CatchUp, ClaimKind, ConcurrencyKey, CronExpression, KindName, Plan, Schedule, ScheduleCommand,
-    ScheduleId, ScheduleName, TeamId, TimeZoneName, Timing,
+    CatchUp, ClaimKind, ConcurrencyKey, CronExpression, KindName, KnownSchedule, Plan, Schedule,
+    ScheduleCommand, ScheduleId, ScheduleName, TeamId, TimeZoneName, Timing,
 };
-use ledger::{NewEvent, StreamId};
+use ledger::{Loaded, NewEvent, StreamId};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -22,8 +22,26 @@ use crate::{CommandError, Commands, Context};
 pub use asked::{JobDefaults, LARGEST_ARGS, LONGEST_WINDOW, SHORTEST_WINDOW, problems};
 pub use firing::Fired;
 pub use round::ON_TIME;
-pub use scheduler::{DueSchedule, DueSchedules, Scheduler};
+pub use scheduler::{DueSchedules, Scheduler};
 pub use times::Times;
+
+/// A schedule as the views show it, after the first `sequence` events of its stream.
+#[derive(Clone, Debug)]
+pub struct ShownSchedule {
+    /// Which.
+    pub id: ScheduleId,
+    /// How long its stream is.
+    pub sequence: i64,
+    /// What it is after these events.
+    pub known: KnownSchedule,
+}
+
+impl ShownSchedule {
+    fn loaded(self) -> Loaded<Schedule> {
+        let Self { id, sequence, known } = self;
+        Loaded { id: id.to_string(), aggregate: Schedule::known(known), sequence }
+    }
+}
 
 /// What is changed of a schedule; what is `None` stays.
 #[derive(Clone, Debug, Default)]
@@ -204,13 +222,15 @@ impl Commands {
     pub async fn amend_schedule(
         &self,
         context: &Context,
-        id: ScheduleId,
+        shown: ShownSchedule,
         expected: Option<i64>,
         amendment: &ScheduleAmendment,
         now: DateTime<Utc>,
     ) -> Result<Executed, CommandError> {
+        let id = shown.id;
         let amending = Amending { id, caller_team: context.caller.team, amendment, now };
-        self.execute_with::<Schedule>(context, &id.to_string(), expected, &amending).await
+        let known = Some(shown.loaded());
+        self.execute_knowing(context, &id.to_string(), known, expected, &amending).await
     }
 
     /// Ends a schedule and frees its name. The jobs it has made stay.
@@ -220,11 +240,12 @@ impl Commands {
     pub async fn delete_schedule(
         &self,
         context: &Context,
-        id: ScheduleId,
+        shown: ShownSchedule,
         expected: Option<i64>,
     ) -> Result<Executed, CommandError> {
         let deleting = Deleting { caller_team: context.caller.team };
-        self.execute_with::<Schedule>(context, &id.to_string(), expected, &deleting).await
+        let id = shown.id.to_string();
+        self.execute_knowing(context, &id, Some(shown.loaded()), expected, &deleting).await
     }
 
     async fn claim_schedule_name(

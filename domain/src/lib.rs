@@ -42,8 +42,8 @@ pub use permission::{Permission, Permissions, ROLE_TABLE, Role, permission_matri
 pub use personal::Personal;
 pub use refusal::{Refusal, RefusalKind};
 pub use schedule::{
-    CatchUp, Firing, MOST_FIRINGS, Plan, Schedule, ScheduleCommand, ScheduleError, ScheduleEvent, Skipped,
-    Timing,
+    CatchUp, Firing, KnownSchedule, MOST_FIRINGS, Plan, Schedule, ScheduleCommand, ScheduleError,
+    ScheduleEvent, Skipped, Timing,
 };
 pub use secret::{
     Grant, LARGEST_VALUE, LONGEST_GRANT, MOST_TAGS, MOST_VERSIONS, Secret, SecretAmendment, SecretCommand,

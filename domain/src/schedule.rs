@@ -229,6 +229,22 @@ impl Refusal for ScheduleError {
     }
 }
 
+/// What is known of a schedule that was not deleted. One that fires every minute has half a million events after a year: these are not
+/// read each time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownSchedule {
+    /// Whose it is.
+    pub team_id: TeamId,
+    /// What is wanted.
+    pub plan: Plan,
+    /// Whether it rests.
+    pub paused: bool,
+    /// The moment it waits for.
+    pub next: Option<DateTime<Utc>>,
+    /// The last moment that was dealt with.
+    pub handled: Option<DateTime<Utc>>,
+}
+
 /// What the rules need to know of a schedule that goes on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Life {
@@ -251,6 +267,14 @@ aggregate!(Schedule, "schedule", ScheduleCommand, ScheduleEvent, ScheduleError);
 type Decision = Result<Vec<ScheduleEvent>, ScheduleError>;
 
 impl Schedule {
+    /// A schedule as a view knows it: what it is after its events, without reading them. Whoever decides by it appends after those events
+    /// and no others.
+    #[must_use]
+    pub fn known(known: KnownSchedule) -> Self {
+        let KnownSchedule { team_id, plan, paused, next, handled } = known;
+        Self(Some(Life { team_id, plan, paused, next, handled, deleted: false }))
+    }
+
     fn living(&self) -> Option<&Life> {
         self.0.as_ref().filter(|life| !life.deleted)
     }

@@ -1,20 +1,19 @@
 //! Dealing with what is due of one schedule: its own events and those of the jobs they lead to go into one append, which expects the
 //! schedule to be as it was looked at. Of many who do so at once one succeeds; the others look again and find nothing due.
 
-use std::sync::{Mutex, PoisonError};
-
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    Actor, Caller, Firing, Job, JobCommand, JobId, Permissions, Plan, Schedule, ScheduleCommand, ScheduleId,
-    TeamId,
+    Actor, Caller, Firing, Job, JobCommand, JobId, KnownSchedule, Permissions, Plan, ScheduleCommand,
+    ScheduleId, TeamId,
 };
-use ledger::NewEvent;
+use ledger::{Append, AppendError, NewEvent};
 use uuid::Uuid;
 
+use super::ShownSchedule;
 use super::asked::{JobDefaults, job};
 use super::round::Round;
 use super::times::Times;
-use crate::door::{Prepare, Prepared, first_events};
+use crate::door::{decided, first_events};
 use crate::jobs::Kinds;
 use crate::{CommandError, Commands, Context};
 
@@ -32,96 +31,86 @@ pub struct Fired {
     pub skipped: u32,
 }
 
-/// Deals with what is due at `now`.
-struct Due<'a> {
-    id: ScheduleId,
-    team_id: TeamId,
+/// What there is to be done about a schedule, and what is stored with it.
+#[derive(Default)]
+struct Doing {
+    firings: Vec<Firing>,
+    jobs: Vec<NewEvent>,
+    fired: Fired,
+}
+
+/// Makes jobs of moments.
+struct Making<'a> {
     context: &'a Context,
+    of: (TeamId, ScheduleId),
     kinds: &'a Kinds,
     defaults: JobDefaults,
-    now: DateTime<Utc>,
-    /// What the last try was about.
-    fired: Mutex<Fired>,
 }
 
-impl Due<'_> {
-    fn round(&self, schedule: &Schedule) -> Option<(Plan, Round)> {
-        let (plan, waited_for) = schedule.plan().zip(schedule.next())?;
-        let knows_kind = self.kinds.get(plan.kind.as_str()).is_some();
-        if !knows_kind && self.now - waited_for < LEFT_TO_OTHERS {
-            return None;
-        }
-        let times = Times::of(&plan.timing).ok()?;
-        Some((plan.clone(), Round::at(plan, &times, waited_for, self.now)?))
-    }
-
-    /// What a moment leads to, and the events of the job if that is one.
-    async fn firing(&self, plan: &Plan, due: DateTime<Utc>) -> Result<(Firing, Vec<NewEvent>), CommandError> {
-        match job(plan, (self.team_id, self.id), due, self.kinds, self.defaults) {
-            Err(error) => Ok((Firing::Failed { due, error }, vec![])),
-            Ok(queue) => {
-                let job_id = JobId(Uuid::now_v7());
-                let events = first_events::<Job>(self.context, job_id, JobCommand::Queue(queue)).await?;
-                Ok((Firing::Queued { due, job_id }, events))
-            }
-        }
-    }
-
-    fn note(&self, fired: Fired) {
-        *self.fired.lock().unwrap_or_else(PoisonError::into_inner) = fired;
-    }
-}
-
-impl Prepare<Schedule> for Due<'_> {
-    async fn prepare(
-        &self,
-        _: &Commands,
-        schedule: &Schedule,
-    ) -> Result<Prepared<ScheduleCommand>, CommandError> {
-        self.note(Fired::default());
-        let Some((plan, Round { skipped, dues, next })) = self.round(schedule) else {
-            let nothing = ScheduleCommand::Fire { skipped: None, firings: vec![], next: None };
-            return Ok(Prepared::alone(nothing));
-        };
-        let (mut firings, mut alongside, mut fired) = (vec![], vec![], Fired::default());
+impl Making<'_> {
+    async fn make(&self, plan: &Plan, dues: Vec<DateTime<Utc>>) -> Result<Doing, CommandError> {
+        let mut doing = Doing::default();
         for due in dues {
-            let (firing, events) = self.firing(&plan, due).await?;
-            match firing {
-                Firing::Queued { .. } => fired.queued.push(due),
-                Firing::Failed { .. } => fired.failed += 1,
-            }
-            firings.push(firing);
-            alongside.extend(events);
+            let firing = match job(plan, self.of, due, self.kinds, self.defaults) {
+                Err(error) => {
+                    doing.fired.failed += 1;
+                    Firing::Failed { due, error }
+                }
+                Ok(queue) => {
+                    let job_id = JobId(Uuid::now_v7());
+                    let queue = JobCommand::Queue(queue);
+                    doing.jobs.extend(first_events::<Job>(self.context, job_id, queue).await?);
+                    doing.fired.queued.push(due);
+                    Firing::Queued { due, job_id }
+                }
+            };
+            doing.firings.push(firing);
         }
-        fired.skipped = skipped.map_or(0, |skipped| skipped.missed);
-        self.note(fired);
-        let command = ScheduleCommand::Fire { skipped, firings, next };
-        Ok(Prepared { command, alongside, data_keys: vec![] })
+        Ok(doing)
     }
+}
+
+/// What is to be done at `now` about what a schedule waits for, if anything.
+fn round(known: &KnownSchedule, kinds: &Kinds, now: DateTime<Utc>) -> Option<Round> {
+    let waited_for = known.next?;
+    let knows_kind = kinds.get(known.plan.kind.as_str()).is_some();
+    if !knows_kind && now - waited_for < LEFT_TO_OTHERS {
+        return None;
+    }
+    Round::at(&known.plan, &Times::of(&known.plan.timing).ok()?, waited_for, now)
 }
 
 impl Commands {
-    /// Deals with what is due of a schedule at `now`; with nothing, if others have done so, or it rests, or is no more.
+    /// Deals with what is due at `now` of a schedule as it is shown; with nothing, if it is not like that any more: others have done so, or
+    /// somebody has changed it.
     ///
     /// # Errors
     /// See [`CommandError`]; nothing was done unless it says that this is unknown.
     pub async fn fire_schedule(
         &self,
-        id: ScheduleId,
-        team_id: TeamId,
+        shown: ShownSchedule,
         kinds: &Kinds,
         defaults: JobDefaults,
         now: DateTime<Utc>,
     ) -> Result<Fired, CommandError> {
+        let Some(Round { skipped, dues, next }) = round(&shown.known, kinds, now) else {
+            return Ok(Fired::default());
+        };
+        let (id, team_id) = (shown.id, shown.known.team_id);
         let permissions = Permissions::schedule();
         let mut context = Context::of(Caller { actor: Actor::System, team: Some(team_id), permissions });
         context.causation = Some(format!("schedule:{id}"));
-        let due = Due { id, team_id, context: &context, kinds, defaults, now, fired: Mutex::default() };
-        match self.execute_with::<Schedule>(&context, &id.to_string(), None, &due).await {
-            Ok(done) if done.stored > 0 => Ok(due.fired.into_inner().unwrap_or_default()),
-            // Also where it was paused or deleted since it was seen to be due.
-            Ok(_) | Err(CommandError::Refused(_) | CommandError::Denied(_)) => Ok(Fired::default()),
-            Err(error) => Err(error),
+        let making = Making { context: &context, of: (team_id, id), kinds, defaults };
+        let Doing { firings, jobs, mut fired } = making.make(&shown.known.plan, dues).await?;
+        fired.skipped = skipped.map_or(0, |skipped| skipped.missed);
+        let command = ScheduleCommand::Fire { skipped, firings, next };
+        let mut events = decided(&context, &mut shown.loaded(), command).await?;
+        events.extend(jobs);
+        let append = Append { events, metadata: context.metadata(), data_keys: vec![] };
+        match self.ledger.append(append).await {
+            Ok(_) => Ok(fired),
+            Err(AppendError::Conflict) => Ok(Fired::default()),
+            Err(error) => Err(error.into()),
         }
     }
 }

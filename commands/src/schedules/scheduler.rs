@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::{ScheduleId, TeamId};
+use domain::ScheduleId;
 use futures::{StreamExt as _, stream};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::ShownSchedule;
 use super::asked::JobDefaults;
 use super::firing::Fired;
 use crate::Commands;
@@ -28,15 +29,6 @@ const AT_ONCE: usize = 16;
 /// How long a schedule is left alone that could not be dealt with.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
 
-/// A schedule whose moment has come.
-#[derive(Clone, Copy, Debug)]
-pub struct DueSchedule {
-    /// Which.
-    pub id: ScheduleId,
-    /// Whose it is.
-    pub team_id: TeamId,
-}
-
 /// What shows the schedules that are due. It may be late; the aggregate decides. A view, which the write side does not know: whoever
 /// puts a node together connects the two.
 pub trait DueSchedules: Send + Sync + 'static {
@@ -45,7 +37,7 @@ pub trait DueSchedules: Send + Sync + 'static {
         &self,
         now: DateTime<Utc>,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<DueSchedule>, QueueError>> + Send;
+    ) -> impl Future<Output = Result<Vec<ShownSchedule>, QueueError>> + Send;
 
     /// The first moment after `now` for which a schedule waits.
     fn next_due(
@@ -118,9 +110,9 @@ impl<Q: DueSchedules> Scheduler<Q> {
     }
 
     /// Deals with one schedule; its id if that could not be done.
-    async fn fire(&self, schedule: DueSchedule, now: DateTime<Utc>) -> Option<ScheduleId> {
-        let DueSchedule { id, team_id } = schedule;
-        match self.commands.fire_schedule(id, team_id, &self.kinds, self.defaults, now).await {
+    async fn fire(&self, schedule: ShownSchedule, now: DateTime<Utc>) -> Option<ScheduleId> {
+        let id = schedule.id;
+        match self.commands.fire_schedule(schedule, &self.kinds, self.defaults, now).await {
             Ok(fired) => {
                 count(&fired, now);
                 if fired.failed > 0 {

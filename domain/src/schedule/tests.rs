@@ -187,6 +187,13 @@ fn what_is_deleted_is_no_more() {
 }
 
 #[test]
+fn what_a_view_knows_is_as_good_as_the_events() {
+    let (plan, next, handled) = (plan(), Some(at(120)), Some(at(60)));
+    let known = KnownSchedule { team_id: team(), plan, paused: false, next, handled };
+    assert_eq!(Schedule::known(known), given::<Schedule>([created(), fired(60, 1, 120)]));
+}
+
+#[test]
 fn people_change_what_is_wanted_and_daybook_alone_fires() {
     let schedule = given::<Schedule>([created()]);
     let caller = |team, permissions| Caller { actor: Actor::System, team: Some(team), permissions };

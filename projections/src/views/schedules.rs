@@ -10,7 +10,7 @@ use crate::view::{Owner, StreamView, TeamView, View};
 
 mod list;
 
-pub use list::{DueSchedule, ScheduleFilter};
+pub use list::ScheduleFilter;
 
 /// See the module.
 #[derive(Debug)]
@@ -118,6 +118,14 @@ impl StreamView for Schedules {
 impl TeamView for Schedules {
     fn team(row: &ScheduleRow) -> Option<TeamId> {
         Some(row.team_id)
+    }
+}
+
+impl ScheduleRow {
+    /// The last moment that was dealt with, in whichever way.
+    #[must_use]
+    pub fn handled(&self) -> Option<DateTime<Utc>> {
+        self.last_run_at.max(self.last_skipped_at)
     }
 }
 

@@ -1,12 +1,10 @@
 //! Ways of reading schedules: a team's list, and what is due.
 
 use chrono::{DateTime, Utc};
-use domain::{ScheduleId, TeamId};
 use sqlx::QueryBuilder;
-use uuid::Uuid;
 
 use super::{ScheduleRow, Schedules};
-use crate::error::{Fault, ReadError};
+use crate::error::ReadError;
 use crate::machine::{MOST_LISTED, Reader};
 use crate::team_reader::TeamReader;
 use crate::time;
@@ -18,15 +16,6 @@ pub struct ScheduleFilter {
     pub kind: Option<String>,
     /// Those that rest, or those that do not.
     pub paused: Option<bool>,
-}
-
-/// A schedule whose moment has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DueSchedule {
-    /// Which.
-    pub id: ScheduleId,
-    /// Whose it is.
-    pub team_id: TeamId,
 }
 
 impl TeamReader<'_, Schedules> {
@@ -74,15 +63,10 @@ impl Reader<'_, Schedules> {
     ///
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
-    pub async fn due(&self, now: DateTime<Utc>, limit: i64) -> Result<Vec<DueSchedule>, ReadError> {
+    pub async fn due(&self, now: DateTime<Utc>, limit: i64) -> Result<Vec<ScheduleRow>, ReadError> {
         let query =
-            sqlx::query_as("select key, team_id from schedules where due <= $1 order by due, key limit $2");
-        let found: Vec<(String, String)> =
-            query.bind(time::text(now)).bind(limit.min(MOST_LISTED)).fetch_all(self.pool).await?;
-        let due = |(key, team): (String, String)| {
-            Ok(DueSchedule { id: ScheduleId(uuid(&key, &key)?), team_id: TeamId(uuid(&key, &team)?) })
-        };
-        found.into_iter().map(due).collect()
+            sqlx::query_as("select key, row::text from schedules where due <= $1 order by due, key limit $2");
+        self.rows(query.bind(time::text(now)).bind(limit.min(MOST_LISTED))).await
     }
 
     /// The first moment after `now` for which a schedule waits, to the millisecond.
@@ -94,8 +78,4 @@ impl Reader<'_, Schedules> {
         let due: Option<String> = query.bind(time::text(now)).fetch_one(self.pool).await?;
         Ok(due.and_then(|due| due.parse().ok()))
     }
-}
-
-fn uuid(key: &str, text: &str) -> Result<Uuid, ReadError> {
-    text.parse().map_err(|cause: uuid::Error| Fault::at_row("schedules", key, cause).into())
 }
