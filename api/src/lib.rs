@@ -27,5 +27,6 @@ pub mod problem;
 mod queue;
 mod refusal;
 pub mod routes;
+mod schedules;
 pub mod server;
 pub mod tokens;

@@ -11,6 +11,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use commands::Shredding;
 use commands::jobs::Worker;
 use commands::reactor::{self, Reactor, ReactorOptions};
+use commands::schedules::Scheduler;
 use ledger::{KeyCheckError, Presence};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -32,6 +33,7 @@ use crate::notices::Notices;
 use crate::problem::{catch_panic, no_such_method, no_such_path};
 use crate::queue::ViewQueue;
 use crate::routes;
+use crate::schedules::ViewSchedules;
 use crate::tokens::{TokenError, TokenKeys};
 
 /// How long requests under way may take to end after the stop signal.
@@ -117,6 +119,7 @@ pub async fn run(
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let notices = roles.api.then(|| tokio::spawn(app.notices.clone().run(follower_stop.clone())));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
+    let scheduler = roles.worker.then(|| tokio::spawn(scheduler(&app).run(shutdown.clone())));
     let forgetting = roles.follower.then(|| see_to(&node, forgetting(&node), &shutdown));
     let shredding = roles.follower.then(|| see_to(&node, Shredding(node.commands.clone()), &shutdown));
     let mailer = roles.worker.then(|| tokio::spawn(mailer.run(shutdown.clone())));
@@ -129,6 +132,7 @@ pub async fn run(
     // Also when the listener failed by itself.
     shutdown.cancel();
     wind_down("worker", worker).await;
+    wind_down("scheduler", scheduler).await;
     wind_down("forgetting", forgetting).await;
     wind_down("shredding", shredding).await;
     wind_down("mail", mailer).await;
@@ -226,6 +230,11 @@ fn worker(app: &App) -> Worker<ViewQueue> {
         ..commands::jobs::WorkerOptions::default()
     };
     Worker::new(&app.commands, Arc::clone(&app.kinds), ViewQueue::new(&app.projections), options)
+}
+
+fn scheduler(app: &App) -> Scheduler<ViewSchedules> {
+    let shown = ViewSchedules::new(&app.projections);
+    Scheduler::new(&app.commands, Arc::clone(&app.kinds), app.settings.job_defaults(), shown)
 }
 
 /// Commands are written from where they are described: a script beside `JOBS_FILE` is found.

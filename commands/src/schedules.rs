@@ -101,12 +101,10 @@ impl ScheduleAmendment {
             Timing::Cron { cron, time_zone } => (Some(cron), Some(time_zone)),
             Timing::Once { .. } => (None, None),
         };
-        match (self.cron.as_ref().or(cron), self.time_zone.as_ref().or(time_zone)) {
-            (Some(cron), Some(time_zone)) => {
-                Timing::Cron { cron: cron.clone(), time_zone: time_zone.clone() }
-            }
-            _ => present.clone(),
-        }
+        let Some(cron) = self.cron.as_ref().or(cron) else { return present.clone() };
+        // Who goes over to cron and names no zone gets what they would have got from the beginning.
+        let time_zone = self.time_zone.as_ref().or(time_zone).cloned().unwrap_or_else(TimeZoneName::utc);
+        Timing::Cron { cron: cron.clone(), time_zone }
     }
 }
 

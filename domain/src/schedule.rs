@@ -48,6 +48,18 @@ pub enum CatchUp {
     All,
 }
 
+impl CatchUp {
+    /// The name used in the contract.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Last => "last",
+            Self::All => "all",
+        }
+    }
+}
+
 /// What a team wants run, and when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {

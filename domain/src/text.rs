@@ -83,6 +83,14 @@ texts! {
     Reason by check_reason;
 }
 
+impl TimeZoneName {
+    /// That of who names none.
+    #[must_use]
+    pub fn utc() -> Self {
+        Self("UTC".to_owned())
+    }
+}
+
 /// How many versions of a secret are kept: 1 to 1,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VersionLimit(u32);

@@ -153,6 +153,14 @@ impl Settings {
         self.environment == Environment::Production
     }
 
+    /// What holds for a job when neither its kind nor who asks for it says.
+    pub fn job_defaults(&self) -> commands::schedules::JobDefaults {
+        commands::schedules::JobDefaults {
+            max_attempts: self.max_job_retries.max(1),
+            retry_delay_seconds: self.job_retry_delay_seconds,
+        }
+    }
+
     fn read(reader: &mut Reader) -> Self {
         let environment = reader.required("ENVIRONMENT", parse::environment);
         Self {

@@ -11,6 +11,7 @@ pub mod health;
 pub mod jobs;
 pub mod projections;
 pub mod recovery;
+pub mod schedules;
 pub mod secret_changes;
 pub mod secrets;
 pub mod teams;
@@ -90,6 +91,9 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::logs))
+        .routes(routes!(schedules::create, schedules::list))
+        .routes(routes!(schedules::show, schedules::amend, schedules::delete))
+        .routes(routes!(schedules::preview))
         .routes(routes!(audit::events))
         .routes(routes!(secrets::access::of_person))
         .routes(routes!(audit::history))
