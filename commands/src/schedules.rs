@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::door::{Executed, Prepare, Prepared};
 use crate::{CommandError, Commands, Context};
 
-pub use asked::{JobDefaults, LARGEST_ARGS, LONGEST_WINDOW, SHORTEST_WINDOW, problems};
+pub use asked::{JobRules, LARGEST_ARGS, LONGEST_WINDOW, SHORTEST_WINDOW, problems};
 pub use firing::Fired;
 pub use round::ON_TIME;
 pub use scheduler::{DueSchedules, Scheduler};

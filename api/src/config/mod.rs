@@ -154,8 +154,8 @@ impl Settings {
     }
 
     /// What holds for a job when neither its kind nor who asks for it says.
-    pub fn job_defaults(&self) -> commands::schedules::JobDefaults {
-        commands::schedules::JobDefaults {
+    pub fn job_defaults(&self) -> commands::jobs::JobDefaults {
+        commands::jobs::JobDefaults {
             max_attempts: self.max_job_retries.max(1),
             retry_delay_seconds: self.job_retry_delay_seconds,
         }

@@ -7,8 +7,8 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::{SubsecRound as _, Utc};
 use commands::Executed;
-use commands::schedules::{Times, problems};
-use domain::{Plan, Timing};
+use commands::schedules::{JobRules, Times, problems};
+use domain::{Plan, TeamId, Timing};
 use projections::{ScheduleFilter, ScheduleRow};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -53,7 +53,7 @@ pub async fn create(
     let (body, context) = creation.within(&caller.context);
     let now = Utc::now().trunc_subsecs(3);
     let plan = body.checked()?;
-    refuse_problems(&app, &plan, true)?;
+    refuse_problems(&app, team, &plan, true)?;
     if app.projections.schedules().of(team).count().await? >= MOST_SCHEDULES {
         let detail = format!("A team has at most {MOST_SCHEDULES} schedules: delete one first.");
         return Err(Problem::conflict(detail).with_code("too_many_schedules"));
@@ -65,9 +65,10 @@ pub async fn create(
 }
 
 /// 422 with everything that is wrong with a plan.
-fn refuse_problems(app: &App, plan: &Plan, new_times: bool) -> Result<(), Problem> {
+fn refuse_problems(app: &App, team: TeamId, plan: &Plan, new_times: bool) -> Result<(), Problem> {
     let mut fields = Fields::default();
-    for problem in problems(plan, &app.kinds, Utc::now(), new_times) {
+    let rules = JobRules { kinds: &app.kinds, defaults: app.settings.job_defaults() };
+    for problem in problems(plan, team, rules, Utc::now(), new_times) {
         fields.refuse(&problem.field, problem.message);
     }
     fields.done()
@@ -155,7 +156,7 @@ pub async fn amend(
     }
     let plan = amendment.applied_to(&row.plan);
     if plan != row.plan {
-        refuse_problems(&app, &plan, plan.timing != row.plan.timing)?;
+        refuse_problems(&app, row.team_id, &plan, plan.timing != row.plan.timing)?;
     }
     let now = Utc::now().trunc_subsecs(3);
     let known = shown(&row).map_err(Problem::internal)?;

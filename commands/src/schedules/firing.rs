@@ -2,19 +2,15 @@
 //! schedule to be as it was looked at. Of many who do so at once one succeeds; the others look again and find nothing due.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::{
-    Actor, Caller, Firing, Job, JobCommand, JobId, KnownSchedule, Permissions, Plan, ScheduleCommand,
-    ScheduleId, TeamId,
-};
+use domain::{Actor, Caller, Firing, KnownSchedule, Permissions, ScheduleCommand, Skipped};
 use ledger::{Append, AppendError, NewEvent};
-use uuid::Uuid;
 
 use super::ShownSchedule;
-use super::asked::{JobDefaults, job};
+use super::asked::{JobRules, request};
 use super::round::Round;
 use super::times::Times;
-use crate::door::{decided, first_events};
-use crate::jobs::Kinds;
+use crate::door::decided;
+use crate::jobs::{ArgProblem, JobRequest, Kinds, QueuedJob};
 use crate::{CommandError, Commands, Context};
 
 /// For so long a moment is left to others by who does not know its kind of job.
@@ -31,42 +27,16 @@ pub struct Fired {
     pub skipped: u32,
 }
 
-/// What there is to be done about a schedule, and what is stored with it.
-#[derive(Default)]
-struct Doing {
-    firings: Vec<Firing>,
-    jobs: Vec<NewEvent>,
-    fired: Fired,
-}
-
-/// Makes jobs of moments.
-struct Making<'a> {
-    context: &'a Context,
-    of: (TeamId, ScheduleId),
-    kinds: &'a Kinds,
-    defaults: JobDefaults,
-}
-
-impl Making<'_> {
-    async fn make(&self, plan: &Plan, dues: Vec<DateTime<Utc>>) -> Result<Doing, CommandError> {
-        let mut doing = Doing::default();
-        for due in dues {
-            let firing = match job(plan, self.of, due, self.kinds, self.defaults) {
-                Err(error) => {
-                    doing.fired.failed += 1;
-                    Firing::Failed { due, error }
-                }
-                Ok(queue) => {
-                    let job_id = JobId(Uuid::now_v7());
-                    let queue = JobCommand::Queue(queue);
-                    doing.jobs.extend(first_events::<Job>(self.context, job_id, queue).await?);
-                    doing.fired.queued.push(due);
-                    Firing::Queued { due, job_id }
-                }
-            };
-            doing.firings.push(firing);
+impl Fired {
+    fn of(firings: &[Firing], skipped: Option<Skipped>) -> Self {
+        let mut fired = Self { skipped: skipped.map_or(0, |skipped| skipped.missed), ..Self::default() };
+        for firing in firings {
+            match firing {
+                Firing::Queued { due, .. } => fired.queued.push(*due),
+                Firing::Failed { .. } => fired.failed += 1,
+            }
         }
-        Ok(doing)
+        fired
     }
 }
 
@@ -89,20 +59,18 @@ impl Commands {
     pub async fn fire_schedule(
         &self,
         shown: ShownSchedule,
-        kinds: &Kinds,
-        defaults: JobDefaults,
+        rules: JobRules<'_>,
         now: DateTime<Utc>,
     ) -> Result<Fired, CommandError> {
-        let Some(Round { skipped, dues, next }) = round(&shown.known, kinds, now) else {
+        let Some(Round { skipped, dues, next }) = round(&shown.known, rules.kinds, now) else {
             return Ok(Fired::default());
         };
         let (id, team_id) = (shown.id, shown.known.team_id);
         let permissions = Permissions::schedule();
         let mut context = Context::of(Caller { actor: Actor::System, team: Some(team_id), permissions });
         context.causation = Some(format!("schedule:{id}"));
-        let making = Making { context: &context, of: (team_id, id), kinds, defaults };
-        let Doing { firings, jobs, mut fired } = making.make(&shown.known.plan, dues).await?;
-        fired.skipped = skipped.map_or(0, |skipped| skipped.missed);
+        let (firings, jobs) = self.firings(&context, &shown, rules, dues).await?;
+        let fired = Fired::of(&firings, skipped);
         let command = ScheduleCommand::Fire { skipped, firings, next };
         let mut events = decided(&context, &mut shown.loaded(), command).await?;
         events.extend(jobs);
@@ -113,4 +81,38 @@ impl Commands {
             Err(error) => Err(error.into()),
         }
     }
+
+    /// What each of these moments leads to, and the events of the jobs. Where a job of the kind waits already that is to be the only one,
+    /// it is the one.
+    async fn firings(
+        &self,
+        context: &Context,
+        shown: &ShownSchedule,
+        rules: JobRules<'_>,
+        dues: Vec<DateTime<Utc>>,
+    ) -> Result<(Vec<Firing>, Vec<NewEvent>), CommandError> {
+        let team_id = shown.known.team_id;
+        let mut jobs = vec![];
+        for due in &dues {
+            let request = JobRequest { run_at: Some(*due), ..request(&shown.known.plan, Some(shown.id)) };
+            match request.checked(rules.kinds, rules.defaults, team_id, *due) {
+                Ok(job) => jobs.push(job),
+                // It is the same for all of them.
+                Err(problems) => {
+                    let error = told(&problems);
+                    let failed = |due| Firing::Failed { due, error: error.clone() };
+                    return Ok((dues.into_iter().map(failed).collect(), vec![]));
+                }
+            }
+        }
+        let (events, queued) = self.queueing_events(context, &jobs, None).await?;
+        let fired = |(due, job): (DateTime<Utc>, QueuedJob)| Firing::Queued { due, job_id: job.id };
+        Ok((dues.into_iter().zip(queued).map(fired).collect(), events))
+    }
+}
+
+/// Why a job cannot run, in a sentence.
+fn told(problems: &[ArgProblem]) -> String {
+    let one = |problem: &ArgProblem| format!("{} {}", problem.field, problem.message);
+    problems.iter().map(one).collect::<Vec<_>>().join("; ")
 }

@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::ShownSchedule;
-use super::asked::JobDefaults;
+use super::asked::JobRules;
 use super::firing::Fired;
 use crate::Commands;
-use crate::jobs::{Kinds, QueueError};
+use crate::jobs::{JobDefaults, Kinds, QueueError};
 
 /// How often it looks at least.
 const POLL: Duration = Duration::from_secs(1);
@@ -112,7 +112,8 @@ impl<Q: DueSchedules> Scheduler<Q> {
     /// Deals with one schedule; its id if that could not be done.
     async fn fire(&self, schedule: ShownSchedule, now: DateTime<Utc>) -> Option<ScheduleId> {
         let id = schedule.id;
-        match self.commands.fire_schedule(schedule, &self.kinds, self.defaults, now).await {
+        let rules = JobRules { kinds: &self.kinds, defaults: self.defaults };
+        match self.commands.fire_schedule(schedule, rules, now).await {
             Ok(fired) => {
                 count(&fired, now);
                 if fired.failed > 0 {
