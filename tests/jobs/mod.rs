@@ -6,6 +6,7 @@ mod listing;
 mod lost;
 mod output;
 mod queueing;
+mod schedules;
 mod secrets;
 mod workers;
 
