@@ -12,6 +12,7 @@ mod log_search;
 mod lost;
 mod output;
 mod queueing;
+mod schedules;
 mod secrets;
 mod watching;
 mod workers;
