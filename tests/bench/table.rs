@@ -23,6 +23,9 @@ pub(crate) struct Measured {
 impl Measured {
     /// From the microseconds that each took, all within so many seconds.
     pub(crate) fn of(mut took: Vec<u32>, seconds: f64) -> Self {
+        if took.is_empty() {
+            return Self { rate: 0.0, p50: f64::NAN, p95: f64::NAN, p99: f64::NAN };
+        }
         took.sort_unstable();
         let at = |part: f64| f64::from(took[((took.len() - 1) as f64 * part) as usize]) / 1000.0;
         Self { rate: took.len() as f64 / seconds, p50: at(0.5), p95: at(0.95), p99: at(0.99) }
