@@ -61,6 +61,7 @@ impl WorkQueue for ViewQueue {
             id: row.id,
             team_id: row.team_id,
             attempt: row.attempt,
+            worker: row.worker,
             started_at: row.started_at,
         });
         Ok(running.collect())

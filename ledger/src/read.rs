@@ -101,6 +101,23 @@ impl Ledger {
         Ok(query.fetch_all(self.pool()).await?)
     }
 
+    /// The events of these streams of one type, stream by stream and in order: at most `limit` (and 10,000).
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn read_streams(
+        &self,
+        aggregate_type: &str,
+        ids: &[String],
+        limit: i64,
+    ) -> Result<Vec<Recorded>, LedgerError> {
+        let query = sqlx::query_as(select!(
+            "where aggregate_type = $1 and aggregate_id = any($2) order by aggregate_id, sequence limit $3"
+        ));
+        let query = query.bind(aggregate_type).bind(ids).bind(limit.min(LARGEST_PAGE));
+        Ok(query.fetch_all(self.pool()).await?)
+    }
+
     /// How many events a stream has.
     ///
     /// # Errors

@@ -10,10 +10,12 @@ use postgres_es::PostgresEventRepository;
 use crate::Ledger;
 use crate::append::Append;
 use crate::error::AppendError;
-use crate::event::{Metadata, NewEvent, StreamId};
+use crate::event::{Metadata, NewEvent, Recorded, StreamId};
 
 /// Events of a stream loaded at once.
 const PAGE: i64 = 500;
+/// Events of many streams loaded at once.
+const MOST_AT_ONCE: i64 = 5_000;
 
 /// The event store of one kind of aggregate.
 pub struct Store<A> {
@@ -64,6 +66,43 @@ impl<A: Aggregate> Loaded<A> {
     }
 }
 
+impl<A: Aggregate> Store<A> {
+    /// Many aggregates with one look at the log, by id; what does not exist is there as well, empty. Longer streams are read one by one.
+    ///
+    /// # Errors
+    /// The database is out of reach, or an event does not have its shape.
+    pub async fn load_many(
+        &self,
+        ids: &[String],
+    ) -> Result<HashMap<String, Loaded<A>>, AggregateError<A::Error>> {
+        let found = self.ledger.read_streams(A::TYPE, ids, MOST_AT_ONCE).await;
+        let found = found.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
+        let fresh =
+            |id: &String| (id.clone(), Loaded { id: id.clone(), aggregate: A::default(), sequence: 0 });
+        let mut loaded: HashMap<String, Loaded<A>> = ids.iter().map(fresh).collect();
+        if (found.len() as i64) < MOST_AT_ONCE {
+            for stored in found {
+                if let Some(loaded) = loaded.get_mut(&stored.stream.aggregate_id) {
+                    loaded.apply(stored)?;
+                }
+            }
+        } else {
+            for id in ids {
+                loaded.insert(id.clone(), self.load_aggregate(id).await?);
+            }
+        }
+        Ok(loaded)
+    }
+}
+
+impl<A: Aggregate> Loaded<A> {
+    fn apply(&mut self, stored: Recorded) -> Result<(), PersistenceError> {
+        self.sequence = stored.sequence;
+        self.aggregate.apply(serde_json::from_value(stored.payload)?);
+        Ok(())
+    }
+}
+
 impl<A: Aggregate> AggregateContext<A> for Loaded<A> {
     fn aggregate(&mut self) -> &mut A {
         &mut self.aggregate
@@ -87,9 +126,7 @@ impl<A: Aggregate> EventStore<A> for Store<A> {
             let page = page.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
             let is_last = (page.len() as i64) < PAGE;
             for stored in page {
-                loaded.sequence = stored.sequence;
-                let event = serde_json::from_value(stored.payload).map_err(PersistenceError::from)?;
-                loaded.aggregate.apply(event);
+                loaded.apply(stored)?;
             }
             if is_last {
                 return Ok(loaded);

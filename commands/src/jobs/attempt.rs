@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{Actor, Ending as Recorded, Failure, Job, JobCommand, LogDigest, Permissions};
+use domain::{AccessEvent, Actor, Ending as Recorded, Failure, JobCommand, LogDigest, Permissions};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -12,6 +12,7 @@ use super::log_store::LogWriter;
 use super::mask::SecretBytes;
 use super::process::{self, Attempt, Ending, Finished, StopReason};
 use super::queue::{ReadyJob, WorkQueue};
+use super::starting::Started;
 use super::watchdog::Watchdog;
 use super::worker::Worker;
 use crate::context::now;
@@ -25,46 +26,36 @@ const REPORT_PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two tries.
 const REPORT_PAUSE: Duration = Duration::from_millis(500);
 
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
 impl<Q: WorkQueue> Worker<Q> {
-    /// Starts the job by command, runs it, and reports its end by command. The lease was taken before and is given up after.
+    /// Runs an attempt that was started by command, and reports its end by command.
     pub(super) async fn attempt(
         &self,
-        job: ReadyJob,
+        started: Started,
+        worker: &str,
         watchdog: &Watchdog,
         stop: watch::Receiver<Option<StopReason>>,
     ) {
-        let attempt = job.attempt + 1;
-        let context = Context::system(Some(job.team_id));
-        let start = JobCommand::Start { worker: self.name.clone(), at: now() };
-        // The view the job was found in may be late: only a stream of just this length makes our attempt number the right one.
-        match self.commands.execute::<Job>(&context, job.id, Some(job.sequence), start).await {
-            Ok(_) => {
-                metrics::counter!("job_attempts_total").increment(1);
-                // If we die from here on, the lease expires and the attempt is recorded as lost.
-                if let Err(error) = self.run_attempt(&context, &job, attempt, watchdog, stop).await {
-                    tracing::warn!(job = %job.id, attempt, %error, "an attempt's end could not be recorded");
-                    return;
-                }
-            }
-            Err(CommandError::Refused(_) | CommandError::Stale { .. }) => {}
-            Err(error) => tracing::warn!(job = %job.id, %error, "a job could not be started"),
-        }
-        if let Err(error) = self.leases.release(job.id, attempt).await {
-            tracing::debug!(job = %job.id, %error, "a lease was not given up and will expire");
+        let (id, attempt) = (started.job.id, started.job.attempt + 1);
+        if let Err(error) = self.run_attempt(&started, attempt, worker, watchdog, stop).await {
+            tracing::warn!(job = %id, attempt, %error, "an attempt's end could not be recorded");
         }
     }
 
     async fn run_attempt(
         &self,
-        context: &Context,
-        job: &ReadyJob,
+        started: &Started,
         attempt: u32,
+        worker: &str,
         watchdog: &Watchdog,
         stop: watch::Receiver<Option<StopReason>>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<(), Failed> {
+        let job = &started.job;
+        let context = Context::system(Some(job.team_id));
         let pool = self.commands.ledger.pool().clone();
-        let mut log = LogWriter::new(pool, self.leases.clone(), job.id, attempt).await?;
-        let finished = match self.prepare_process(context, job, attempt).await {
+        let mut log = LogWriter::new(pool, self.claims.clone(), worker, job.id, attempt).await?;
+        let finished = match self.prepare_process(&context, job, attempt).await {
             Ok(process) => {
                 let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
                 let run = process::run(process, watchdog, output, stop);
@@ -77,13 +68,13 @@ impl<Q: WorkQueue> Worker<Q> {
         if let Ending::CouldNotStart { error } = &finished.ending {
             log.remark(error.clone());
         }
+        let end = End { context, attempt, worker, finished: &finished };
         if finished.ending == Ending::TakenAway {
             // Else we could be faster than they are, and hand back what they have.
-            tracing::warn!(job = %job.id, attempt, "a lease was lost: its attempt was stopped");
-            return Ok(());
+            tracing::warn!(job = %job.id, attempt, "this worker was given up: the attempt was stopped");
+            return Ok(self.record_late(&end, job).await?);
         }
-        let command = |log: LogDigest| report(&finished, attempt, job.timeout_seconds, log);
-        self.report(context, job, &mut log, finished.dropped_lines, command).await
+        self.report(&end, started, &mut log).await
     }
 
     /// Everything the process needs; a sentence for the job's error where it cannot be had.
@@ -143,26 +134,20 @@ impl<Q: WorkQueue> Worker<Q> {
 
     /// Records the end, the lines first: the event has their digest. Patient while the log is away, for it would be a pity to
     /// run again what has run.
-    async fn report(
-        &self,
-        context: &Context,
-        job: &ReadyJob,
-        log: &mut LogWriter,
-        dropped: u64,
-        command: impl Fn(LogDigest) -> JobCommand,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let begun = Instant::now();
+    async fn report(&self, end: &End<'_>, started: &Started, log: &mut LogWriter) -> Result<(), Failed> {
+        let (begun, job) = (Instant::now(), &started.job);
         loop {
-            let error: Box<dyn std::error::Error + Send + Sync> = match log.store().await {
+            let error: Failed = match log.store().await {
                 Err(error) => error.into(),
                 Ok(()) => {
-                    let command = command(log.digest(dropped));
-                    match self.commands.execute::<Job>(context, job.id, None, command).await {
-                        Ok(_) => return Ok(()),
+                    let digest = log.digest(end.finished.dropped_lines);
+                    let command = report(end.finished, end.attempt, job.timeout_seconds, digest);
+                    match self.commands.end_attempt(&end.context, &started.held, job.id, command).await {
+                        Ok(()) => return Ok(()),
                         // Another attempt has taken over, or an earlier try did get through.
                         Err(CommandError::Refused(refusal)) => {
                             tracing::info!(job = %job.id, %refusal, "a late result was refused");
-                            return Ok(());
+                            return Ok(self.record_late(end, job).await?);
                         }
                         Err(error) if error.is_passing() => error.into(),
                         Err(error) => return Err(error.into()),
@@ -174,6 +159,40 @@ impl<Q: WorkQueue> Worker<Q> {
             }
             sleep(REPORT_PAUSE).await;
         }
+    }
+
+    /// Records that an attempt came too late with its end, unless that end is what the log has.
+    async fn record_late(&self, end: &End<'_>, job: &ReadyJob) -> Result<(), CommandError> {
+        if self.commands.has_ended(job.id, end.attempt, end.worker).await? {
+            return Ok(());
+        }
+        let record = AccessEvent::JobResultRefused {
+            job_id: job.id,
+            attempt: end.attempt,
+            worker: end.worker.to_owned(),
+            outcome: outcome(&end.finished.ending).to_owned(),
+        };
+        self.commands.record(&end.context, &record).await.map(drop)
+    }
+}
+
+/// An attempt that is over, and who says so.
+struct End<'a> {
+    context: Context,
+    attempt: u32,
+    worker: &'a str,
+    finished: &'a Finished,
+}
+
+/// What an attempt would have said, in a word.
+fn outcome(ending: &Ending) -> &'static str {
+    match ending {
+        Ending::Exited { code: 0 } => "completed",
+        Ending::Exited { .. } | Ending::Signalled { .. } | Ending::CouldNotStart { .. } => "failed",
+        Ending::TimedOut => "timed_out",
+        Ending::Cancelled => "cancelled",
+        Ending::HandedBack => "handed_back",
+        Ending::TakenAway => "stopped",
     }
 }
 

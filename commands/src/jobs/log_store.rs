@@ -11,7 +11,7 @@ use sqlx::types::Json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::leases::Leases;
+use super::claims::Claims;
 use super::lines::{Output, Stream};
 use crate::{CommandError, Commands};
 
@@ -40,7 +40,8 @@ pub struct JobLine {
 /// Stores the lines of one attempt.
 pub(super) struct LogWriter {
     pool: PgPool,
-    leases: Leases,
+    claims: Claims,
+    worker: String,
     job_id: JobId,
     attempt: u32,
     /// Of the last line, stored or not.
@@ -54,7 +55,8 @@ impl LogWriter {
     /// Goes on where the attempts before stopped.
     pub(super) async fn new(
         pool: PgPool,
-        leases: Leases,
+        claims: Claims,
+        worker: &str,
         job_id: JobId,
         attempt: u32,
     ) -> Result<Self, sqlx::Error> {
@@ -64,7 +66,8 @@ impl LogWriter {
         let digest = Sha256::default();
         Ok(Self {
             pool,
-            leases,
+            claims,
+            worker: worker.to_owned(),
             job_id,
             attempt,
             seq: last.cast_unsigned(),
@@ -98,7 +101,7 @@ impl LogWriter {
             match next {
                 None => return,
                 Some(Output::Progress(progress)) => {
-                    if let Err(error) = self.leases.set_progress(self.job_id, progress).await {
+                    if let Err(error) = self.claims.set_progress(self.job_id, &self.worker, progress).await {
                         tracing::debug!(job = %self.job_id, %error, "a job's progress was not noted");
                     }
                 }

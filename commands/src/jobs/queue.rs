@@ -47,6 +47,8 @@ pub struct RunningJob {
     pub team_id: TeamId,
     /// The attempt that runs.
     pub attempt: u32,
+    /// Who has it.
+    pub worker: Option<String>,
     /// Since when.
     pub started_at: Option<DateTime<Utc>>,
 }

@@ -5,33 +5,30 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
-use domain::{Job, JobCommand, JobId, TeamId};
-use tokio::sync::{Notify, watch};
+use chrono::Utc;
+use domain::JobId;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+use super::claims::Claims;
 use super::kinds::Kinds;
-use super::leases::{LEASE, Leases};
 use super::process::StopReason;
 use super::queue::{ReadyJob, WorkQueue};
+use super::registry::Registry;
+use super::starting::Started;
 use super::watchdog::Watchdog;
-use crate::{CommandError, Commands, Context};
+use crate::{CommandError, Commands};
 
-/// How often a worker says that it lives: five times within a lease.
-const HEARTBEAT: Duration = Duration::from_secs(3);
-/// How often it looks for workers that fell silent.
-const RECOVERY: Duration = Duration::from_secs(2);
 /// How often it looks for work by itself, besides being told of changes: this finds what has become due.
 const POLL: Duration = Duration::from_millis(500);
 /// How often it looks for cancelled jobs by itself, besides being told of changes.
 const CANCELLATIONS: Duration = Duration::from_secs(1);
-/// A job that runs without anybody's lease for this long was forgotten.
-const FORGOTTEN_AFTER: TimeDelta = TimeDelta::seconds(30);
-/// Running jobs looked at for that at a time.
-const MOST_RUNNING: usize = 1_000;
+/// How long a job that this worker has ended may look in the view as it did before.
+const REMEMBERED: usize = 10_000;
+/// Claims given up at a time.
+const MOST_RELEASED: usize = 1_000;
 
 /// How a worker works.
 #[derive(Clone, Debug)]
@@ -42,10 +39,14 @@ pub struct WorkerOptions {
     pub max_log_lines: u64,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
+    /// How long running jobs may go on when the worker is to stop, before they are handed back.
+    pub drain: Duration,
     /// Where the jobs' fresh folders are made.
     pub working_root: PathBuf,
     /// Where jobs start; their fresh folder if none.
     pub directory: Option<PathBuf>,
+    /// The kinds it runs; all it knows if none.
+    pub only: Option<Vec<String>>,
 }
 
 impl Default for WorkerOptions {
@@ -54,67 +55,122 @@ impl Default for WorkerOptions {
             concurrency: 8,
             max_log_lines: 2_000,
             grace: Duration::from_secs(5),
+            drain: Duration::from_secs(10),
             working_root: std::env::temp_dir(),
             directory: None,
+            only: None,
         }
     }
 }
 
 /// One process' worker.
 pub struct Worker<Q> {
-    pub(super) name: String,
     pub(super) commands: Commands,
     pub(super) kinds: Arc<Kinds>,
     pub(super) queue: Q,
     pub(super) options: WorkerOptions,
-    pub(super) leases: Leases,
-    running: Running,
+    pub(super) claims: Claims,
+    pub(super) registry: Registry,
+    pub(super) running: Running,
+    /// The name it is on the list under; another one after it was given up.
+    name: Mutex<Arc<str>>,
+    /// Somebody wants it to take no more jobs.
+    draining: watch::Sender<bool>,
     /// Told when an attempt has ended and there is room for another.
     room: Notify,
 }
 
-/// The attempts under way, and how to stop each.
+/// The attempts under way and how to stop each; and those that have ended, as far as the view may not show it yet.
 #[derive(Default)]
-struct Running(Mutex<HashMap<JobId, watch::Sender<Option<StopReason>>>>);
+pub(super) struct Running(Mutex<Attempts>);
+
+#[derive(Default)]
+struct Attempts {
+    under_way: HashMap<JobId, watch::Sender<Option<StopReason>>>,
+    /// How long each job's stream was when it was looked at here last.
+    seen: HashMap<JobId, i64>,
+}
 
 impl Running {
-    fn with<T>(&self, look: impl FnOnce(&mut HashMap<JobId, watch::Sender<Option<StopReason>>>) -> T) -> T {
+    fn with<T>(&self, look: impl FnOnce(&mut Attempts) -> T) -> T {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn ids(&self) -> Vec<JobId> {
-        self.with(|running| running.keys().copied().collect())
+    pub(super) fn ids(&self) -> Vec<JobId> {
+        self.with(|attempts| attempts.under_way.keys().copied().collect())
     }
 
-    fn stop(&self, job: JobId, reason: StopReason) {
-        self.with(|running| {
-            if let Some(stop) = running.get(&job) {
+    pub(super) fn has(&self, job: JobId) -> bool {
+        self.with(|attempts| attempts.under_way.contains_key(&job))
+    }
+
+    pub(super) fn stop(&self, job: JobId, reason: StopReason) {
+        self.with(|attempts| {
+            if let Some(stop) = attempts.under_way.get(&job) {
                 // The first reason counts.
                 stop.send_if_modified(|present| present.is_none() && present.replace(reason).is_none());
             }
         });
     }
+
+    pub(super) fn stop_all(&self, reason: StopReason) {
+        self.ids().into_iter().for_each(|job| self.stop(job, reason));
+    }
+
+    fn begin(&self, job: &ReadyJob) -> watch::Receiver<Option<StopReason>> {
+        let (stop, stopped) = watch::channel(None);
+        self.with(|attempts| {
+            attempts.under_way.insert(job.id, stop);
+            if attempts.seen.len() >= REMEMBERED {
+                attempts.seen.clear();
+            }
+            attempts.seen.insert(job.id, job.sequence);
+        });
+        stopped
+    }
+
+    fn end(&self, job: JobId) {
+        self.with(|attempts| attempts.under_way.remove(&job));
+    }
+
+    /// Whether the view shows something of the job that was not dealt with here before.
+    fn is_new(&self, job: &ReadyJob) -> bool {
+        self.with(|attempts| {
+            !attempts.under_way.contains_key(&job.id)
+                && attempts.seen.get(&job.id).is_none_or(|seen| job.sequence > *seen)
+        })
+    }
 }
 
 impl<Q: WorkQueue> Worker<Q> {
-    /// A worker with a name of its own.
+    /// A worker that is on no list yet.
     #[must_use]
     pub fn new(commands: &Commands, kinds: Arc<Kinds>, queue: Q, options: WorkerOptions) -> Self {
-        let name = worker_name();
-        let leases = Leases::new(commands.ledger.pool().clone(), name.clone());
+        let pool = commands.ledger.pool();
         Self {
-            name,
             commands: commands.clone(),
             kinds,
             queue,
             options,
-            leases,
+            claims: Claims::new(pool.clone()),
+            registry: Registry::new(pool.clone()),
             running: Running::default(),
+            name: Mutex::new(Arc::from("")),
+            draining: watch::Sender::new(false),
             room: Notify::new(),
         }
     }
 
-    /// Works until `shutdown`; then running jobs are stopped and given back, which costs them no attempt.
+    /// The name it is on the list under.
+    pub(super) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_draining(&self, draining: bool) {
+        self.draining.send_if_modified(|present| std::mem::replace(present, draining) != draining);
+    }
+
+    /// Works until `shutdown`. Running jobs then have some time to end; what still runs is stopped and given back, which costs it no attempt.
     pub async fn run(self, shutdown: CancellationToken) {
         let watchdog = match self.prepare() {
             Ok(watchdog) => Arc::new(watchdog),
@@ -123,25 +179,29 @@ impl<Q: WorkQueue> Worker<Q> {
                 return;
             }
         };
-        tracing::info!(worker = self.name, concurrency = self.options.concurrency, "worker started");
         let worker = Arc::new(self);
-        let mut attempts = JoinSet::new();
-        {
-            // Heartbeats go on while attempts are being handed back: they end with this block.
-            let beats = worker.clone();
-            let beating = tokio::spawn(async move { beats.beat().await });
-            let recovering = tokio::spawn(Arc::clone(&worker).recover(shutdown.clone()));
-            let watching = tokio::spawn(Arc::clone(&worker).watch_cancellations());
-            worker.claim(&watchdog, &mut attempts, &shutdown).await;
-            for job in worker.running.ids() {
-                worker.running.stop(job, StopReason::HandBack);
-            }
-            while attempts.join_next().await.is_some() {}
-            for task in [beating, recovering, watching] {
-                task.abort();
-            }
+        if !worker.enter_list(&shutdown).await {
+            return;
         }
-        tracing::info!(worker = worker.name, "worker stopped");
+        tracing::info!(worker = %worker.name(), concurrency = worker.options.concurrency, "worker started");
+        let mut attempts = JoinSet::new();
+        // Heartbeats go on while attempts come to their end.
+        let beating = tokio::spawn(Arc::clone(&worker).beat());
+        let recovering = tokio::spawn(Arc::clone(&worker).recover(shutdown.clone()));
+        let watching = tokio::spawn(Arc::clone(&worker).watch_cancellations());
+        let (ended, releases) = mpsc::unbounded_channel();
+        let releasing = tokio::spawn(Arc::clone(&worker).release(releases));
+        worker.claim(&watchdog, &mut attempts, &ended, &shutdown).await;
+        worker.drain(&mut attempts).await;
+        drop(ended);
+        let _ended = releasing.await;
+        for task in [beating, recovering, watching] {
+            task.abort();
+        }
+        if let Err(error) = worker.registry.leave(&worker.name()).await {
+            tracing::debug!(%error, "the worker could not say that it has stopped");
+        }
+        tracing::info!(worker = %worker.name(), "worker stopped");
     }
 
     fn prepare(&self) -> std::io::Result<Watchdog> {
@@ -152,31 +212,60 @@ impl<Q: WorkQueue> Worker<Q> {
         Watchdog::start()
     }
 
+    /// The kinds it runs.
+    pub(super) fn kind_names(&self) -> Vec<String> {
+        let wanted =
+            |name: &str| self.options.only.as_ref().is_none_or(|only| only.iter().any(|one| one == name));
+        self.kinds.iter().map(|kind| kind.name().to_owned()).filter(|name| wanted(name)).collect()
+    }
+
+    /// Enters the list under a new name. `false`: it is to stop before that could be done.
+    pub(super) async fn enter_list(&self, shutdown: &CancellationToken) -> bool {
+        let kinds = self.kind_names();
+        while !shutdown.is_cancelled() {
+            match self.registry.enter(&kinds, self.options.concurrency).await {
+                Ok(name) => {
+                    *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Arc::from(name);
+                    return true;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the worker could not be entered into the list of workers");
+                    sleep(POLL).await;
+                }
+            }
+        }
+        false
+    }
+
     /// Takes what is ready, as long as there is room for it.
     async fn claim(
         self: &Arc<Self>,
         watchdog: &Arc<Watchdog>,
         attempts: &mut JoinSet<()>,
+        ended: &mpsc::UnboundedSender<(Arc<str>, JobId)>,
         shutdown: &CancellationToken,
     ) {
-        let kinds: Vec<String> = self.kinds.iter().map(|kind| kind.name().to_owned()).collect();
+        let kinds = self.kind_names();
         let mut changes = self.queue.changes();
+        let mut draining = self.draining.subscribe();
         while !shutdown.is_cancelled() {
             // Interest is registered before looking, so that nothing is slept over.
             changes.mark_unchanged();
             let room = self.room.notified();
             while attempts.try_join_next().is_some() {}
             let free = self.options.concurrency.saturating_sub(attempts.len());
-            let took = if free > 0 && !kinds.is_empty() { self.take(&kinds, free).await } else { vec![] };
+            let works = free > 0 && !kinds.is_empty() && !*draining.borrow_and_update();
+            let took = if works { self.take(&kinds, free).await } else { vec![] };
             let took_some = !took.is_empty();
-            for job in took {
-                let (stop, stopped) = watch::channel(None);
-                self.running.with(|running| running.insert(job.id, stop));
-                let (worker, watchdog) = (Arc::clone(self), Arc::clone(watchdog));
+            for (started, name) in took {
+                let stopped = self.running.begin(&started.job);
+                let (worker, watchdog, ended) = (Arc::clone(self), Arc::clone(watchdog), ended.clone());
                 attempts.spawn(async move {
-                    let id = job.id;
-                    worker.attempt(job, &watchdog, stopped).await;
-                    worker.running.with(|running| running.remove(&id));
+                    let id = started.job.id;
+                    worker.attempt(started, &name, &watchdog, stopped).await;
+                    worker.running.end(id);
+                    // Nobody listens only once all attempts have ended.
+                    let _nobody = ended.send((name, id));
                     worker.room.notify_one();
                 });
             }
@@ -186,61 +275,93 @@ impl<Q: WorkQueue> Worker<Q> {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = room => {}
-                changed = changes.changed(), if free > 0 => if changed.is_err() { sleep(POLL).await },
+                _ = draining.changed() => {}
+                changed = changes.changed(), if works => if changed.is_err() { sleep(POLL).await },
                 () = sleep(POLL) => {}
             }
         }
     }
 
-    async fn take(&self, kinds: &[String], free: usize) -> Vec<ReadyJob> {
-        // More than there is room for: other workers look at the same head of the queue.
-        let ready = match self.queue.ready(Utc::now(), kinds, free + self.options.concurrency).await {
-            Ok(ready) => ready,
+    /// Claims and starts jobs, `free` at most.
+    async fn take(&self, kinds: &[String], free: usize) -> Vec<(Started, Arc<str>)> {
+        let name = self.name();
+        let claimed = match self.claimed(&name, kinds, free).await {
+            Ok(claimed) => claimed,
             Err(error) => {
                 tracing::warn!(%error, "looking for jobs failed");
                 sleep(POLL).await;
                 return vec![];
             }
         };
-        let mine = self.running.ids();
-        let mut ready: Vec<ReadyJob> = ready.into_iter().filter(|job| !mine.contains(&job.id)).collect();
-        ready.truncate(free);
-        if ready.is_empty() {
-            return ready;
-        }
-        match self.leases.take(&ready).await {
-            Ok(taken) => ready.retain(|job| taken.contains(&job.id)),
-            Err(error) => {
-                tracing::warn!(%error, "claiming jobs failed");
-                ready.clear();
+        let mut started = vec![];
+        let mut left = vec![];
+        for (job, outcome) in self.commands.start_jobs(claimed, &name).await {
+            match outcome {
+                Ok(start) => {
+                    metrics::counter!("job_attempts_total").increment(1);
+                    // If we die from here on, the attempt is recorded as lost once we are missed.
+                    started.push((start, Arc::clone(&name)));
+                    continue;
+                }
+                Err(CommandError::Refused(_) | CommandError::Stale { .. }) => {}
+                Err(CommandError::Append(ledger::AppendError::Conflict)) => {}
+                Err(error) => tracing::warn!(job = %job.id, %error, "a job could not be started"),
             }
+            left.push(job.id);
         }
-        ready
+        if !left.is_empty()
+            && let Err(error) = self.claims.release(&name, &left).await
+        {
+            tracing::debug!(%error, "claims were not given up");
+        }
+        started
     }
 
-    /// Says that this worker lives. What it does not have any more, or could not say so for as long as a lease lasts, it stops: by
-    /// then another worker may run it.
-    async fn beat(&self) {
-        let mut ticks = interval(HEARTBEAT);
-        let mut heard = Instant::now();
-        loop {
-            ticks.tick().await;
-            let running = self.running.ids();
-            let (kept, reason) = match self.leases.renew(&running).await {
-                Ok(kept) => {
-                    heard = Instant::now();
-                    (kept, StopReason::LeaseLost)
+    async fn claimed(
+        &self,
+        name: &str,
+        kinds: &[String],
+        free: usize,
+    ) -> Result<Vec<ReadyJob>, Box<dyn std::error::Error + Send + Sync>> {
+        // More than there is room for: other workers look at the same head of the queue.
+        let mut ready = self.queue.ready(Utc::now(), kinds, 2 * free + self.options.concurrency).await?;
+        ready.retain(|job| self.running.is_new(job));
+        if ready.is_empty() {
+            return Ok(ready);
+        }
+        let mut claimed = vec![];
+        while claimed.len() < free && !ready.is_empty() {
+            let tried: Vec<ReadyJob> = ready.drain(..ready.len().min(free - claimed.len())).collect();
+            let taken = self.claims.take(name, &tried).await?;
+            claimed.extend(tried.into_iter().filter(|job| taken.contains(&job.id)));
+        }
+        Ok(claimed)
+    }
+
+    /// Gives claims up as attempts end; what ends meanwhile goes together.
+    async fn release(self: Arc<Self>, mut ended: mpsc::UnboundedReceiver<(Arc<str>, JobId)>) {
+        let mut batch = vec![];
+        while ended.recv_many(&mut batch, MOST_RELEASED).await > 0 {
+            let mut by_name: HashMap<Arc<str>, Vec<JobId>> = HashMap::new();
+            for (name, job) in batch.drain(..) {
+                by_name.entry(name).or_default().push(job);
+            }
+            for (name, jobs) in by_name {
+                if let Err(error) = self.claims.release(&name, &jobs).await {
+                    tracing::warn!(%error, "claims were not given up, and are when this worker stops");
                 }
-                Err(_) if heard.elapsed() < LEASE => continue,
-                Err(error) => {
-                    tracing::warn!(%error, "no heartbeat got through for a whole lease: stopping all jobs");
-                    (vec![], StopReason::HandBack)
-                }
-            };
-            for job in running.into_iter().filter(|job| !kept.contains(job)) {
-                self.running.stop(job, reason);
             }
         }
+    }
+
+    /// Running jobs have some time; what still runs then is handed back.
+    async fn drain(&self, attempts: &mut JoinSet<()>) {
+        let all = async { while attempts.join_next().await.is_some() {} };
+        if timeout(self.options.drain, all).await.is_ok() {
+            return;
+        }
+        self.running.stop_all(StopReason::HandBack);
+        while attempts.join_next().await.is_some() {}
     }
 
     async fn watch_cancellations(self: Arc<Self>) {
@@ -260,71 +381,4 @@ impl<Q: WorkQueue> Worker<Q> {
             }
         }
     }
-
-    /// Gives back what workers had that fell silent.
-    async fn recover(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut ticks = interval(RECOVERY);
-        let mut round = 0u32;
-        loop {
-            ticks.tick().await;
-            if shutdown.is_cancelled() {
-                return;
-            }
-            if let Err(error) = self.recover_expired().await {
-                tracing::warn!(%error, "recovering jobs of lost workers failed");
-            }
-            if round.is_multiple_of(5)
-                && let Err(error) = self.recover_forgotten().await
-            {
-                tracing::warn!(%error, "looking for forgotten jobs failed");
-            }
-            round = round.wrapping_add(1);
-        }
-    }
-
-    async fn recover_expired(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        for lease in self.leases.take_expired().await? {
-            // If we die here, the lease we have just taken over expires and another worker comes this way.
-            self.lose(lease.job_id, lease.team_id, lease.attempt).await?;
-            self.leases.release(lease.job_id, lease.attempt).await?;
-        }
-        Ok(())
-    }
-
-    /// A job that runs in the log while nobody has a lease for it: a lease was lost with its table (a restored backup, say).
-    async fn recover_forgotten(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let long_ago = Utc::now() - FORGOTTEN_AFTER;
-        let mut running = self.queue.running_without(&[], MOST_RUNNING).await?;
-        running.retain(|job| job.started_at.is_some_and(|at| at < long_ago));
-        if running.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<JobId> = running.iter().map(|job| job.id).collect();
-        let held = self.leases.held(&ids).await?;
-        for job in running.into_iter().filter(|job| !held.contains(&job.id)) {
-            self.lose(job.id, job.team_id, job.attempt).await?;
-        }
-        Ok(())
-    }
-
-    async fn lose(&self, job: JobId, team: TeamId, attempt: u32) -> Result<(), CommandError> {
-        let command = JobCommand::Lose { attempt, at: Utc::now() };
-        match self.commands.execute::<Job>(&Context::system(Some(team)), job, None, command).await {
-            Ok(_) => {
-                tracing::warn!(%job, attempt, "a worker was lost; its job goes back to the queue");
-                metrics::counter!("jobs_lost_total").increment(1);
-                Ok(())
-            }
-            // It had ended, or never begun: there is nothing to give back.
-            Err(CommandError::Refused(_)) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Host, process and a few random digits: unique also where every container has process 1.
-fn worker_name() -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let random = Uuid::now_v7().simple().to_string();
-    format!("{host}-{}-{}", std::process::id(), &random[random.len() - 6..])
 }

@@ -1,0 +1,149 @@
+//! Asking for the end of jobs, or for another try: of one, or of many at once.
+
+use std::collections::BTreeMap;
+
+use domain::{AccessEvent, Job, JobCommand, JobId, Permission, Refusal as _};
+use ledger::{Append, AppendError, NewEvent, Store};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::context::now;
+use crate::door::{Executed, Prepare, Prepared, decided};
+use crate::{CommandError, Commands, Context};
+
+/// Jobs changed with one command at most.
+pub const MOST_CHANGED: usize = 1_000;
+/// How often a change of many is decided anew because some changed meanwhile.
+const MOST_TRIES: usize = 5;
+
+/// What is asked of jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobChange {
+    /// They are not wanted any more.
+    Cancel,
+    /// They are to be tried again, or at once.
+    Retry,
+}
+
+impl JobChange {
+    /// `cancel` or `retry`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Retry => "retry",
+        }
+    }
+
+    fn command(self) -> JobCommand {
+        match self {
+            Self::Cancel => JobCommand::Cancel,
+            Self::Retry => JobCommand::Retry { at: now() },
+        }
+    }
+}
+
+/// What came of changing many jobs.
+#[derive(Clone, Debug, Default)]
+pub struct ChangedJobs {
+    /// Those that were changed, in the order given.
+    pub changed: Vec<JobId>,
+    /// Those that were not, with the code of the reason.
+    pub skipped: BTreeMap<JobId, &'static str>,
+    /// The log's position after it.
+    pub position: i64,
+}
+
+/// One job's change. A job that never began has a place in the queue to give up.
+struct Changing(JobChange);
+
+impl Prepare<Job> for Changing {
+    async fn prepare(&self, commands: &Commands, job: &Job) -> Result<Prepared<JobCommand>, CommandError> {
+        let mut prepared = Prepared::alone(self.0.command());
+        if let (JobChange::Cancel, Some(claim)) = (self.0, job.unique_claim()) {
+            prepared.alongside.push(commands.free_place(claim).await?);
+        }
+        Ok(prepared)
+    }
+}
+
+impl Commands {
+    /// Asks for one job's end, or for another try. `expected` is the stream's length the caller knows.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn change_job(
+        &self,
+        context: &Context,
+        id: JobId,
+        expected: Option<i64>,
+        change: JobChange,
+    ) -> Result<Executed, CommandError> {
+        self.execute_with::<Job>(context, &id.to_string(), expected, &Changing(change)).await
+    }
+
+    /// The same of many jobs of the caller's team, 1,000 at most, as one recorded command: what can be changed is, in one append with the
+    /// record of who asked for what (`filter`); the others are named with the reason.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; nothing was changed unless it says that this is unknown.
+    pub async fn change_jobs(
+        &self,
+        context: &Context,
+        ids: &[JobId],
+        change: JobChange,
+        filter: &Value,
+    ) -> Result<ChangedJobs, CommandError> {
+        context.caller.require(Permission::JobsRun)?;
+        let texts: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        for _ in 0..MOST_TRIES {
+            let (mut events, mut outcome) = self.changes(context, ids, &texts, change).await?;
+            let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+            let record = AccessEvent::JobsChangedInBulk {
+                action: change.as_str().to_owned(),
+                filter: filter.clone(),
+                matched: count(ids.len()),
+                changed: count(outcome.changed.len()),
+            };
+            events.push(Self::access_event(Uuid::now_v7(), 1, &record)?);
+            let append = Append { events, metadata: context.metadata(), data_keys: vec![] };
+            match self.ledger.append(append).await {
+                Ok(done) => {
+                    outcome.position = done.position;
+                    return Ok(outcome);
+                }
+                Err(AppendError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CommandError::Contended)
+    }
+
+    async fn changes(
+        &self,
+        context: &Context,
+        ids: &[JobId],
+        texts: &[String],
+        change: JobChange,
+    ) -> Result<(Vec<NewEvent>, ChangedJobs), CommandError> {
+        let mut loaded = Store::<Job>::new(&self.ledger).load_many(texts).await?;
+        let (mut events, mut outcome) = (vec![], ChangedJobs::default());
+        for (id, text) in ids.iter().zip(texts) {
+            let Some(mut job) = loaded.remove(text) else { continue };
+            let claim = job.aggregate.unique_claim().map(str::to_owned);
+            match decided(context, &mut job, change.command()).await {
+                Ok(new) => {
+                    if let (JobChange::Cancel, Some(claim)) = (change, claim) {
+                        events.push(self.free_place(&claim).await?);
+                    }
+                    events.extend(new);
+                    outcome.changed.push(*id);
+                }
+                Err(CommandError::Refused(refusal)) => _ = outcome.skipped.insert(*id, refusal.code()),
+                Err(CommandError::Denied(_)) => _ = outcome.skipped.insert(*id, "job_not_found"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((events, outcome))
+    }
+}

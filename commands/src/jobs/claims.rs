@@ -1,0 +1,122 @@
+//! Claims: operational rows that keep workers from reaching for the same job, and jobs with the same concurrency key apart. They decide
+//! nothing, for the aggregate does, so they need not outlive a crash of the database.
+
+use std::collections::HashMap;
+
+use domain::JobId;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::queue::ReadyJob;
+use crate::{CommandError, Commands};
+
+/// Jobs that may run with one concurrency key, whatever their kinds allow.
+const MOST_SLOTS: i32 = 1_000;
+
+/// The claims of all workers.
+#[derive(Clone)]
+pub(super) struct Claims {
+    pool: PgPool,
+}
+
+impl Claims {
+    pub(super) fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Takes those of `jobs` for `worker` that nobody has and whose turn it is; says which. A job with a concurrency key takes the lowest
+    /// free slot, if fewer are taken than it allows: of two workers that want the same one, one gets nothing.
+    pub(super) async fn take(&self, worker: &str, jobs: &[ReadyJob]) -> Result<Vec<JobId>, sqlx::Error> {
+        let ids: Vec<Uuid> = jobs.iter().map(|job| job.id.0).collect();
+        let turns: Vec<Option<String>> = jobs.iter().map(turn).collect();
+        let limits: Vec<i32> =
+            jobs.iter().map(|job| job.concurrency_limit.min(1_000).cast_signed()).collect();
+        let taken: Vec<Uuid> = sqlx::query_scalar(
+            "insert into job_claims (job_id, worker, turn, slot) \
+             select job.id, $1, job.turn, free.slot \
+             from (select id, turn, most, row_number() over (partition by turn order by place) as nth \
+                   from unnest($2, $3, $4) with ordinality as job(id, turn, most, place)) job \
+             left join lateral ( \
+                 select slot from generate_series(1, $5) slot \
+                 where not exists (select from job_claims c where c.turn = job.turn and c.slot = slot.slot) \
+                 order by slot offset job.nth - 1 limit 1) free on job.turn is not null \
+             where job.turn is null or free.slot is not null and job.most >= job.nth + \
+                 (select count(*) from job_claims c where c.turn = job.turn) \
+             on conflict do nothing returning job_id",
+        )
+        .bind(worker)
+        .bind(ids)
+        .bind(turns)
+        .bind(limits)
+        .bind(MOST_SLOTS)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(taken.into_iter().map(JobId).collect())
+    }
+
+    /// Enters what `worker` runs once more where it is missing: the table is empty after a crash of the database.
+    pub(super) async fn restore(&self, worker: &str, jobs: &[JobId]) -> Result<(), sqlx::Error> {
+        let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
+        let query = sqlx::query(
+            "insert into job_claims (job_id, worker) select id, $1 from unnest($2) as job(id) on conflict do nothing",
+        );
+        query.bind(worker).bind(ids).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Gives claims up; does nothing to another worker's.
+    pub(super) async fn release(&self, worker: &str, jobs: &[JobId]) -> Result<(), sqlx::Error> {
+        let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
+        let query = sqlx::query("delete from job_claims where worker = $1 and job_id = any($2)");
+        query.bind(worker).bind(ids).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Gives up what workers had that are lost, or were never there.
+    pub(super) async fn release_lost(&self) -> Result<(), sqlx::Error> {
+        let query = sqlx::query(
+            "delete from job_claims c where not exists (select from workers w where w.name = c.worker and not w.lost)",
+        );
+        query.execute(&self.pool).await?;
+        Ok(())
+    }
+
+    pub(super) async fn set_progress(
+        &self,
+        job: JobId,
+        worker: &str,
+        progress: f64,
+    ) -> Result<(), sqlx::Error> {
+        let query = sqlx::query("update job_claims set progress = $3 where job_id = $1 and worker = $2");
+        query.bind(job.0).bind(worker).bind(progress).execute(&self.pool).await?;
+        Ok(())
+    }
+}
+
+fn turn(job: &ReadyJob) -> Option<String> {
+    job.concurrency_key.as_ref().map(|key| format!("{}/{key}", job.team_id))
+}
+
+impl Commands {
+    /// How far running jobs say they are, 0 to 1; jobs that said nothing are left out.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn job_progress<'a>(
+        &self,
+        jobs: impl IntoIterator<Item = &'a str> + Send,
+    ) -> Result<HashMap<String, f64>, CommandError> {
+        let ids: Vec<Uuid> = jobs.into_iter().filter_map(|job| job.parse().ok()).collect();
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows: Vec<(Uuid, f64)> = sqlx::query_as(
+            "select job_id, progress from job_claims where job_id = any($1) and progress is not null",
+        )
+        .bind(ids)
+        .fetch_all(self.ledger.pool())
+        .await
+        .map_err(ledger::LedgerError::from)?;
+        Ok(rows.into_iter().map(|(job, progress)| (job.to_string(), progress)).collect())
+    }
+}

@@ -1,0 +1,117 @@
+//! Starting and ending jobs by command, as few looks at the log as it takes: jobs that are claimed together are read together, and what a
+//! worker has started it need not read again to end it.
+
+use std::collections::HashMap;
+
+use domain::{Job, JobCommand, JobEvent, JobId};
+use futures::future::join_all;
+use ledger::{Append, AppendError, Loaded, Store, StreamId};
+
+use super::queue::ReadyJob;
+use crate::context::now;
+use crate::door::decided;
+use crate::{CommandError, Commands, Context};
+
+/// Events of a job that are looked at.
+const MOST_EVENTS: i64 = 1_000;
+
+/// A job that this process has started, as it stands in the log as far as is known here.
+pub(super) struct Started {
+    pub(super) job: ReadyJob,
+    pub(super) held: Loaded<Job>,
+}
+
+impl Commands {
+    /// Starts jobs for `worker`, each by itself: what cannot be started is left out. The log stores those starts together that come together.
+    pub(super) async fn start_jobs(
+        &self,
+        jobs: Vec<ReadyJob>,
+        worker: &str,
+    ) -> Vec<(ReadyJob, Result<Started, CommandError>)> {
+        let ids: Vec<String> = jobs.iter().map(|job| job.id.to_string()).collect();
+        let mut loaded = match Store::<Job>::new(&self.ledger).load_many(&ids).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::warn!(%error, "jobs could not be read, and are not started");
+                HashMap::new()
+            }
+        };
+        let starts = jobs.into_iter().filter_map(|job| {
+            let held = loaded.remove(&job.id.to_string())?;
+            Some(async move {
+                let outcome = self.start_job(job.clone(), held, worker).await;
+                (job, outcome)
+            })
+        });
+        join_all(starts).await
+    }
+
+    async fn start_job(
+        &self,
+        job: ReadyJob,
+        mut held: Loaded<Job>,
+        worker: &str,
+    ) -> Result<Started, CommandError> {
+        // The view the job was found in may be late: only a stream of just this length makes our attempt number the right one.
+        if held.sequence != job.sequence {
+            return Err(CommandError::Stale { present: held.sequence });
+        }
+        let context = Context::system(Some(job.team_id));
+        let claim = held.aggregate.unique_claim().map(str::to_owned);
+        let start = JobCommand::Start { worker: worker.to_owned(), at: now() };
+        let mut events = decided(&context, &mut held, start).await?;
+        held.sequence += events.len() as i64;
+        if let Some(claim) = claim {
+            events.push(self.free_place(&claim).await?);
+        }
+        self.ledger.append(Append { events, metadata: context.metadata(), data_keys: vec![] }).await?;
+        Ok(Started { job, held })
+    }
+
+    /// Gives `command` to a job that this process has started. It stands as it was left, unless the log has gone on meanwhile.
+    pub(super) async fn end_attempt(
+        &self,
+        context: &Context,
+        held: &Loaded<Job>,
+        id: JobId,
+        command: JobCommand,
+    ) -> Result<(), CommandError> {
+        let mut loaded =
+            Loaded { id: held.id.clone(), aggregate: held.aggregate.clone(), sequence: held.sequence };
+        let events = decided(context, &mut loaded, command.clone()).await?;
+        let append = Append { events, metadata: context.metadata(), data_keys: vec![] };
+        match self.ledger.append(append).await {
+            Ok(_) => Ok(()),
+            // Somebody wants it cancelled, or it was given to another: it is decided anew.
+            Err(AppendError::Conflict) => self.execute::<Job>(context, id, None, command).await.map(drop),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the log has an end of this attempt that `worker` itself reported: not that the worker was lost.
+    pub(super) async fn has_ended(
+        &self,
+        id: JobId,
+        attempt: u32,
+        worker: &str,
+    ) -> Result<bool, CommandError> {
+        let stream = StreamId::new("job", id);
+        let history = self.ledger.read_stream(&stream, 0, None, MOST_EVENTS).await?;
+        let events = history.into_iter().filter_map(|event| serde_json::from_value(event.payload).ok());
+        Ok(events.into_iter().any(|event: JobEvent| {
+            let (of, ran) = match event {
+                JobEvent::JobCompleted { attempt, ran, .. }
+                | JobEvent::JobAttemptFailed { attempt, ran, .. }
+                | JobEvent::JobFailed { attempt, ran, .. }
+                | JobEvent::JobHandedBack { attempt, ran, .. }
+                | JobEvent::JobCancelled { attempt, ran, .. } => (attempt, ran),
+                JobEvent::JobQueued { .. }
+                | JobEvent::JobStarted { .. }
+                | JobEvent::JobLost { .. }
+                | JobEvent::JobCancelRequested {}
+                | JobEvent::JobRetried { .. } => return false,
+            };
+            of == attempt && ran.is_some_and(|ran| ran.worker == worker)
+        }))
+    }
+}
