@@ -94,7 +94,7 @@ pub struct OpenArtifact {
 }
 
 /// Some bytes of an artifact.
-pub type Content = object_store::Bytes;
+pub type Content = bytes::Bytes;
 
 /// The place of artifacts, and the rows that say which are in it. Cheap to clone.
 #[derive(Clone)]

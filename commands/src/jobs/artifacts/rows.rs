@@ -7,14 +7,6 @@ use uuid::Uuid;
 
 use super::{ArtifactError, ArtifactStore};
 
-/// An attempt that has left artifacts.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
-struct Row {
-    team_id: Uuid,
-    attempt: i32,
-    place: String,
-}
-
 /// Where an attempt's artifacts are.
 pub(super) struct Kept {
     pub(super) attempt: u32,
@@ -56,13 +48,13 @@ impl ArtifactStore {
         artifact: &Artifact,
     ) -> Result<Option<Kept>, sqlx::Error> {
         let query = sqlx::query_as(
-            "select team_id, attempt, place from job_artifacts \
+            "select attempt, place from job_artifacts \
              where job_id = $1 and team_id = $2 and kept @> $3 order by attempt desc limit 1",
         );
         let wanted = json!([{"name": artifact.name, "sha256": artifact.sha256}]);
-        let row: Option<Row> =
+        let row: Option<(i32, String)> =
             query.bind(job.0).bind(team.0).bind(Json(wanted)).fetch_optional(&self.pool).await?;
-        Ok(row.map(|row| Kept { attempt: row.attempt.cast_unsigned(), place: row.place }))
+        Ok(row.map(|(attempt, place)| Kept { attempt: attempt.cast_unsigned(), place }))
     }
 
     /// Those of the job's artifacts that are still kept, in whatever place.
@@ -93,16 +85,15 @@ impl ArtifactStore {
     /// the next round comes this way again.
     pub(in crate::jobs) async fn remove_job(&self, job: Uuid, attempt: u32) -> Result<u64, ArtifactError> {
         let query = sqlx::query_as(
-            "select team_id, attempt, place from job_artifacts \
-             where job_id = $1 and attempt <= $2 and place = $3",
+            "select team_id, attempt from job_artifacts where job_id = $1 and attempt <= $2 and place = $3",
         );
         let query = query.bind(job).bind(attempt.cast_signed()).bind(&*self.place);
-        let rows: Vec<Row> = query.fetch_all(&self.pool).await?;
+        let rows: Vec<(Uuid, i32)> = query.fetch_all(&self.pool).await?;
         let mut removed = 0;
-        for row in rows {
-            removed += self.remove(TeamId(row.team_id), JobId(job), row.attempt.cast_unsigned()).await?;
+        for (team, attempt) in rows {
+            removed += self.remove(TeamId(team), JobId(job), attempt.cast_unsigned()).await?;
             let query = sqlx::query("delete from job_artifacts where job_id = $1 and attempt = $2 and place = $3");
-            query.bind(job).bind(row.attempt).bind(&*self.place).execute(&self.pool).await?;
+            query.bind(job).bind(attempt).bind(&*self.place).execute(&self.pool).await?;
         }
         Ok(removed)
     }
