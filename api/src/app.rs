@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use commands::jobs::JobDefaults;
 use commands::jobs::Kinds;
 use commands::{Commands, Executed};
 use ledger::Ledger;
@@ -60,6 +61,15 @@ impl App {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// What holds of jobs where neither they nor their kinds say anything.
+    #[must_use]
+    pub fn job_defaults(&self) -> JobDefaults {
+        JobDefaults {
+            max_attempts: self.settings.max_job_retries,
+            retry_delay_seconds: self.settings.job_retry_delay_seconds,
+        }
     }
 
     /// Waits until the views have passed `position`; the audit trail, which trails behind the others, only where told to.

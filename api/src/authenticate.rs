@@ -225,7 +225,8 @@ pub mod needs {
         TeamWrite,
         TeamsMake,
         UsersManage,
-        ViewsManage
+        ViewsManage,
+        WorkersManage
     );
 }
 

@@ -47,6 +47,10 @@ fn build() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> 
         .install_recorder()?;
     metrics::describe_counter!(REQUESTS, "HTTP requests answered");
     metrics::describe_histogram!(SECONDS, metrics::Unit::Seconds, "Seconds to answer an HTTP request");
+    metrics::describe_gauge!(
+        commands::jobs::circuits::GAUGE,
+        "1 while a host that failed again and again is left alone by jobs"
+    );
     Ok(handle)
 }
 

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use commands::jobs::{KindProblem, Kinds};
+use commands::jobs::{Actions, KindProblem, Kinds};
 use commands::{About, CommandError, Commands, Context, FirstTeam, NewAccount, NewPassword, Password};
 use domain::{Caller, Email, Invalid, PersonName, TeamName, TeamSlug};
 use ledger::private::{PrivateError, PrivateServer};
@@ -128,7 +128,15 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub async fn open(settings: Settings) -> Result<Self, StartError> {
-        let node = Self::reach(settings).await?;
+        Self::open_with(settings, &actions()).await
+    }
+
+    /// The same with other types of actions for jobs.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn open_with(settings: Settings, actions: &Actions) -> Result<Self, StartError> {
+        let node = Self::reach_with(settings, actions).await?;
         match node.prepare().await {
             Ok(()) => Ok(node),
             Err(error) => {
@@ -144,7 +152,11 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub async fn reach(settings: Settings) -> Result<Self, StartError> {
-        let kinds = Arc::new(read_kinds(&settings)?);
+        Self::reach_with(settings, &actions()).await
+    }
+
+    async fn reach_with(settings: Settings, actions: &Actions) -> Result<Self, StartError> {
+        let kinds = Arc::new(read_kinds(&settings, actions)?);
         make_data_dir(&settings)?;
         // The private server first: it makes DATA_DIR with the modes it needs.
         let (connect, private) = database(&settings).await?;
@@ -271,13 +283,27 @@ async fn check_version(ledger: &Ledger) -> Result<(), StartError> {
     if number < OLDEST_POSTGRESQL { Err(StartError::TooOld(text)) } else { Ok(()) }
 }
 
+/// What jobs can do. A team's own type of action is one more line here: `.with("name", its_file::read)`.
+#[must_use]
+pub fn actions() -> Actions {
+    Actions::built_in()
+}
+
 /// The kinds of `JOBS_FILE`; none when there is no such file.
 ///
 /// # Errors
 /// The file cannot be read, or something in it is wrong.
-pub fn read_kinds(settings: &Settings) -> Result<Kinds, StartError> {
+pub fn read_kinds(settings: &Settings, actions: &Actions) -> Result<Kinds, StartError> {
     let file = settings.jobs_file.display().to_string();
-    Kinds::load(&settings.jobs_file).map_err(|problems| StartError::Kinds { file, problems })
+    let refuse = |problems| StartError::Kinds { file: file.clone(), problems };
+    let kinds = Kinds::load(&settings.jobs_file, actions).map_err(refuse)?;
+    let unknown = settings.worker_kinds.iter().flatten().filter(|name| kinds.get(name).is_none());
+    let problem = |name: &String| KindProblem {
+        path: "WORKER_KINDS".to_owned(),
+        message: format!("names `{name}`, which is no kind of this file"),
+    };
+    let unknown: Vec<KindProblem> = unknown.map(problem).collect();
+    if unknown.is_empty() { Ok(kinds) } else { Err(refuse(unknown)) }
 }
 
 /// The first admin, as made at the first start.

@@ -128,7 +128,9 @@ pub async fn run(
     let served = serve(router(&app, roles), listener, shutdown.clone()).await;
     // Also when the listener failed by itself.
     shutdown.cancel();
-    wind_down("worker", worker).await;
+    // It may go on for a while before it begins to end.
+    let drain = Duration::from_secs(node.settings.worker_drain_seconds.into());
+    wind_down_within("worker", worker, drain + WIND_DOWN).await;
     wind_down("forgetting", forgetting).await;
     wind_down("shredding", shredding).await;
     wind_down("mail", mailer).await;
@@ -208,8 +210,12 @@ async fn serve(router: Router, listener: TcpListener, shutdown: CancellationToke
 }
 
 async fn wind_down(part: &str, task: Option<JoinHandle<()>>) {
+    wind_down_within(part, task, WIND_DOWN).await;
+}
+
+async fn wind_down_within(part: &str, task: Option<JoinHandle<()>>, patience: Duration) {
     let Some(task) = task else { return };
-    match timeout(WIND_DOWN, task).await {
+    match timeout(patience, task).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(part, %error, "a part ended badly"),
         Err(_) => tracing::warn!(part, "a part did not end in time"),
@@ -223,6 +229,8 @@ fn worker(app: &App) -> Worker<ViewQueue> {
         max_log_lines: u64::from(settings.max_log_lines),
         working_root: settings.data_dir.join("work"),
         directory: Some(jobs_folder(settings)),
+        drain: Duration::from_secs(settings.worker_drain_seconds.into()),
+        only: settings.worker_kinds.clone(),
         ..commands::jobs::WorkerOptions::default()
     };
     Worker::new(&app.commands, Arc::clone(&app.kinds), ViewQueue::new(&app.projections), options)

@@ -11,6 +11,7 @@ use api::tokens::{Claims, TokenKeys};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::Utc;
+use commands::jobs::Actions;
 use commands::{About, Commands, Context, FirstTeam, Password};
 use domain::{
     Actor, Caller, Email, Permissions, PersonName, Role, SessionId, Team, TeamCommand, TeamId, TeamName,
@@ -41,6 +42,8 @@ pub struct Setup {
     pub kinds: String,
     /// What the node does; everything if not given.
     pub roles: Option<Roles>,
+    /// What jobs can do; what comes with Daybook if not given.
+    pub actions: Option<Actions>,
 }
 
 impl Setup {
@@ -55,6 +58,13 @@ impl Setup {
     #[must_use]
     pub fn kinds(mut self, toml: &str) -> Self {
         toml.clone_into(&mut self.kinds);
+        self
+    }
+
+    /// Other types of actions for jobs.
+    #[must_use]
+    pub fn actions(mut self, actions: Actions) -> Self {
+        self.actions = Some(actions);
         self
     }
 
@@ -140,7 +150,8 @@ impl TestApp {
         known: Option<(People, BTreeMap<UserId, SessionId>)>,
     ) -> Self {
         let settings = settings(&database, folder.path(), &setup);
-        let node = within("a node", Node::open(settings)).await.unwrap();
+        let actions = setup.actions.clone().unwrap_or_else(api::node::actions);
+        let node = within("a node", Node::open_with(settings, &actions)).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (ledger, commands, projections) =
@@ -278,6 +289,7 @@ fn settings(database: &Database, folder: &Path, setup: &Setup) -> Settings {
         ("ENCRYPTION_KEY", BASE64.encode(database.encryption_key())),
         ("RATE_LIMIT_ENABLED", "false".to_owned()),
         ("JOB_RETRY_DELAY_SECONDS", "1".to_owned()),
+        ("WORKER_DRAIN_SECONDS", "0".to_owned()),
         ("LOG_LEVEL", "warn".to_owned()),
     ]
     .into_iter()

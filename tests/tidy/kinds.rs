@@ -2,13 +2,14 @@
 
 use std::process::Command;
 
-use commands::jobs::Kinds;
+use commands::jobs::{Actions, Kinds};
 use domain::{KindName, SecretName};
 
 use super::{assert_none, files, root};
 
 fn kinds() -> Kinds {
-    Kinds::load(&root().join("daybook.toml")).unwrap_or_else(|problems| panic!("daybook.toml: {problems:?}"))
+    Kinds::load(&root().join("daybook.toml"), &Actions::built_in())
+        .unwrap_or_else(|problems| panic!("daybook.toml: {problems:?}"))
 }
 
 #[test]
@@ -32,7 +33,9 @@ fn the_scripts_they_run_exist() {
         "http-check" => url.as_object().unwrap().clone(),
         _ => serde_json::Map::new(),
     };
-    let commands = kinds().iter().map(|kind| kind.validate(&argument(kind)).unwrap()).collect::<Vec<_>>();
+    let outline =
+        |kind: &commands::jobs::Kind| kind.action().outline(&kind.validate(&argument(kind)).unwrap());
+    let commands = kinds().iter().map(outline).collect::<Vec<_>>();
     let scripts = commands.iter().flatten().filter(|argument| argument.ends_with(".py"));
     let missing = scripts.clone().filter(|script| !root().join(script).is_file());
     assert_none("scripts that are not there", &missing.cloned().collect::<Vec<_>>());

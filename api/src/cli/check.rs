@@ -9,7 +9,7 @@ use super::keys::lines;
 use super::progress;
 use crate::config::{Settings, Sources};
 use crate::keys::KeysError;
-use crate::node::{Node, StartError, read_kinds};
+use crate::node::{Node, StartError, actions, read_kinds};
 
 /// What is wrong.
 struct Problem {
@@ -65,7 +65,7 @@ fn fields(settings: &Settings) -> Vec<Problem> {
 }
 
 fn kinds(settings: &Settings) -> Vec<Problem> {
-    match read_kinds(settings) {
+    match read_kinds(settings, &actions()) {
         Ok(_) => vec![],
         Err(StartError::Kinds { file, problems }) => problems
             .into_iter()

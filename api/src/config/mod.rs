@@ -112,6 +112,10 @@ pub struct Settings {
     pub max_log_lines: u32,
     /// Jobs one worker runs at a time.
     pub worker_concurrency: u32,
+    /// Seconds that running jobs have when their worker is told to stop.
+    pub worker_drain_seconds: u32,
+    /// The kinds the worker runs; all if none are named.
+    pub worker_kinds: Option<Vec<String>>,
     /// File with the job kinds.
     pub jobs_file: PathBuf,
     /// A `tracing` filter.
@@ -180,6 +184,8 @@ impl Settings {
             job_retry_delay_seconds: reader.required("JOB_RETRY_DELAY_SECONDS", parse::number(0..=86_400)),
             max_log_lines: reader.required("MAX_LOG_LINES", parse::number(1..=1_000_000)),
             worker_concurrency: reader.required("WORKER_CONCURRENCY", parse::number(1..=1024)),
+            worker_drain_seconds: reader.required("WORKER_DRAIN_SECONDS", parse::number(0..=3_600)),
+            worker_kinds: reader.optional("WORKER_KINDS", parse::kind_names),
             jobs_file: reader.required("JOBS_FILE", parse::path),
             log_level: reader.required("LOG_LEVEL", parse::log_level),
             log_format: reader

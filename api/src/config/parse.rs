@@ -160,6 +160,15 @@ pub(super) fn hidden(text: &str) -> Result<Hidden, String> {
     if text.trim().is_empty() { Err("must not be blank".into()) } else { Ok(Hidden::new(text)) }
 }
 
+/// Names of job kinds, separated by commas. Whether there are such kinds is known once `JOBS_FILE` is read.
+pub(super) fn kind_names(text: &str) -> Result<Vec<String>, String> {
+    let one = |name: &str| domain::KindName::parse(name.trim()).map(|name| name.to_string());
+    text.split(',')
+        .map(one)
+        .collect::<Result<_, _>>()
+        .map_err(|invalid| format!("holds a name that {invalid}"))
+}
+
 pub(super) fn path(text: &str) -> Result<std::path::PathBuf, String> {
     if text.is_empty() || text.contains('\0') { Err("must be a path".into()) } else { Ok(text.into()) }
 }

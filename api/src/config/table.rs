@@ -80,6 +80,12 @@ pub const SETTINGS: &[Setting] = &[
     value("JOB_RETRY_DELAY_SECONDS", "60", "wait before the first retry, 0 to 86400"),
     value("MAX_LOG_LINES", "2000", "lines kept of one job, 1 to 1000000"),
     value("WORKER_CONCURRENCY", "8", "jobs that one worker runs at the same time, 1 to 1024"),
+    value(
+        "WORKER_DRAIN_SECONDS",
+        "10",
+        "how long running jobs may go on when a worker is told to stop, before they are handed back, 0 to 3600",
+    ),
+    described("WORKER_KINDS", "all", "kinds that the worker runs, comma-separated"),
     value("JOBS_FILE", "daybook.toml", "where the job kinds are"),
     value("LOG_LEVEL", "info", "`error` to `trace`, or a filter such as `info,sqlx=warn`"),
     described("LOG_FORMAT", "text in development, json in production", "`text` or `json`"),

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::extract::Json;
 use crate::problem::{Problem, ProblemBody};
+use projections::time::text as time;
 
 /// How long a probe waits for the database.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,7 +48,7 @@ pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
 
 /// How the parts do.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"status": "ok", "version": "0.1.0", "database": "ok", "views": "ok", "position": 42}))]
+#[schema(example = json!({"status": "ok", "version": "0.1.0", "database": "ok", "views": "ok", "position": 42, "circuits": []}))]
 pub struct HealthBody {
     /// `ok` or `failing`.
     status: &'static str,
@@ -59,6 +60,21 @@ pub struct HealthBody {
     views: &'static str,
     /// The last position of the log, if the database answers.
     position: Option<i64>,
+    /// Hosts that this process' `http` jobs leave alone for now, since they failed again and again; at most 100.
+    circuits: Vec<CircuitBody>,
+}
+
+/// A host that is left alone for now.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CircuitBody {
+    /// Scheme, host and port.
+    host: String,
+    /// `open`, or `half_open` while one attempt tries whether it is back.
+    state: &'static str,
+    /// How often it failed in a row.
+    failures: u32,
+    /// When it may be tried again, while it is open.
+    open_until: Option<String>,
 }
 
 /// How the parts do, in words. 503 when one of them fails.
@@ -99,7 +115,21 @@ async fn look(app: &App) -> HealthBody {
         database,
         views,
         position,
+        circuits: circuits(app),
     }
+}
+
+/// They make no node unhealthy: it is others that fail.
+fn circuits(app: &App) -> Vec<CircuitBody> {
+    let circuits = app.kinds.circuits().not_closed().into_iter();
+    circuits
+        .map(|circuit| CircuitBody {
+            host: circuit.host,
+            state: circuit.state,
+            failures: circuit.failures,
+            open_until: circuit.open_until.map(time),
+        })
+        .collect()
 }
 
 /// Everything measured, for Prometheus.

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod docs;
 mod errors;
 pub mod health;
+pub mod job_kinds;
 pub mod jobs;
 pub mod projections;
 pub mod recovery;
@@ -15,6 +16,7 @@ pub mod secret_changes;
 pub mod secrets;
 pub mod teams;
 pub mod users;
+pub mod workers;
 
 use axum::Router;
 use axum::routing::get;
@@ -85,10 +87,20 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(secrets::access::of_secret))
         .routes(routes!(secrets::grants::grant, secrets::grants::list))
         .routes(routes!(secrets::grants::withdraw))
-        .routes(routes!(jobs::kinds))
+        .routes(routes!(job_kinds::kinds))
         .routes(routes!(jobs::create, jobs::list))
         .routes(routes!(jobs::show))
-        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::many::batch))
+        .routes(routes!(jobs::many::bulk))
+        .routes(routes!(jobs::changes::pause))
+        .routes(routes!(jobs::changes::resume))
+        .routes(routes!(jobs::changes::pauses))
+        .routes(routes!(jobs::changes::cancel))
+        .routes(routes!(jobs::changes::retry))
+        .routes(routes!(jobs::changes::attempts))
+        .routes(routes!(workers::list))
+        .routes(routes!(workers::drain))
+        .routes(routes!(workers::resume))
         .routes(routes!(jobs::logs))
         .routes(routes!(audit::events))
         .routes(routes!(secrets::access::of_person))

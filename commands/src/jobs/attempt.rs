@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use domain::{AccessEvent, Actor, Ending as Recorded, Failure, JobCommand, LogDigest, Permissions};
+use domain::{AccessEvent, Ending as Recorded, Failure, JobCommand, LogDigest};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::kinds::Kind;
 use super::log_store::LogWriter;
-use super::mask::SecretBytes;
-use super::process::{self, Attempt, Ending, Finished, StopReason};
+use super::prepare::Surroundings;
+use super::process::{Ending, Finished, StopReason};
 use super::queue::{ReadyJob, WorkQueue};
 use super::starting::Started;
 use super::watchdog::Watchdog;
 use super::worker::Worker;
 use crate::context::now;
-use crate::{CommandError, Context, RevealError};
+use crate::{CommandError, Context};
 
 /// Lines that wait between a process and the log store.
 const OUTPUT_QUEUE: usize = 256;
@@ -55,81 +55,24 @@ impl<Q: WorkQueue> Worker<Q> {
         let context = Context::system(Some(job.team_id));
         let pool = self.commands.ledger.pool().clone();
         let mut log = LogWriter::new(pool, self.claims.clone(), worker, job.id, attempt).await?;
-        let finished = match self.prepare_process(&context, job, attempt).await {
-            Ok(process) => {
-                let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
-                let run = process::run(process, watchdog, output, stop);
-                tokio::join!(run, log.take(lines)).0
-            }
-            Err(error) => {
-                Finished { ending: Ending::CouldNotStart { error }, result: None, dropped_lines: 0 }
-            }
+        let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
+        let surroundings = Surroundings { output, stop, watchdog };
+        let finished = match self.prepare_attempt(&context, job, attempt, surroundings).await {
+            Ok(prepared) => tokio::join!(prepared.run(), log.take(lines)).0,
+            Err(error) => Finished::without_process(Ending::CouldNotStart { error }),
         };
-        if let Ending::CouldNotStart { error } = &finished.ending {
+        if let Ending::CouldNotStart { error } | Ending::Failed { error, .. } = &finished.ending {
             log.remark(error.clone());
         }
-        let end = End { context, attempt, worker, finished: &finished };
+        let settings = self.kinds.get(&job.kind).map(Kind::settings);
+        let finals = settings.map_or(&[][..], |settings| &settings.final_exit_codes);
+        let end = End { context, attempt, worker, finished: &finished, finals };
         if finished.ending == Ending::TakenAway {
             // Else we could be faster than they are, and hand back what they have.
             tracing::warn!(job = %job.id, attempt, "this worker was given up: the attempt was stopped");
             return Ok(self.record_late(&end, job).await?);
         }
         self.report(&end, started, &mut log).await
-    }
-
-    /// Everything the process needs; a sentence for the job's error where it cannot be had.
-    async fn prepare_process(
-        &self,
-        context: &Context,
-        job: &ReadyJob,
-        attempt: u32,
-    ) -> Result<Attempt, String> {
-        let kind = self.kinds.get(&job.kind).ok_or("this worker does not know the job's kind")?;
-        let argv = kind.validate(&job.args).map_err(|problems| {
-            let problems: Vec<String> =
-                problems.iter().map(|problem| format!("{} {}", problem.field, problem.message)).collect();
-            format!("the arguments do not fit the kind any more: {}", problems.join("; "))
-        })?;
-        Ok(Attempt {
-            argv,
-            env: self.secrets(context, job, attempt, kind).await?,
-            plain_env: kind.env().clone().into_iter().collect(),
-            directory: self.options.directory.clone(),
-            job_id: job.id.0,
-            attempt,
-            timeout: Duration::from_secs(job.timeout_seconds.into()),
-            max_lines: self.options.max_log_lines,
-            grace: self.options.grace,
-            working_root: self.options.working_root.clone(),
-        })
-    }
-
-    /// The values the process gets, by variable. That each of them is there and opens is known before the use of any is recorded: an
-    /// attempt that cannot have all of them uses none.
-    async fn secrets(
-        &self,
-        context: &Context,
-        job: &ReadyJob,
-        attempt: u32,
-        kind: &Kind,
-    ) -> Result<Vec<(String, SecretBytes)>, String> {
-        let unusable =
-            |name: &str, error: RevealError| format!("the secret {name:?} cannot be used: {error}");
-        let mut found = vec![];
-        for (variable, name) in kind.secrets() {
-            let sealed = self.queue.secret(job.team_id, name).await.map_err(|error| error.to_string())?;
-            let sealed = sealed.ok_or_else(|| format!("the team has no secret named {name:?}"))?;
-            self.commands.prove_secret(&sealed).await.map_err(|error| unusable(name, error))?;
-            found.push((variable, name, sealed));
-        }
-        let mut acting = context.acting_as(Actor::Job(job.id));
-        acting.caller.permissions = Permissions::job();
-        let mut env = vec![];
-        for (variable, name, sealed) in found {
-            let value = self.commands.use_secret(&acting, &sealed, job.id, attempt).await;
-            env.push((variable.clone(), value.map_err(|error| unusable(name, error))?.into()));
-        }
-        Ok(env)
     }
 
     /// Records the end, the lines first: the event has their digest. Patient while the log is away, for it would be a pity to
@@ -141,7 +84,7 @@ impl<Q: WorkQueue> Worker<Q> {
                 Err(error) => error.into(),
                 Ok(()) => {
                     let digest = log.digest(end.finished.dropped_lines);
-                    let command = report(end.finished, end.attempt, job.timeout_seconds, digest);
+                    let command = end.report(job.timeout_seconds, digest);
                     match self.commands.end_attempt(&end.context, &started.held, job.id, command).await {
                         Ok(()) => return Ok(()),
                         // Another attempt has taken over, or an earlier try did get through.
@@ -182,13 +125,18 @@ struct End<'a> {
     attempt: u32,
     worker: &'a str,
     finished: &'a Finished,
+    /// Exit codes after which the kind's jobs are not tried again.
+    finals: &'a [i32],
 }
 
 /// What an attempt would have said, in a word.
 fn outcome(ending: &Ending) -> &'static str {
     match ending {
         Ending::Exited { code: 0 } => "completed",
-        Ending::Exited { .. } | Ending::Signalled { .. } | Ending::CouldNotStart { .. } => "failed",
+        Ending::Exited { .. }
+        | Ending::Signalled { .. }
+        | Ending::CouldNotStart { .. }
+        | Ending::Failed { .. } => "failed",
         Ending::TimedOut => "timed_out",
         Ending::Cancelled => "cancelled",
         Ending::HandedBack => "handed_back",
@@ -196,22 +144,42 @@ fn outcome(ending: &Ending) -> &'static str {
     }
 }
 
-fn report(finished: &Finished, attempt: u32, timeout_seconds: u32, log: LogDigest) -> JobCommand {
-    let failed = |exit_code, error: String| {
-        Recorded::Failed(Failure { exit_code, error, result: finished.result.clone(), ..Failure::default() })
-    };
-    let ending = match &finished.ending {
-        Ending::Exited { code: 0 } => {
-            Recorded::Succeeded { result: finished.result.clone(), artifacts: vec![] }
-        }
-        Ending::Exited { code } => failed(Some(*code), format!("it ended with exit code {code}")),
-        Ending::Signalled { signal } => failed(None, format!("it was ended by signal {signal}")),
-        Ending::TimedOut => failed(None, format!("it ran longer than {timeout_seconds} seconds")),
-        Ending::CouldNotStart { error } => failed(None, error.clone()),
-        Ending::Cancelled => Recorded::Cancelled,
-        Ending::HandedBack | Ending::TakenAway => return JobCommand::HandBack { attempt, log, at: now() },
-    };
-    JobCommand::Finish { attempt, ending, log, at: now(), dice: dice() }
+impl End<'_> {
+    /// The command that records it.
+    fn report(&self, timeout_seconds: u32, log: LogDigest) -> JobCommand {
+        let (finished, attempt) = (self.finished, self.attempt);
+        let failure =
+            |error: String| Failure { error, result: finished.result.clone(), ..Failure::default() };
+        let ending = match &finished.ending {
+            Ending::Exited { code: 0 } => {
+                Recorded::Succeeded { result: finished.result.clone(), artifacts: vec![] }
+            }
+            Ending::Exited { code } => Recorded::Failed(Failure {
+                exit_code: Some(*code),
+                is_final: self.finals.contains(code),
+                ..failure(format!("it ended with exit code {code}"))
+            }),
+            Ending::Signalled { signal } => {
+                Recorded::Failed(failure(format!("it was ended by signal {signal}")))
+            }
+            Ending::TimedOut => {
+                Recorded::Failed(failure(format!("it ran longer than {timeout_seconds} seconds")))
+            }
+            Ending::CouldNotStart { error } => Recorded::Failed(failure(error.clone())),
+            Ending::Failed { error, is_final, retry_after } => Recorded::Failed(Failure {
+                is_final: *is_final,
+                // Up to a whole second: the host is not asked too early.
+                retry_after_seconds: retry_after
+                    .map(|pause| pause.as_millis().div_ceil(1_000).try_into().unwrap_or(u32::MAX)),
+                ..failure(error.clone())
+            }),
+            Ending::Cancelled => Recorded::Cancelled,
+            Ending::HandedBack | Ending::TakenAway => {
+                return JobCommand::HandBack { attempt, log, at: now() };
+            }
+        };
+        JobCommand::Finish { attempt, ending, log, at: now(), dice: dice() }
+    }
 }
 
 /// From 0 to 1. It spreads retries; nobody gains by foreseeing it.

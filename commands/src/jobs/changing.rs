@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::{AccessEvent, Job, JobCommand, JobId, Permission, Refusal as _};
+use domain::{AccessEvent, Job, JobCommand, JobId, Permission};
 use ledger::{Append, AppendError, NewEvent, Store};
 use serde_json::Value;
 use uuid::Uuid;

@@ -99,6 +99,15 @@ pub enum Ending {
     HandedBack,
     /// See [`StopReason::LeaseLost`].
     TakenAway,
+    /// It did what it does, and that came to nothing.
+    Failed {
+        /// A sentence for whoever asked for the job.
+        error: String,
+        /// Another attempt would end no differently.
+        is_final: bool,
+        /// The next attempt is of no use before this time has passed.
+        retry_after: Option<Duration>,
+    },
     /// It never ran.
     CouldNotStart {
         /// A sentence for whoever asked for the job.
@@ -128,7 +137,9 @@ pub struct Finished {
 }
 
 impl Finished {
-    fn without_process(ending: Ending) -> Self {
+    /// An attempt that left nothing but its ending.
+    #[must_use]
+    pub fn without_process(ending: Ending) -> Self {
         Self { ending, result: None, dropped_lines: 0 }
     }
 }
@@ -288,6 +299,7 @@ impl Prepared {
             Ending::Cancelled
             | Ending::Exited { .. }
             | Ending::Signalled { .. }
+            | Ending::Failed { .. }
             | Ending::CouldNotStart { .. } => "cancelled; stopping".to_owned(),
         }
     }
@@ -330,7 +342,7 @@ fn ending_of(status: io::Result<ExitStatus>) -> Ending {
     }
 }
 
-async fn stop_reason(mut stop: watch::Receiver<Option<StopReason>>) -> StopReason {
+pub(super) async fn stop_reason(mut stop: watch::Receiver<Option<StopReason>>) -> StopReason {
     let reason = stop.wait_for(Option::is_some).await.ok().and_then(|reason| *reason);
     match reason {
         Some(reason) => reason,

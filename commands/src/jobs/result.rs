@@ -46,7 +46,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Masks every text in the document, and any number that shows a value. NUL becomes U+FFFD, since PostgreSQL's JSON cannot hold it.
-fn masked(value: Value, patterns: &Arc<Patterns>) -> Value {
+pub(super) fn masked(value: Value, patterns: &Arc<Patterns>) -> Value {
     match value {
         Value::String(text) => Value::String(masked_text(&Zeroizing::new(text), patterns)),
         Value::Array(items) => items.into_iter().map(|item| masked(item, patterns)).collect(),

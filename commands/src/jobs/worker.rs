@@ -189,7 +189,7 @@ impl<Q: WorkQueue> Worker<Q> {
         let beating = tokio::spawn(Arc::clone(&worker).beat());
         let recovering = tokio::spawn(Arc::clone(&worker).recover(shutdown.clone()));
         let watching = tokio::spawn(Arc::clone(&worker).watch_cancellations());
-        let (ended, releases) = mpsc::unbounded_channel();
+        let (ended, releases) = mpsc::channel(worker.options.concurrency.max(1));
         let releasing = tokio::spawn(Arc::clone(&worker).release(releases));
         worker.claim(&watchdog, &mut attempts, &ended, &shutdown).await;
         worker.drain(&mut attempts).await;
@@ -242,7 +242,7 @@ impl<Q: WorkQueue> Worker<Q> {
         self: &Arc<Self>,
         watchdog: &Arc<Watchdog>,
         attempts: &mut JoinSet<()>,
-        ended: &mpsc::UnboundedSender<(Arc<str>, JobId)>,
+        ended: &mpsc::Sender<(Arc<str>, JobId)>,
         shutdown: &CancellationToken,
     ) {
         let kinds = self.kind_names();
@@ -265,7 +265,7 @@ impl<Q: WorkQueue> Worker<Q> {
                     worker.attempt(started, &name, &watchdog, stopped).await;
                     worker.running.end(id);
                     // Nobody listens only once all attempts have ended.
-                    let _nobody = ended.send((name, id));
+                    let _nobody = ended.send((name, id)).await;
                     worker.room.notify_one();
                 });
             }
@@ -339,7 +339,7 @@ impl<Q: WorkQueue> Worker<Q> {
     }
 
     /// Gives claims up as attempts end; what ends meanwhile goes together.
-    async fn release(self: Arc<Self>, mut ended: mpsc::UnboundedReceiver<(Arc<str>, JobId)>) {
+    async fn release(self: Arc<Self>, mut ended: mpsc::Receiver<(Arc<str>, JobId)>) {
         let mut batch = vec![];
         while ended.recv_many(&mut batch, MOST_RELEASED).await > 0 {
             let mut by_name: HashMap<Arc<str>, Vec<JobId>> = HashMap::new();

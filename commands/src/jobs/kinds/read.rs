@@ -1,14 +1,16 @@
 //! Reading kinds from TOML, with every problem reported and not only the first.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde_json::Number;
-use toml::{Table, Value};
+use toml::Table;
 
 use super::param::{MAX_LENGTH, Param, ParamType, Pattern, compare};
-use super::template::Template;
-use super::{Kind, KindProblem};
+use super::reading::Reading;
+use super::section::{Section, to_json};
+use super::{Kind, KindProblem, settings};
+use crate::jobs::action::{Action, Actions};
 
 const TIMEOUT_SECONDS: u32 = 3600;
 const MAX_TIMEOUT_SECONDS: u32 = 86_400;
@@ -17,9 +19,12 @@ const MOST_ATTEMPTS: u32 = 100;
 /// The longest string, in characters: Linux takes 128 KiB per argument, and a character may have four bytes.
 const MOST_CHARACTERS: u32 = 30_000;
 
-pub(super) fn kinds(text: &str) -> Result<BTreeMap<String, Kind>, Vec<KindProblem>> {
+/// The type of a kind that does not say.
+const USUAL_TYPE: &str = "command";
+
+pub(super) fn kinds(text: &str, actions: &Actions) -> Result<BTreeMap<String, Kind>, Vec<KindProblem>> {
     let table: Table = text.parse().map_err(|error| vec![syntax_problem(text, &error)])?;
-    let mut root = Section { path: String::new(), table: &table, asked: BTreeSet::new() };
+    let mut root = Section::new(String::new(), &table);
     let mut problems = Vec::new();
     let mut kinds = BTreeMap::new();
     for (name, section) in root.sections("jobs", &mut problems) {
@@ -27,7 +32,7 @@ pub(super) fn kinds(text: &str) -> Result<BTreeMap<String, Kind>, Vec<KindProble
             let rule = "a kind's name has 1 to 63 of a-z, 0-9 and -, and does not start with -";
             problems.push(KindProblem { path: section.path.clone(), message: rule.to_owned() });
         }
-        kinds.insert(name.clone(), kind(name, section, &mut problems));
+        kinds.extend(kind(&name, section, actions, &mut problems).map(|kind| (name, kind)));
     }
     if problems.is_empty() { Ok(kinds) } else { Err(problems) }
 }
@@ -39,7 +44,13 @@ fn syntax_problem(text: &str, error: &toml::de::Error) -> KindProblem {
     KindProblem { path: format!("line {line}"), message: format!("is not TOML: {}", error.message()) }
 }
 
-fn kind(name: String, mut section: Section<'_>, problems: &mut Vec<KindProblem>) -> Kind {
+/// A kind, unless something about what it does is wrong.
+fn kind(
+    name: &str,
+    mut section: Section<'_>,
+    actions: &Actions,
+    problems: &mut Vec<KindProblem>,
+) -> Option<Kind> {
     let mut params = BTreeMap::new();
     for (name, section) in section.sections("params", problems) {
         if !is_variable_name(&name) {
@@ -53,65 +64,45 @@ fn kind(name: String, mut section: Section<'_>, problems: &mut Vec<KindProblem>)
     let secrets = section.texts("secrets", problems);
     let env = section.texts("env", problems);
     check_variables(&section, &secrets, &env, problems);
-    let kind = Kind {
-        name,
-        description: section.text("description", problems).unwrap_or_default(),
-        command: command(&mut section, &params, problems),
-        timeout_seconds: section
-            .whole("timeout_seconds", MAX_TIMEOUT_SECONDS, problems)
-            .unwrap_or(TIMEOUT_SECONDS),
-        max_attempts: section.whole("max_attempts", MOST_ATTEMPTS, problems),
+    let description = section.text("description", problems).unwrap_or_default();
+    let timeout_seconds = section.whole("timeout_seconds", MAX_TIMEOUT_SECONDS, problems);
+    let max_attempts = section.whole("max_attempts", MOST_ATTEMPTS, problems);
+    let settings = settings::read(&mut section, problems);
+    let what = format!("one of {}", actions.names().collect::<Vec<_>>().join(", "));
+    let given = section.get("type", &what, problems, |value| actions.name(value.as_str()?));
+    let known = given.is_some() || !section.table.contains_key("type");
+    let action_type = given.unwrap_or(USUAL_TYPE);
+    // What else a table of no known type may hold cannot be said.
+    let action = known
+        .then(|| {
+            let reading = Reading::new(&mut section, &params, &secrets, problems);
+            let action = act(action_type, actions, reading);
+            section.finish(problems);
+            action
+        })
+        .flatten();
+    Some(Kind {
+        name: name.to_owned(),
+        action_type: action_type.to_owned(),
+        action: action?,
+        description,
+        timeout_seconds: timeout_seconds.unwrap_or(TIMEOUT_SECONDS),
+        max_attempts,
+        settings,
         params,
         secrets,
         env,
-    };
-    section.finish(problems);
-    kind
+    })
 }
 
-fn command(
-    section: &mut Section<'_>,
-    params: &BTreeMap<String, Param>,
-    problems: &mut Vec<KindProblem>,
-) -> Vec<Template> {
-    let what = "a list of strings";
-    let texts = section.get("command", what, problems, |value| {
-        value.as_array()?.iter().map(Value::as_str).collect::<Option<Vec<_>>>()
-    });
-    let Some(texts) = texts else {
-        if !section.table.contains_key("command") {
-            problems.push(section.problem("command", "is missing"));
-        }
-        return Vec::new();
-    };
-    if texts.first().is_none_or(|program| program.trim().is_empty()) {
-        problems.push(section.problem("command", "needs a program as its first element"));
+/// What a kind of this type does. Nothing without a reason: a type that gives none is not believed to have been read.
+fn act(action_type: &str, actions: &Actions, mut reading: Reading<'_, '_>) -> Option<Arc<dyn Action>> {
+    let before = reading.problems_found();
+    let action = actions.read(action_type, &mut reading);
+    if action.is_none() && reading.problems_found() == before {
+        reading.problem("type", "cannot be used here");
     }
-    let mut templates = Vec::new();
-    for (index, text) in texts.into_iter().enumerate() {
-        match argument(index, text, params) {
-            Ok(template) => templates.push(template),
-            Err(message) => problems.push(section.problem(&format!("command[{index}]"), &message)),
-        }
-    }
-    templates
-}
-
-fn argument(index: usize, text: &str, params: &BTreeMap<String, Param>) -> Result<Template, String> {
-    if text.contains('\0') {
-        return Err("must not contain NUL".to_owned());
-    }
-    let template = Template::parse(text)?;
-    let named: Vec<&str> = template.params().collect();
-    if index == 0 && !named.is_empty() {
-        return Err("the program cannot be a parameter".to_owned());
-    }
-    match named.into_iter().find(|name| !params.contains_key(*name)) {
-        Some(name) => {
-            Err(format!("there is no parameter for `{{{name}}}`; write `{{{{` and `}}}}` for braces"))
-        }
-        None => Ok(template),
-    }
+    action
 }
 
 /// Environment variables must be possible, distinct and not Daybook's own; secrets must have names.
@@ -220,117 +211,6 @@ fn check_values(
         if param.required {
             problems.push(section.problem("required", "a parameter with a default is not required"));
         }
-    }
-}
-
-/// A table being read. Every key it may have is asked for; a key nobody asked for is unknown.
-struct Section<'a> {
-    path: String,
-    table: &'a Table,
-    asked: BTreeSet<&'static str>,
-}
-
-impl<'a> Section<'a> {
-    fn problem(&self, key: &str, message: &str) -> KindProblem {
-        KindProblem { path: self.path_of(key), message: message.to_owned() }
-    }
-
-    fn path_of(&self, key: &str) -> String {
-        let dot = if self.path.is_empty() || key.is_empty() { "" } else { "." };
-        format!("{}{dot}{key}", self.path)
-    }
-
-    /// The value of a key, if it is there and is what it must be.
-    fn get<T>(
-        &mut self,
-        key: &'static str,
-        what: &str,
-        problems: &mut Vec<KindProblem>,
-        convert: impl FnOnce(&'a Value) -> Option<T>,
-    ) -> Option<T> {
-        self.asked.insert(key);
-        let value = self.table.get(key)?;
-        let converted = convert(value);
-        if converted.is_none() {
-            problems.push(self.problem(key, &format!("must be {what}")));
-        }
-        converted
-    }
-
-    fn text(&mut self, key: &'static str, problems: &mut Vec<KindProblem>) -> Option<String> {
-        self.get(key, "a string", problems, |value| value.as_str().map(str::to_owned))
-    }
-
-    fn flag(&mut self, key: &'static str, problems: &mut Vec<KindProblem>) -> Option<bool> {
-        self.get(key, "true or false", problems, Value::as_bool)
-    }
-
-    /// A whole number from 1.
-    fn whole(&mut self, key: &'static str, most: u32, problems: &mut Vec<KindProblem>) -> Option<u32> {
-        let convert = |value: &Value| {
-            u32::try_from(value.as_integer()?).ok().filter(|number| (1..=most).contains(number))
-        };
-        self.get(key, &format!("a whole number from 1 to {most}"), problems, convert)
-    }
-
-    fn number(
-        &mut self,
-        key: &'static str,
-        kind: ParamType,
-        problems: &mut Vec<KindProblem>,
-    ) -> Option<Number> {
-        let what = if kind == ParamType::Integer { "a whole number" } else { "a number" };
-        self.get(key, what, problems, |value| match (value, kind) {
-            (Value::Float(_), ParamType::Integer) => None,
-            _ => to_json(value)?.as_number().cloned(),
-        })
-    }
-
-    fn json(&mut self, key: &'static str, problems: &mut Vec<KindProblem>) -> Option<serde_json::Value> {
-        self.get(key, "a string, a number or a boolean", problems, to_json)
-    }
-
-    /// The entries of a table of strings.
-    fn texts(&mut self, key: &'static str, problems: &mut Vec<KindProblem>) -> BTreeMap<String, String> {
-        let table = self.get(key, "a table of strings", problems, Value::as_table);
-        let mut texts = BTreeMap::new();
-        for (name, value) in table.into_iter().flatten() {
-            match value.as_str() {
-                Some(text) => _ = texts.insert(name.clone(), text.to_owned()),
-                None => problems.push(self.problem(&format!("{key}.{name}"), "must be a string")),
-            }
-        }
-        texts
-    }
-
-    /// The entries of a table of tables.
-    fn sections(&mut self, key: &'static str, problems: &mut Vec<KindProblem>) -> Vec<(String, Section<'a>)> {
-        let table = self.get(key, "a table of tables", problems, Value::as_table);
-        let mut sections = Vec::new();
-        for (name, value) in table.into_iter().flatten() {
-            let path = self.path_of(&format!("{key}.{name}"));
-            match value.as_table() {
-                Some(table) => sections.push((name.clone(), Section { path, table, asked: BTreeSet::new() })),
-                None => problems.push(KindProblem { path, message: "must be a table".to_owned() }),
-            }
-        }
-        sections
-    }
-
-    fn finish(self, problems: &mut Vec<KindProblem>) {
-        let unknown = self.table.keys().filter(|key| !self.asked.contains(key.as_str()));
-        problems.extend(unknown.map(|key| self.problem(key, "is not known here")));
-    }
-}
-
-/// A value a parameter may have; `None` for tables, lists, dates and numbers JSON has not.
-fn to_json(value: &Value) -> Option<serde_json::Value> {
-    match value {
-        Value::String(text) => Some(text.as_str().into()),
-        Value::Integer(number) => Some((*number).into()),
-        Value::Float(number) => Number::from_f64(*number).map(Into::into),
-        Value::Boolean(value) => Some((*value).into()),
-        Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Kind, Kinds};
+use super::{Actions, Kind, KindProblem, Kinds};
 
 const REPORT: &str = r#"
 LISTEN = "127.0.0.1:0"
@@ -20,8 +20,12 @@ max_attempts = 3
 command = ["true"]
 "#;
 
+fn parse(text: &str) -> Result<Kinds, Vec<KindProblem>> {
+    Kinds::parse(text, &Actions::built_in())
+}
+
 fn one(text: &str) -> Kind {
-    Kinds::parse(&format!("[jobs.x]\n{text}")).unwrap().get("x").unwrap().clone()
+    parse(&format!("[jobs.x]\n{text}")).unwrap().get("x").unwrap().clone()
 }
 
 fn args(value: Value) -> Map<String, Value> {
@@ -29,7 +33,7 @@ fn args(value: Value) -> Map<String, Value> {
 }
 
 fn accepts(kind: &Kind, value: Value) -> Vec<String> {
-    kind.validate(&args(value)).unwrap()
+    kind.action().outline(&kind.validate(&args(value)).unwrap())
 }
 
 fn refuses(kind: &Kind, value: Value) -> Vec<(String, String)> {
@@ -41,12 +45,12 @@ fn refuses(kind: &Kind, value: Value) -> Vec<(String, String)> {
 }
 
 fn paths(text: &str) -> Vec<String> {
-    Kinds::parse(text).unwrap_err().into_iter().map(|problem| problem.path).collect()
+    parse(text).unwrap_err().into_iter().map(|problem| problem.path).collect()
 }
 
 #[test]
 fn kinds_are_read() {
-    let kinds = Kinds::parse(REPORT).unwrap();
+    let kinds = parse(REPORT).unwrap();
     assert_eq!(kinds.iter().map(Kind::name).collect::<Vec<_>>(), ["nightly-report", "noop"]);
     let kind = kinds.get("nightly-report").unwrap();
     assert_eq!((kind.timeout_seconds(), kind.max_attempts()), (900, Some(3)));
@@ -59,26 +63,32 @@ fn kinds_are_read() {
 
 #[test]
 fn a_kind_can_be_shown() {
-    let info =
-        serde_json::to_value(Kinds::parse(REPORT).unwrap().get("nightly-report").unwrap().info()).unwrap();
+    let info = serde_json::to_value(parse(REPORT).unwrap().get("nightly-report").unwrap().info()).unwrap();
     let day = json!({"name": "day", "type": "string", "description": "", "required": true, "default": null, "enum": null,
         "pattern": r"\d{4}-\d{2}-\d{2}", "max_length": 1000, "min": null, "max": null});
-    let expected = json!({"name": "nightly-report", "description": "Builds the nightly report", "params": [day],
-        "secrets": {"DB_PASSWORD": "report-db"}, "timeout_seconds": 900, "max_attempts": 3});
+    let limits = json!({"memory_bytes": null, "cpu_seconds": null, "open_files": null, "file_bytes": null, "processes": null});
+    let expected = json!({"name": "nightly-report", "type": "command", "description": "Builds the nightly report", "params": [day],
+        "secrets": {"DB_PASSWORD": "report-db"}, "timeout_seconds": 900, "max_attempts": 3, "retry_delay_seconds": null,
+        "retry_factor": 2.0, "retry_cap_seconds": 3600, "retry_jitter": 0.1, "final_exit_codes": [], "concurrency_limit": 1,
+        "unique": false, "limits": limits, "output_kb": null, "artifacts_mb": 100});
     assert_eq!(info, expected);
 }
 
 #[test]
 fn no_file_or_no_table_means_no_kinds() {
-    assert!(Kinds::parse("LISTEN = ':0'").unwrap().is_empty());
+    assert!(parse("LISTEN = ':0'").unwrap().is_empty());
     let folder = tempfile::tempdir().unwrap();
-    assert!(Kinds::load(&folder.path().join("daybook.toml")).unwrap().is_empty());
-    assert!(Kinds::load(folder.path()).unwrap_err()[0].message.starts_with("cannot be read"));
+    assert!(Kinds::load(&folder.path().join("daybook.toml"), &Actions::built_in()).unwrap().is_empty());
+    assert!(
+        Kinds::load(folder.path(), &Actions::built_in()).unwrap_err()[0]
+            .message
+            .starts_with("cannot be read")
+    );
 }
 
 #[test]
 fn broken_toml_is_placed_but_not_quoted() {
-    let problems = Kinds::parse("A = 1\nJWT_SECRET = \"topsecret\n").unwrap_err();
+    let problems = parse("A = 1\nJWT_SECRET = \"topsecret\n").unwrap_err();
     assert_eq!((problems.len(), problems[0].path.as_str()), (1, "line 2"));
     assert!(!problems[0].message.contains("topsecret"), "{}", problems[0].message);
 }

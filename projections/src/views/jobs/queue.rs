@@ -24,6 +24,8 @@ pub struct JobFilter {
     pub from: Option<DateTime<Utc>>,
     /// Those that were queued before this moment.
     pub to: Option<DateTime<Utc>>,
+    /// Those with these ids.
+    pub among: Option<Vec<String>>,
 }
 
 impl JobFilter {
@@ -36,6 +38,9 @@ impl JobFilter {
         }
         if let Some(schedule) = self.schedule_id {
             query.push(" and schedule_id = ").push_bind(schedule.to_string());
+        }
+        if let Some(ids) = &self.among {
+            query.push(" and key = any(").push_bind(ids.clone()).push(")");
         }
         if let Some(from) = self.from {
             query.push(" and row->>'created_at' >= ").push_bind(time::text(from));
@@ -121,6 +126,20 @@ impl TeamReader<'_, Jobs> {
         }
         query.push(" order by key desc limit ").push_bind(limit.min(MOST_LISTED));
         self.rows(query.build_query_as()).await
+    }
+
+    /// The ids of the team's jobs that fit, newest first: at most `limit`.
+    ///
+    /// # Errors
+    /// The database is out of reach, or a row is not what this version expects.
+    pub async fn ids(&self, filter: &JobFilter, limit: usize) -> Result<Vec<JobId>, ReadError> {
+        let mut query = QueryBuilder::new("select key from jobs where team_id = ");
+        query.push_bind(self.whose.setting());
+        filter.push(&mut query);
+        query.push(" order by key desc limit ").push_bind(limit as i64);
+        let mut connection = self.connection().await?;
+        let keys: Vec<String> = query.build_query_scalar().fetch_all(&mut *connection).await?;
+        keys.iter().map(|key| Ok(JobId(uuid(key, key)?))).collect()
     }
 
     /// Who is before a pending job that has a concurrency key; nobody is before others.
