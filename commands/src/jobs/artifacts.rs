@@ -254,9 +254,10 @@ fn folder_id(folder: &FilePath) -> std::io::Result<String> {
 pub async fn whole(
     content: impl Stream<Item = Result<Content, object_store::Error>>,
 ) -> Result<Vec<u8>, object_store::Error> {
-    content.try_fold(vec![], |mut all, more| async move {
-        all.extend_from_slice(&more);
-        Ok(all)
-    })
-    .await
+    content
+        .try_fold(vec![], |mut all, more| async move {
+            all.extend_from_slice(&more);
+            Ok(all)
+        })
+        .await
 }

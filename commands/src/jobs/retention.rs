@@ -91,7 +91,12 @@ impl Retention {
                 None => return,
                 Some(Ok(removed)) if removed == Removed::default() => {}
                 Some(Ok(Removed { jobs, chunks, artifacts })) => {
-                    tracing::info!(jobs, chunks, artifacts, "removed what jobs of long ago had logged and left");
+                    tracing::info!(
+                        jobs,
+                        chunks,
+                        artifacts,
+                        "removed what jobs of long ago had logged and left"
+                    );
                 }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "what jobs of long ago had logged and left could not all be removed");

@@ -92,7 +92,8 @@ impl ArtifactStore {
         let mut removed = 0;
         for (team, attempt) in rows {
             removed += self.remove(TeamId(team), JobId(job), attempt.cast_unsigned()).await?;
-            let query = sqlx::query("delete from job_artifacts where job_id = $1 and attempt = $2 and place = $3");
+            let query =
+                sqlx::query("delete from job_artifacts where job_id = $1 and attempt = $2 and place = $3");
             query.bind(job).bind(attempt).bind(&*self.place).execute(&self.pool).await?;
         }
         Ok(removed)

@@ -38,7 +38,8 @@ impl S3Bucket {
         let rest = url.strip_prefix("s3://").ok_or(wrong)?;
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let name = |text: &str| {
-            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+            !text.is_empty()
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         };
         let prefix = prefix.trim_end_matches('/');
         let parts = prefix.split('/').all(|part| name(part) && part != "." && part != "..");
@@ -71,8 +72,7 @@ impl S3Bucket {
     }
 
     pub(super) fn open(&self) -> Result<Arc<dyn ObjectStore>, ArtifactError> {
-        let retry =
-            RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_TIME, ..RetryConfig::default() };
+        let retry = RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_TIME, ..RetryConfig::default() };
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&self.bucket)
             .with_retry(retry)
@@ -105,7 +105,8 @@ impl Debug for S3Bucket {
 fn client() -> Result<reqwest::Client, ArtifactError> {
     let tls = |error: &dyn Display| ArtifactError::Tls(error.to_string());
     let builder = crate::http::builder().map_err(|error| tls(&error))?;
-    let builder = builder.connect_timeout(CONNECT).read_timeout(SILENCE).redirect(reqwest::redirect::Policy::none());
+    let builder =
+        builder.connect_timeout(CONNECT).read_timeout(SILENCE).redirect(reqwest::redirect::Policy::none());
     builder.build().map_err(|error| tls(&error))
 }
 
@@ -130,7 +131,9 @@ mod tests {
         let bucket = S3Bucket::parse("s3://back-office/daybook/artifacts/").unwrap();
         assert_eq!((bucket.bucket.as_str(), bucket.prefix().as_str()), ("back-office", "daybook/artifacts/"));
         assert_eq!(S3Bucket::parse("s3://b").unwrap().prefix(), "");
-        for bad in ["", "b", "s3://", "s3:///x", "s3://b/../c", "s3://b//c", "s3://u:p@b", "s3://b?x=y", "https://b"] {
+        for bad in
+            ["", "b", "s3://", "s3:///x", "s3://b/../c", "s3://b//c", "s3://u:p@b", "s3://b?x=y", "https://b"]
+        {
             assert!(S3Bucket::parse(bad).is_err(), "{bad:?}");
         }
     }
@@ -138,7 +141,8 @@ mod tests {
     #[test]
     fn it_opens_without_a_provider_for_the_whole_process_and_never_shows_its_key() {
         let bucket = S3Bucket::parse("s3://b").unwrap();
-        let bucket = bucket.with("AWS_ACCESS_KEY_ID", Some("id")).with("AWS_SECRET_ACCESS_KEY", Some("hunter2"));
+        let bucket =
+            bucket.with("AWS_ACCESS_KEY_ID", Some("id")).with("AWS_SECRET_ACCESS_KEY", Some("hunter2"));
         bucket.open().unwrap();
         assert!(rustls::crypto::CryptoProvider::get_default().is_none());
         assert!(!format!("{bucket:?} {bucket}").contains("hunter2"));
