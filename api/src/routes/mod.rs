@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod api_keys;
+pub mod artifacts;
 pub mod audit;
 pub mod auth;
 pub mod docs;
@@ -12,6 +13,7 @@ pub mod job_kinds;
 pub mod jobs;
 pub mod projections;
 pub mod recovery;
+pub mod reports;
 pub mod secret_changes;
 pub mod secrets;
 pub mod teams;
@@ -102,6 +104,11 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(workers::drain))
         .routes(routes!(workers::resume))
         .routes(routes!(jobs::logs))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::download))
+        .routes(routes!(reports::jobs))
+        .routes(routes!(reports::result))
+        .routes(routes!(reports::activity::activity))
         .routes(routes!(audit::events))
         .routes(routes!(secrets::access::of_person))
         .routes(routes!(audit::history))

@@ -5,6 +5,7 @@
 
 mod keeping;
 mod names;
+mod reading;
 mod rows;
 mod s3;
 
@@ -14,9 +15,10 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use domain::{Artifact, JobId, TeamId};
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _};
 use ledger::{Ledger, LedgerError, Sha256};
 use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
@@ -89,12 +91,9 @@ impl From<object_store::path::Error> for ArtifactError {
 pub struct OpenArtifact {
     /// Bytes in all.
     pub size: u64,
-    /// The bytes, as they come.
-    pub content: BoxStream<'static, Result<Content, object_store::Error>>,
+    /// The bytes, as they come. The last of them only come if all are what was kept.
+    pub content: BoxStream<'static, Result<Bytes, ArtifactError>>,
 }
-
-/// Some bytes of an artifact.
-pub type Content = bytes::Bytes;
 
 /// The place of artifacts, and the rows that say which are in it. Cheap to clone.
 #[derive(Clone)]
@@ -176,7 +175,8 @@ impl ArtifactStore {
         let key = self.key(team, job, row.attempt, &artifact.name)?;
         match self.objects.get(&key).await {
             Ok(found) if found.meta.size == artifact.size => {
-                Ok(OpenArtifact { size: artifact.size, content: found.into_stream() })
+                let content = reading::checked(found.into_stream(), artifact.sha256.clone());
+                Ok(OpenArtifact { size: artifact.size, content: content.boxed() })
             }
             Ok(_) | Err(object_store::Error::NotFound { .. }) => Err(ArtifactError::Lost),
             Err(error) => Err(error.into()),
@@ -245,19 +245,4 @@ fn folder_id(folder: &FilePath) -> std::io::Result<String> {
         return Err(error.error);
     }
     Ok(std::fs::read_to_string(&file)?.trim().to_owned())
-}
-
-/// The content as one, for tests and small files.
-///
-/// # Errors
-/// It cannot be read to its end.
-pub async fn whole(
-    content: impl Stream<Item = Result<Content, object_store::Error>>,
-) -> Result<Vec<u8>, object_store::Error> {
-    content
-        .try_fold(vec![], |mut all, more| async move {
-            all.extend_from_slice(&more);
-            Ok(all)
-        })
-        .await
 }
