@@ -238,8 +238,14 @@ impl Call<'_> {
             fill(target, "{id}", secret.str("id"));
             fill(target, "{aggregate_type}", "secret");
         } else if self.path.starts_with("/api/jobs/{") {
-            let job = owner.post("/api/jobs", json!({"kind": "wait"})).await.expect(201);
+            // One that no worker takes before it is asked about.
+            let later = json!({"kind": "wait", "run_at": "2100-01-01T00:00:00Z"});
+            let job = owner.post("/api/jobs", later).await.expect(201);
             fill(target, "{id}", job.str("id"));
+        } else if self.path.starts_with("/api/workers/{") {
+            let sql = "insert into workers (name, host, pid, version, kinds, concurrency) values ($1, 'h', 1, '0', '{}', 1)";
+            sqlx::query(sql).bind(self.name()).execute(self.app.ledger.pool()).await.unwrap();
+            fill(target, "{name}", &self.name());
         }
         fill(target, "{name}", "last_access");
         target.body = match (self.method, self.path) {
@@ -250,6 +256,9 @@ impl Call<'_> {
             ("POST", "/api/secrets/{id}/grants") => self.grant(),
             ("PUT", "/api/secrets/{id}/value") => json!({"value": "v2"}),
             ("POST", "/api/jobs") => json!({"kind": "wait"}),
+            ("POST", "/api/jobs/batch") => json!({"jobs": [{"kind": "wait"}]}),
+            ("POST", "/api/jobs/bulk") => json!({"action": "cancel", "filter": {"kind": "none-such"}}),
+            ("POST", "/api/jobs/pause" | "/api/jobs/resume") => json!({"kind": "wait"}),
             _ => Value::Null,
         };
     }
