@@ -1,11 +1,14 @@
 //! Jobs over HTTP, and the workers that run them.
 
+mod artifacts;
 mod asking;
 mod endings;
 mod listing;
 mod lost;
 mod output;
 mod queueing;
+mod reports;
+mod retention;
 mod secrets;
 mod workers;
 

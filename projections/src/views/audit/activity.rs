@@ -81,15 +81,17 @@ impl TeamReader<'_, Audit> {
     }
 }
 
+/// Counts of a day: by actor, and by aggregate type and event type.
+type Counts = (BTreeMap<String, u64>, BTreeMap<(String, String), u64>);
+
 fn days(counted: Vec<Counted>) -> Vec<ActivityDay> {
-    let mut days: BTreeMap<String, (BTreeMap<String, u64>, BTreeMap<(String, String), u64>)> =
-        BTreeMap::new();
+    let mut days: BTreeMap<String, Counts> = BTreeMap::new();
     for (day, actor, aggregate_type, event_type, count) in counted {
         let (actors, types) = days.entry(day).or_default();
         *actors.entry(actor).or_default() += count.cast_unsigned();
         *types.entry((aggregate_type, event_type)).or_default() += count.cast_unsigned();
     }
-    let day = |(day, (actors, types)): (String, (BTreeMap<_, u64>, BTreeMap<_, u64>))| {
+    let day = |(day, (actors, types)): (String, Counts)| {
         let events = types.values().sum();
         let mut by_actor = most_first(actors);
         by_actor.truncate(MOST_ACTORS);
