@@ -15,7 +15,9 @@ use super::{History, NAMES, done};
 impl History<'_> {
     fn plan(&mut self) -> Plan {
         let timing = match self.rng.percent(30) {
-            true => Timing::Once { run_at: Utc::now() + TimeDelta::milliseconds(self.rng.below(9_999) as i64) },
+            true => {
+                Timing::Once { run_at: Utc::now() + TimeDelta::milliseconds(self.rng.below(9_999) as i64) }
+            }
             false => Timing::Cron {
                 cron: CronExpression::parse(self.one_of(&["@hourly", "*/20 2 * * MON-FRI"])).unwrap(),
                 time_zone: TimeZoneName::parse(self.one_of(&["UTC", "Europe/Berlin"])).unwrap(),
