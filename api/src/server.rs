@@ -35,6 +35,7 @@ use crate::queue::ViewQueue;
 use crate::routes;
 use crate::schedules::ViewSchedules;
 use crate::tokens::{TokenError, TokenKeys};
+use crate::watching::Watching;
 
 /// How long requests under way may take to end after the stop signal.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -111,6 +112,7 @@ pub async fn run(
         kinds: Arc::clone(&node.kinds),
         tokens,
         notices: Notices::new(node.ledger.clone(), node.projections.clone(), shutdown.clone()),
+        watching: Watching::new(node.commands.clone(), node.projections.clone(), shutdown.clone()),
     });
     // The follower goes last: requests and jobs that end still wait for their views.
     let follower_stop = CancellationToken::new();
@@ -118,6 +120,7 @@ pub async fn run(
     let keys = look_after_keys(&node, presence, follower_stop.clone());
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let notices = roles.api.then(|| tokio::spawn(app.notices.clone().run(follower_stop.clone())));
+    let watching = roles.api.then(|| tokio::spawn(app.watching.clone().run(follower_stop.clone())));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
     let scheduler = roles.worker.then(|| tokio::spawn(scheduler(&app).run(shutdown.clone())));
     let forgetting = roles.follower.then(|| see_to(&node, forgetting(&node), &shutdown));
@@ -131,6 +134,7 @@ pub async fn run(
     let served = serve(router(&app, roles), listener, shutdown.clone()).await;
     // Also when the listener failed by itself.
     shutdown.cancel();
+    app.watching.all_left().await;
     wind_down("scheduler", scheduler).await;
     // It may go on for a while before it begins to end.
     let drain = Duration::from_secs(node.settings.worker_drain_seconds.into());
@@ -140,6 +144,7 @@ pub async fn run(
     wind_down("mail", mailer).await;
     follower_stop.cancel();
     wind_down("notices", notices).await;
+    wind_down("watching", watching).await;
     wind_down("follower", Some(follower)).await;
     wind_down("keys", Some(keys)).await;
     wind_down("metrics", Some(upkeep)).await;

@@ -9,6 +9,8 @@ pub mod docs;
 mod errors;
 pub mod health;
 pub mod job_kinds;
+pub mod job_logs;
+pub mod job_socket;
 pub mod jobs;
 pub mod projections;
 pub mod recovery;
@@ -18,6 +20,7 @@ pub mod secrets;
 pub mod teams;
 pub mod users;
 pub mod workers;
+pub mod ws_ticket;
 
 use axum::Router;
 use axum::routing::get;
@@ -35,6 +38,7 @@ pub fn routes(app: &App) -> (Router, OpenApi) {
     docs::describe(&mut openapi);
     let router = documented
         .nest("/api/v1", unmounted)
+        .route("/ws/jobs/{id}", get(job_socket::watch))
         .route("/.well-known/jwks.json", get(auth::jwks))
         .merge(docs::page(&openapi))
         .with_state(app.clone());
@@ -57,6 +61,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(auth::logout))
         .routes(routes!(auth::logout_all))
         .routes(routes!(auth::me, auth::rename_me))
+        .routes(routes!(ws_ticket::make_ticket))
         .routes(routes!(account::change_password))
         .routes(routes!(account::sessions))
         .routes(routes!(account::end_session))
@@ -90,6 +95,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(secrets::grants::withdraw))
         .routes(routes!(job_kinds::kinds))
         .routes(routes!(jobs::create, jobs::list))
+        .routes(routes!(job_logs::search))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::many::batch))
         .routes(routes!(jobs::many::bulk))
@@ -102,7 +108,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(workers::list))
         .routes(routes!(workers::drain))
         .routes(routes!(workers::resume))
-        .routes(routes!(jobs::logs))
+        .routes(routes!(job_logs::logs))
         .routes(routes!(schedules::create, schedules::list))
         .routes(routes!(schedules::show, schedules::amend, schedules::delete))
         .routes(routes!(schedules::preview))

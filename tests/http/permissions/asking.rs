@@ -243,8 +243,14 @@ impl Call<'_> {
             fill(target, "{id}", secret.str("id"));
             fill(target, "{aggregate_type}", "secret");
         } else if self.path.starts_with("/api/jobs/{") {
-            let job = owner.post("/api/jobs", json!({"kind": "wait"})).await.expect(201);
+            // One that no worker takes before it is asked about.
+            let later = json!({"kind": "wait", "run_at": "2100-01-01T00:00:00Z"});
+            let job = owner.post("/api/jobs", later).await.expect(201);
             fill(target, "{id}", job.str("id"));
+        } else if self.path.starts_with("/api/workers/{") {
+            let sql = "insert into workers (name, host, pid, version, kinds, concurrency) values ($1, 'h', 1, '0', '{}', 1)";
+            sqlx::query(sql).bind(self.name()).execute(self.app.ledger.pool()).await.unwrap();
+            fill(target, "{name}", &self.name());
         }
         if self.path.starts_with("/api/schedules/{") {
             let schedule = owner.post("/api/schedules", self.schedule()).await.expect(201);
@@ -261,6 +267,9 @@ impl Call<'_> {
             ("POST", "/api/schedules") => self.schedule(),
             ("PATCH", "/api/schedules/{id}") => json!({"paused": true}),
             ("POST", "/api/jobs") => json!({"kind": "wait"}),
+            ("POST", "/api/jobs/batch") => json!({"jobs": [{"kind": "wait"}]}),
+            ("POST", "/api/jobs/bulk") => json!({"action": "cancel", "filter": {"kind": "none-such"}}),
+            ("POST", "/api/jobs/pause" | "/api/jobs/resume") => json!({"kind": "wait"}),
             _ => Value::Null,
         };
     }
