@@ -28,6 +28,7 @@ pub mod problem;
 mod queue;
 mod refusal;
 pub mod routes;
+mod schedules;
 pub mod server;
 pub mod tokens;
 pub mod watching;

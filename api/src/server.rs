@@ -11,6 +11,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use commands::Shredding;
 use commands::jobs::Worker;
 use commands::reactor::{self, Reactor, ReactorOptions};
+use commands::schedules::Scheduler;
 use ledger::{KeyCheckError, Presence};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -32,6 +33,7 @@ use crate::notices::Notices;
 use crate::problem::{catch_panic, no_such_method, no_such_path};
 use crate::queue::ViewQueue;
 use crate::routes;
+use crate::schedules::ViewSchedules;
 use crate::tokens::{TokenError, TokenKeys};
 use crate::watching::Watching;
 
@@ -120,6 +122,7 @@ pub async fn run(
     let notices = roles.api.then(|| tokio::spawn(app.notices.clone().run(follower_stop.clone())));
     let watching = roles.api.then(|| tokio::spawn(app.watching.clone().run(follower_stop.clone())));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
+    let scheduler = roles.worker.then(|| tokio::spawn(scheduler(&app).run(shutdown.clone())));
     let forgetting = roles.follower.then(|| see_to(&node, forgetting(&node), &shutdown));
     let shredding = roles.follower.then(|| see_to(&node, Shredding(node.commands.clone()), &shutdown));
     let mailer = roles.worker.then(|| tokio::spawn(mailer.run(shutdown.clone())));
@@ -132,6 +135,7 @@ pub async fn run(
     // Also when the listener failed by itself.
     shutdown.cancel();
     app.watching.all_left().await;
+    wind_down("scheduler", scheduler).await;
     // It may go on for a while before it begins to end.
     let drain = Duration::from_secs(node.settings.worker_drain_seconds.into());
     wind_down_within("worker", worker, drain + WIND_DOWN).await;
@@ -239,6 +243,11 @@ fn worker(app: &App) -> Worker<ViewQueue> {
         ..commands::jobs::WorkerOptions::default()
     };
     Worker::new(&app.commands, Arc::clone(&app.kinds), ViewQueue::new(&app.projections), options)
+}
+
+fn scheduler(app: &App) -> Scheduler<ViewSchedules> {
+    let shown = ViewSchedules::new(&app.projections);
+    Scheduler::new(&app.commands, Arc::clone(&app.kinds), app.job_defaults(), shown)
 }
 
 /// Commands are written from where they are described: a script beside `JOBS_FILE` is found.

@@ -18,6 +18,7 @@ mod passwords;
 pub mod reactor;
 mod records;
 mod recovery;
+pub mod schedules;
 mod secrets;
 mod sessions;
 mod sign_in;

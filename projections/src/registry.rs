@@ -12,6 +12,7 @@ use crate::views::credentials::Credentials;
 use crate::views::jobs::Jobs;
 use crate::views::last_access::LastAccess;
 use crate::views::memberships::Memberships;
+use crate::views::schedules::Schedules;
 use crate::views::secret_access::SecretAccess;
 use crate::views::secret_reads::SecretReads;
 use crate::views::secret_versions::SecretVersions;
@@ -66,6 +67,8 @@ views! {
     secret_access: SecretAccess, ByTeam by ByTeam::new;
     /// Jobs, by job id; also the queue.
     jobs: Jobs, ByTeam by ByTeam::new;
+    /// Schedules, by schedule id.
+    schedules: Schedules, ByTeam by ByTeam::new;
     /// When somebody last signed in, by `user/<id>`.
     last_access: LastAccess, Reader by shared;
     /// One row for every event but claims, by position.
@@ -86,6 +89,7 @@ pub(crate) fn replay(aggregate_type: &str) -> Option<Box<dyn AnyReplay>> {
         "team" => Some(Box::new(Replay::<Teams>::default())),
         "secret" => Some(Box::new(Replay::<Secrets>::default())),
         "job" => Some(Box::new(Replay::<Jobs>::default())),
+        "schedule" => Some(Box::new(Replay::<Schedules>::default())),
         "access" => Some(Box::new(Replay::<AccessRecords>::default())),
         _ => None,
     }

@@ -2,11 +2,17 @@
 
 mod asking;
 mod endings;
+mod host;
+mod http_circuits;
+mod http_kind;
+mod http_walls;
+mod kinds;
 mod listing;
 mod log_search;
 mod lost;
 mod output;
 mod queueing;
+mod schedules;
 mod secrets;
 mod watching;
 mod workers;

@@ -70,7 +70,7 @@ async fn a_node_that_stops_hands_its_job_back_and_another_finishes_it() {
     assert_eq!(log, ["the worker is shutting down; the job is handed back"]);
     let mut connection = database.connect().await;
     let leases: i64 =
-        sqlx::query_scalar("select count(*) from job_leases").fetch_one(&mut connection).await.unwrap();
+        sqlx::query_scalar("select count(*) from job_claims").fetch_one(&mut connection).await.unwrap();
     assert_eq!(leases, 0);
     two.stop().await;
 }

@@ -14,6 +14,7 @@ pub mod job_socket;
 pub mod jobs;
 pub mod projections;
 pub mod recovery;
+pub mod schedules;
 pub mod secret_changes;
 pub mod secrets;
 pub mod teams;
@@ -108,6 +109,9 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(workers::drain))
         .routes(routes!(workers::resume))
         .routes(routes!(job_logs::logs))
+        .routes(routes!(schedules::create, schedules::list))
+        .routes(routes!(schedules::show, schedules::amend, schedules::delete))
+        .routes(routes!(schedules::preview))
         .routes(routes!(audit::events))
         .routes(routes!(secrets::access::of_person))
         .routes(routes!(audit::history))

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::artifacts_folder::NoArtifacts;
 use super::kinds::Kind;
 use super::log_store::{LogWriter, Writing};
 use super::prepare::Surroundings;
@@ -58,7 +59,7 @@ impl<Q: WorkQueue> Worker<Q> {
         let mut log = LogWriter::new(pool, writing);
         let note = |progress| self.claims.set_progress(job.id, worker, progress);
         let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
-        let surroundings = Surroundings { output, stop, watchdog };
+        let surroundings = Surroundings { output, stop, watchdog, keep: &NoArtifacts };
         let finished = match self.prepare_attempt(&context, job, attempt, surroundings).await {
             Ok(prepared) => tokio::join!(prepared.run(), log.take(lines, note)).0,
             Err(error) => Finished::without_process(Ending::CouldNotStart { error }),
@@ -150,11 +151,15 @@ impl End<'_> {
     /// The command that records it.
     fn report(&self, timeout_seconds: u32, log: LogDigest) -> JobCommand {
         let (finished, attempt) = (self.finished, self.attempt);
-        let failure =
-            |error: String| Failure { error, result: finished.result.clone(), ..Failure::default() };
+        let failure = |error: String| Failure {
+            error,
+            result: finished.result.clone(),
+            artifacts: finished.artifacts.clone(),
+            ..Failure::default()
+        };
         let ending = match &finished.ending {
             Ending::Exited { code: 0 } => {
-                Recorded::Succeeded { result: finished.result.clone(), artifacts: vec![] }
+                Recorded::Succeeded { result: finished.result.clone(), artifacts: finished.artifacts.clone() }
             }
             Ending::Exited { code } => Recorded::Failed(Failure {
                 exit_code: Some(*code),

@@ -1,13 +1,18 @@
 //! Jobs: what can run, running one attempt of it, and the worker that does.
 
 pub mod action;
+mod artifacts_folder;
 mod attempt;
 mod changing;
 pub mod circuits;
 mod claims;
+mod descendants;
 mod folder;
+mod group;
 mod history;
+mod json_line;
 pub mod kinds;
+mod launch;
 pub mod limits;
 pub mod lines;
 mod living;
@@ -28,10 +33,12 @@ pub mod watchdog;
 mod worker;
 
 pub use action::Actions;
+pub use artifacts_folder::{Artifact, KeepArtifacts, KeptArtifact, MOST_ARTIFACTS, NoArtifacts};
 pub use changing::{ChangedJobs, JobChange, MOST_CHANGED};
 pub use folder::sweep;
 pub use history::AttemptMade;
 pub use kinds::{ArgProblem, Kind, KindInfo, KindProblem, KindSettings, Kinds, ParamInfo, Reading, Values};
+pub use limits::{LEAST_MEMORY_BYTES, LEAST_OPEN_FILES, Limits};
 pub use log_news::{LogNews, LogsUnheard};
 pub use log_reading::{Found, FoundLine, LineFilter, Lines, LogPlace};
 pub use log_store::JobLine;
