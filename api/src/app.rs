@@ -17,6 +17,7 @@ use crate::middleware::rate_limit::RateLimits;
 use crate::notices::Notices;
 use crate::problem::Problem;
 use crate::tokens::TokenKeys;
+use crate::watching::Watching;
 
 /// How long a request waits for a view to pass a position.
 pub const VIEW_PATIENCE: Duration = Duration::from_secs(5);
@@ -47,6 +48,8 @@ pub struct Parts {
     pub key_uses: KeyUses,
     /// What happens to secrets, for those who wait for it.
     pub notices: Notices,
+    /// What happens to jobs, for those who watch.
+    pub watching: Watching,
     /// Places for what nobody waits for.
     pub background: Arc<Semaphore>,
 }

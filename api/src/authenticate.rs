@@ -1,5 +1,6 @@
 //! Who asks, and whether they may: every handler takes one of these extractors.
 
+mod address;
 mod standing;
 
 use std::marker::PhantomData;
@@ -20,6 +21,7 @@ use crate::middleware::client_ip::ClientIp;
 use crate::middleware::request_id::RequestContext;
 use crate::problem::Problem;
 
+pub use address::InAddress;
 pub use standing::Standing;
 
 /// The header that names the team a caller speaks for, by slug or id.
@@ -79,6 +81,19 @@ impl FromRequestParts<App> for Identity {
                 return Err(problem);
             }
         };
+        Self::who_brought(brought, parts, app, None).await
+    }
+}
+
+impl Identity {
+    /// Somebody who has brought this; in the team that a ticket was made for, or that the request names.
+    async fn who_brought(
+        brought: Brought,
+        parts: &Parts,
+        app: &App,
+        ticket_for: Option<TeamId>,
+    ) -> Result<Self, Problem> {
+        let ip = ClientIp::of(&parts.extensions);
         app.limits.check_authenticated(brought.client())?;
         await_position(app, &parts.headers, false).await?;
         let user_id = brought.user_id();
@@ -90,7 +105,10 @@ impl FromRequestParts<App> for Identity {
             }
         };
         let user = active_user(app, user_id).await?;
-        let named = named_team(app, &parts.headers).await?;
+        let named = match ticket_for {
+            Some(team) => Some(team),
+            None => named_team(app, &parts.headers).await?,
+        };
         let speaking = speaking_for(app, named, &user, &credential, user_id).await?;
         let actor = credential.key_id().map_or(Actor::User(user_id), Actor::Key);
         let caller = Caller { actor, team: speaking.team, permissions: speaking.permissions };

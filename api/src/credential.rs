@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use chrono::Utc;
-use commands::{API_KEY, BroughtKey};
+use commands::{API_KEY, BroughtKey, TicketProof};
 use domain::{ApiKeyId, SessionId, UserId};
 use ledger::Sha256;
 use projections::{ApiKeyRow, CredentialsRow};
@@ -54,6 +54,38 @@ impl Brought {
             (None, Some(text)) => Self::token(text, app, true)?,
         };
         Ok(brought)
+    }
+
+    /// Reads a credential that stands in an address, where no cookie counts.
+    pub(crate) async fn in_address(text: &str, app: &App) -> Result<Self, Problem> {
+        Self::in_header(text, app).await
+    }
+
+    /// Reads the credential in the header, whatever cookies there are.
+    pub(crate) async fn without_cookies(parts: &Parts, app: &App) -> Result<Self, Problem> {
+        let header = bearer(&parts.headers)?;
+        let text = header.ok_or_else(|| Problem::unauthorized("An access token or an API key is needed."))?;
+        Self::in_header(text, app).await
+    }
+
+    /// What a ticket was made with.
+    pub(crate) fn of_ticket(user_id: UserId, proof: TicketProof) -> Self {
+        match proof {
+            TicketProof::Session { session, expires } => {
+                Self::Token { user_id, session, expires, by_cookie: false }
+            }
+            TicketProof::Key(key) => Self::Key(key),
+        }
+    }
+
+    /// What a ticket keeps of it.
+    pub(crate) fn proof(&self) -> TicketProof {
+        match self {
+            Self::Token { session, expires, .. } => {
+                TicketProof::Session { session: *session, expires: *expires }
+            }
+            Self::Key(key) => TicketProof::Key(key.clone()),
+        }
     }
 
     async fn in_header(text: &str, app: &App) -> Result<Self, Problem> {

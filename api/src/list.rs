@@ -81,7 +81,11 @@ impl<'a> Cursors<'a> {
         Ok(Page { items, next })
     }
 
-    async fn seal(&self, key: &str) -> Result<String, Problem> {
+    /// The cursor that [`Cursors::open`] makes `key` of.
+    ///
+    /// # Errors
+    /// 503 when the database is out of reach.
+    pub async fn seal(&self, key: &str) -> Result<String, Problem> {
         Ok(URL_SAFE_NO_PAD.encode(format!("{}{key}", self.mark(key).await?)))
     }
 

@@ -5,7 +5,6 @@
 //! told so, and reads the log instead.
 
 mod notice;
-mod places;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,11 +19,10 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::places::{Full, Place, Places};
 use crate::problem::Problem;
-use places::{Full, Places};
 
 pub use notice::SecretNotice;
-pub use places::Place;
 
 /// The view that must have passed a position before it is told of.
 const VIEW: &str = "secrets";

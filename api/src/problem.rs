@@ -167,6 +167,14 @@ impl Problem {
             .with_retry_after(retry_after)
     }
 
+    /// 426: this is spoken to over WebSocket.
+    pub fn upgrade_required() -> Self {
+        let detail = "This is for WebSocket (RFC 6455, version 13): Connection: Upgrade, Upgrade: websocket.";
+        Self::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail)
+            .with_header(header::UPGRADE, HeaderValue::from_static("websocket"))
+            .with_header(header::CONNECTION, HeaderValue::from_static("upgrade"))
+    }
+
     /// 503 as an expected answer: a probe that finds the node not ready, asked every few seconds.
     pub fn quietly_unavailable(detail: impl Into<Detail>, retry_after: Duration) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).with_retry_after(retry_after)
@@ -296,6 +304,7 @@ fn title(status: StatusCode) -> &'static str {
         413 => "Body too large",
         415 => "Unsupported media type",
         422 => "Invalid input",
+        426 => "Not over WebSocket",
         429 => "Too many requests",
         503 => "Not available",
         504 => "Not done in time",
@@ -414,7 +423,7 @@ mod tests {
 
     #[test]
     fn every_status_in_use_has_a_title_of_its_own() {
-        for status in [400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 422, 429, 503, 504] {
+        for status in [400, 401, 403, 404, 405, 408, 409, 412, 413, 415, 422, 426, 429, 503, 504] {
             assert_ne!(title(StatusCode::from_u16(status).unwrap()), "Internal error", "{status}");
         }
     }

@@ -66,6 +66,7 @@ fn taken(kind: ClaimKind) -> Problem {
         ClaimKind::Email => ("email_taken", "There is an account with this e-mail address already."),
         ClaimKind::TeamSlug => ("slug_taken", "There is a team with this slug already."),
         ClaimKind::SecretName => ("name_taken", "The team has a secret of this name already."),
+        ClaimKind::ScheduleName => ("name_taken", "The team has a schedule of this name already."),
         ClaimKind::IdempotencyKey => ("idempotency_key_in_use", "This Idempotency-Key is in use."),
         ClaimKind::JobPlace => ("job_waiting", "A job like this one waits already."),
         // Nobody is asked for these.

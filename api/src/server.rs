@@ -11,6 +11,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use commands::Shredding;
 use commands::jobs::{ArtifactError, Worker};
 use commands::reactor::{self, Reactor, ReactorOptions};
+use commands::schedules::Scheduler;
 use ledger::{KeyCheckError, Presence};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -33,7 +34,9 @@ use crate::notices::Notices;
 use crate::problem::{catch_panic, no_such_method, no_such_path};
 use crate::queue::ViewQueue;
 use crate::routes;
+use crate::schedules::ViewSchedules;
 use crate::tokens::{TokenError, TokenKeys};
+use crate::watching::Watching;
 
 /// How long requests under way may take to end after the stop signal.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -115,6 +118,7 @@ pub async fn run(
         kinds: Arc::clone(&node.kinds),
         tokens,
         notices: Notices::new(node.ledger.clone(), node.projections.clone(), shutdown.clone()),
+        watching: Watching::new(node.commands.clone(), node.projections.clone(), shutdown.clone()),
     });
     // The follower goes last: requests and jobs that end still wait for their views.
     let follower_stop = CancellationToken::new();
@@ -122,9 +126,11 @@ pub async fn run(
     let keys = look_after_keys(&node, presence, follower_stop.clone());
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let notices = roles.api.then(|| tokio::spawn(app.notices.clone().run(follower_stop.clone())));
+    let watching = roles.api.then(|| tokio::spawn(app.watching.clone().run(follower_stop.clone())));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
     let retention = retention(&app).filter(|_| roles.worker);
     let retention = retention.map(|retention| tokio::spawn(retention.run(shutdown.clone())));
+    let scheduler = roles.worker.then(|| tokio::spawn(scheduler(&app).run(shutdown.clone())));
     let forgetting = roles.follower.then(|| see_to(&node, forgetting(&node), &shutdown));
     let shredding = roles.follower.then(|| see_to(&node, Shredding(node.commands.clone()), &shutdown));
     let mailer = roles.worker.then(|| tokio::spawn(mailer.run(shutdown.clone())));
@@ -136,6 +142,8 @@ pub async fn run(
     let served = serve(router(&app, roles), listener, shutdown.clone()).await;
     // Also when the listener failed by itself.
     shutdown.cancel();
+    app.watching.all_left().await;
+    wind_down("scheduler", scheduler).await;
     // It may go on for a while before it begins to end.
     let drain = Duration::from_secs(node.settings.worker_drain_seconds.into());
     wind_down_within("worker", worker, drain + WIND_DOWN).await;
@@ -145,6 +153,7 @@ pub async fn run(
     wind_down("mail", mailer).await;
     follower_stop.cancel();
     wind_down("notices", notices).await;
+    wind_down("watching", watching).await;
     wind_down("follower", Some(follower)).await;
     wind_down("keys", Some(keys)).await;
     wind_down("metrics", Some(upkeep)).await;
@@ -240,9 +249,15 @@ fn worker(app: &App) -> Worker<ViewQueue> {
         directory: Some(jobs_folder(settings)),
         drain: Duration::from_secs(settings.worker_drain_seconds.into()),
         only: settings.worker_kinds.clone(),
+        artifacts: Some(app.artifacts.clone()),
         ..commands::jobs::WorkerOptions::default()
     };
     Worker::new(&app.commands, Arc::clone(&app.kinds), ViewQueue::new(&app.projections), options)
+}
+
+fn scheduler(app: &App) -> Scheduler<ViewSchedules> {
+    let shown = ViewSchedules::new(&app.projections);
+    Scheduler::new(&app.commands, Arc::clone(&app.kinds), app.job_defaults(), shown)
 }
 
 /// Commands are written from where they are described: a script beside `JOBS_FILE` is found.

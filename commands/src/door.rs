@@ -104,15 +104,32 @@ impl Commands {
         A: Guarded<Services = ()>,
         A::Error: Refusal,
     {
+        self.execute_knowing::<A>(context, id, None, expected, prepare).await
+    }
+
+    /// As [`Commands::execute_with`], of an aggregate that need not be loaded because it is `known`. If it has changed since, it is.
+    pub(crate) async fn execute_knowing<A>(
+        &self,
+        context: &Context,
+        id: &str,
+        known: Option<Loaded<A>>,
+        expected: Option<i64>,
+        prepare: &impl Prepare<A>,
+    ) -> Result<Executed, CommandError>
+    where
+        A: Guarded<Services = ()>,
+        A::Error: Refusal,
+    {
         let held = match self.hold_key(context, A::TYPE).await? {
             Ok(held) => held,
             Err(earlier) => return Ok(replay(earlier.owner_id, earlier.position)),
         };
         let store = Store::<A>::new(&self.ledger);
         // What is expected not to exist need not be looked for: the append finds out.
-        let mut loaded = match expected {
-            Some(0) => Loaded { id: id.to_owned(), aggregate: A::default(), sequence: 0 },
-            _ => store.load_aggregate(id).await?,
+        let mut loaded = match (expected, known) {
+            (_, Some(known)) if expected.is_none_or(|expected| expected == known.sequence) => known,
+            (Some(0), _) => Loaded { id: id.to_owned(), aggregate: A::default(), sequence: 0 },
+            (_, _) => store.load_aggregate(id).await?,
         };
         let mut turn = None;
         for _ in 0..MOST_TRIES {

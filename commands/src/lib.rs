@@ -18,10 +18,12 @@ mod passwords;
 pub mod reactor;
 mod records;
 mod recovery;
+pub mod schedules;
 mod secrets;
 mod sessions;
 mod sign_in;
 mod teams;
+mod tickets;
 mod tokens;
 mod totp;
 mod two_factor;
@@ -48,6 +50,7 @@ pub use secrets::{
 };
 pub use sessions::{BroughtRefresh, SignedIn};
 pub use sign_in::{Account, PresentPassword, SignIn};
+pub use tickets::{TICKET_LIFE, TicketHolder, TicketProof};
 pub use totp::{Enrolment, TotpError};
 pub use two_factor::SecondFactor;
 

@@ -15,6 +15,8 @@ pub enum ClaimKind {
     TeamSlug,
     /// A secret's name, within its team.
     SecretName,
+    /// A schedule's name, within its team.
+    ScheduleName,
     /// An idempotency key, within what its caller may do.
     IdempotencyKey,
     /// A place in the queue for one job of a kind with the same arguments, or the same key, within its team.
@@ -33,6 +35,7 @@ impl ClaimKind {
             Self::Email => "email",
             Self::TeamSlug => "team_slug",
             Self::SecretName => "secret_name",
+            Self::ScheduleName => "schedule_name",
             Self::IdempotencyKey => "idempotency_key",
             Self::JobPlace => "job_place",
             Self::TotpStep => "totp_step",

@@ -4,7 +4,7 @@ use cqrs_es::DomainEvent;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{AccessEvent, ClaimEvent, JobEvent, SecretEvent, TeamEvent, UserEvent};
+use crate::{AccessEvent, ClaimEvent, JobEvent, ScheduleEvent, SecretEvent, TeamEvent, UserEvent};
 
 /// Gives an event enum its stored names and versions, and an aggregate its plumbing around a pure `decide`.
 macro_rules! stored_names {
@@ -69,6 +69,8 @@ pub enum Event {
     Secret(SecretEvent),
     /// Of a job.
     Job(JobEvent),
+    /// Of a schedule.
+    Schedule(ScheduleEvent),
     /// A fact without a decision: who saw or tried what.
     Access(AccessEvent),
     /// Who holds a unique value.
@@ -76,7 +78,7 @@ pub enum Event {
 }
 
 /// The aggregate types an auditor meets, as stored.
-pub const AGGREGATE_TYPES: &[&str] = &["user", "team", "secret", "job", "access"];
+pub const AGGREGATE_TYPES: &[&str] = &["user", "team", "secret", "job", "schedule", "access"];
 
 /// Aggregate type, event type and version of everything that can be decoded.
 pub const KNOWN_EVENTS: &[(&str, &[(&str, &str)])] = &[
@@ -84,6 +86,7 @@ pub const KNOWN_EVENTS: &[(&str, &[(&str, &str)])] = &[
     ("team", TeamEvent::NAMES),
     ("secret", SecretEvent::NAMES),
     ("job", JobEvent::NAMES),
+    ("schedule", ScheduleEvent::NAMES),
     ("access", AccessEvent::NAMES),
     ("claim", ClaimEvent::NAMES),
 ];
@@ -137,6 +140,7 @@ impl Event {
             "team" => shape(event_type, payload).map(Self::Team),
             "secret" => shape(event_type, payload).map(Self::Secret),
             "job" => shape(event_type, payload).map(Self::Job),
+            "schedule" => shape(event_type, payload).map(Self::Schedule),
             "access" => shape(event_type, payload).map(Self::Access),
             _ => shape(event_type, payload).map(Self::Claim),
         }
@@ -150,6 +154,7 @@ impl Event {
             Self::Team(event) => event.event_type(),
             Self::Secret(event) => event.event_type(),
             Self::Job(event) => event.event_type(),
+            Self::Schedule(event) => event.event_type(),
             Self::Access(event) => event.event_type(),
             Self::Claim(event) => event.event_type(),
         }

@@ -19,6 +19,7 @@ mod mail_token;
 mod permission;
 mod personal;
 mod refusal;
+mod schedule;
 mod secret;
 mod session;
 mod team;
@@ -40,6 +41,10 @@ pub use mail_token::{MailToken, MailTokenCommand, MailTokenError, MailTokenUse};
 pub use permission::{Permission, Permissions, ROLE_TABLE, Role, permission_matrix};
 pub use personal::Personal;
 pub use refusal::{Refusal, RefusalKind};
+pub use schedule::{
+    CatchUp, Firing, KnownSchedule, MOST_FIRINGS, Plan, Schedule, ScheduleCommand, ScheduleError,
+    ScheduleEvent, Skipped, Timing,
+};
 pub use secret::{
     Grant, LARGEST_VALUE, LONGEST_GRANT, MOST_TAGS, MOST_VERSIONS, Secret, SecretAmendment, SecretCommand,
     SecretError, SecretEvent, Store, check_value,
@@ -49,7 +54,7 @@ pub use session::{
 };
 pub use team::{Accept, INVITEE, Invite, Team, TeamCommand, TeamError, TeamEvent};
 pub use text::{
-    ApiKeyName, ConcurrencyKey, Description, Email, Invalid, KindName, PersonName, Reason, SecretName, Tag,
-    TeamName, TeamSlug, VersionLimit, canonical_text,
+    ApiKeyName, ConcurrencyKey, CronExpression, Description, Email, Invalid, KindName, PersonName, Reason,
+    ScheduleName, SecretName, Tag, TeamName, TeamSlug, TimeZoneName, VersionLimit, canonical_text,
 };
 pub use user::{Amendment, NewApiKey, Register, User, UserCommand, UserError, UserEvent};

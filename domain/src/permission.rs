@@ -165,6 +165,12 @@ impl Permissions {
         [SecretsUse].into_iter().collect()
     }
 
+    /// What a schedule may do when its time has come: make the job that was asked for.
+    #[must_use]
+    pub fn schedule() -> Self {
+        [JobsRun, JobsWork].into_iter().collect()
+    }
+
     /// What an API key of these scopes may do, as far as its maker may.
     #[must_use]
     pub fn of_scopes(scopes: impl IntoIterator<Item = Permission>) -> Self {

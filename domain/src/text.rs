@@ -69,10 +69,26 @@ texts! {
     KindName by check_slug;
     /// Jobs with the same key take turns: 1 to 200 characters, on one line.
     ConcurrencyKey by check_name;
+    /// A schedule's name: 1 to 200 characters of any script, on one line.
+    ScheduleName by check_name;
+    /// When something runs, in cron's notation: 1 to 200 visible ASCII characters and spaces. Whether it means something, and ever comes
+    /// to pass, is for who computes the times to say.
+    CronExpression by check_cron;
+    /// The name of a time zone: 1 to 64 of letters, digits, `/`, `_`, `+` and `-`. Whether there is such a zone is for who knows them to
+    /// say.
+    TimeZoneName by check_zone;
     /// What an API key is for: 1 to 200 characters of any script, on one line.
     ApiKeyName by check_name;
     /// Why a secret was read: 1 to 500 characters, on one line.
     Reason by check_reason;
+}
+
+impl TimeZoneName {
+    /// That of who names none.
+    #[must_use]
+    pub fn utc() -> Self {
+        Self("UTC".to_owned())
+    }
 }
 
 /// How many versions of a secret are kept: 1 to 1,000.
@@ -188,6 +204,24 @@ fn check_description(text: &str) -> Result<(), Invalid> {
         return invalid("must not contain control, invisible or text-direction characters");
     }
     Ok(())
+}
+
+fn check_cron(text: &str) -> Result<(), Invalid> {
+    length(text, 200)?;
+    if text.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
+        Ok(())
+    } else {
+        invalid("must be made of visible ASCII characters and spaces")
+    }
+}
+
+fn check_zone(text: &str) -> Result<(), Invalid> {
+    length(text, 64)?;
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || "/_+-".contains(c)) {
+        Ok(())
+    } else {
+        invalid("must be the name of a time zone such as Europe/Berlin")
+    }
 }
 
 /// A letter or digit of any script, or part of one.

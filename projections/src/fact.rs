@@ -81,7 +81,7 @@ impl Fact {
             Event::Team(_) => self.aggregate_id.parse().ok().or(self.team_id),
             Event::User(_) => None,
             Event::Access(event) => self.team_id.filter(|_| is_of_a_team(event)),
-            Event::Secret(_) | Event::Job(_) | Event::Claim(_) => self.team_id,
+            Event::Secret(_) | Event::Job(_) | Event::Schedule(_) | Event::Claim(_) => self.team_id,
         }
     }
 
@@ -92,6 +92,7 @@ impl Fact {
             Event::Team(event) => serde_json::to_value(event),
             Event::Secret(event) => serde_json::to_value(event),
             Event::Job(event) => serde_json::to_value(event),
+            Event::Schedule(event) => serde_json::to_value(event),
             Event::Access(event) => serde_json::to_value(event),
             Event::Claim(event) => serde_json::to_value(event),
         };

@@ -69,6 +69,7 @@ pub use views::job_reports::{
 pub use views::jobs::{JobFilter, JobRow, Jobs, Line, RunningJob};
 pub use views::last_access::{LastAccess, LastAccessRow};
 pub use views::memberships::{Membership, MembershipRow, Memberships};
+pub use views::schedules::{ScheduleFilter, ScheduleRow, Schedules};
 pub use views::secret_access::{SecretAccess, SecretAccessFilter, SecretAccessRow};
 pub use views::secret_reads::{SecretReads, SecretReadsRow};
 pub use views::secret_versions::{SecretVersionRow, SecretVersions};

@@ -13,6 +13,7 @@ use crate::views::job_reports::JobReports;
 use crate::views::jobs::Jobs;
 use crate::views::last_access::LastAccess;
 use crate::views::memberships::Memberships;
+use crate::views::schedules::Schedules;
 use crate::views::secret_access::SecretAccess;
 use crate::views::secret_reads::SecretReads;
 use crate::views::secret_versions::SecretVersions;
@@ -69,6 +70,8 @@ views! {
     jobs: Jobs, ByTeam by ByTeam::new;
     /// What became of jobs, by team, day and kind.
     job_reports: JobReports, ByTeam by ByTeam::new;
+    /// Schedules, by schedule id.
+    schedules: Schedules, ByTeam by ByTeam::new;
     /// When somebody last signed in, by `user/<id>`.
     last_access: LastAccess, Reader by shared;
     /// One row for every event but claims, by position.
@@ -89,6 +92,7 @@ pub(crate) fn replay(aggregate_type: &str) -> Option<Box<dyn AnyReplay>> {
         "team" => Some(Box::new(Replay::<Teams>::default())),
         "secret" => Some(Box::new(Replay::<Secrets>::default())),
         "job" => Some(Box::new(Replay::<Jobs>::default())),
+        "schedule" => Some(Box::new(Replay::<Schedules>::default())),
         "access" => Some(Box::new(Replay::<AccessRecords>::default())),
         _ => None,
     }

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use cqrs_es::DomainEvent;
 use domain::{
-    AccessEvent, ApiKeyId, Backoff, ClaimEvent, Event, GrantId, InvitationId, JobEvent, LogDigest,
-    Permission, Personal, Ran, Role, SecretEvent, SecretId, SessionEnd, SessionId, TeamEvent, TeamId,
-    UserEvent, UserId,
+    AccessEvent, ApiKeyId, Backoff, CatchUp, ClaimEvent, CronExpression, Event, GrantId, InvitationId,
+    JobEvent, JobId, KindName, LogDigest, Permission, Personal, Plan, Ran, Role, ScheduleEvent, ScheduleName,
+    SecretEvent, SecretId, SessionEnd, SessionId, TeamEvent, TeamId, TimeZoneName, Timing, UserEvent, UserId,
 };
 use ledger::{Metadata, Recorded, StreamId};
 use proptest::prelude::*;
@@ -100,7 +100,7 @@ fn event() -> impl Strategy<Value = (Event, String)> {
         (Event::Team(event), id(n))
     });
     let claim = Just((Event::Claim(ClaimEvent::Released {}), "c".to_owned()));
-    prop_oneof![user(), team, secret(), job(), access(), claim]
+    prop_oneof![user(), team, secret(), job(), schedule(), access(), claim]
 }
 
 fn secret() -> impl Strategy<Value = (Event, String)> {
@@ -240,12 +240,52 @@ fn job() -> impl Strategy<Value = (Event, String)> {
     })
 }
 
+/// What a schedule's events carry: finer than the milliseconds that rows keep.
+pub(crate) fn plan(once: bool) -> Plan {
+    let timing = match once {
+        true => Timing::Once { run_at: at(40) + TimeDelta::nanoseconds(1_500) },
+        false => Timing::Cron {
+            cron: CronExpression::parse("@hourly").unwrap(),
+            time_zone: TimeZoneName::parse("Europe/Berlin").unwrap(),
+        },
+    };
+    Plan {
+        name: ScheduleName::parse("Hourly").unwrap(),
+        kind: KindName::parse("report").unwrap(),
+        args: [("x".to_owned(), serde_json::json!(1e16))].into_iter().collect(),
+        timing,
+        catch_up: CatchUp::All,
+        catch_up_window_seconds: 3_600,
+        priority: Some(7),
+        max_attempts: None,
+        timeout_seconds: None,
+        concurrency_key: None,
+    }
+}
+
+fn schedule() -> impl Strategy<Value = (Event, String)> {
+    (1..3u128, 0..8u8, "[a\\x00]{0,3}").prop_map(|(n, what, error)| {
+        let (due, next) = (at(n as i64), Some(at(9) + TimeDelta::nanoseconds(1_500)));
+        let event = match what {
+            0 | 1 => ScheduleEvent::ScheduleCreated { team_id: team_id(1), plan: plan(what == 0), next: due },
+            2 => ScheduleEvent::ScheduleAmended { plan: plan(n == 1), next },
+            3 => ScheduleEvent::SchedulePaused {},
+            4 => ScheduleEvent::ScheduleResumed { next },
+            5 => ScheduleEvent::ScheduleFired { due, job_id: JobId(Uuid::from_u128(n)), next },
+            6 => ScheduleEvent::ScheduleFailed { due, error, next: None },
+            _ => ScheduleEvent::ScheduleSkipped { from: due, to: due, missed: 1, next },
+        };
+        (Event::Schedule(event), id(n))
+    })
+}
+
 fn entry(position: i64, (event, id): (Event, String)) -> Entry {
     let (of, fact) = match event {
         Event::User(event) => ("user", fact(position, "user", id, event)),
         Event::Team(event) => ("team", fact(position, "team", id, event)),
         Event::Secret(event) => ("secret", fact(position, "secret", id, event)),
         Event::Job(event) => ("job", fact(position, "job", id, event)),
+        Event::Schedule(event) => ("schedule", fact(position, "schedule", id, event)),
         Event::Access(event) => ("access", fact(position, "access", id, event)),
         Event::Claim(event) => ("claim", fact(position, "claim", id, event)),
     };

@@ -7,6 +7,7 @@ pub(crate) mod job_reports;
 pub(crate) mod jobs;
 pub(crate) mod last_access;
 pub(crate) mod memberships;
+pub(crate) mod schedules;
 pub(crate) mod secret_access;
 pub(crate) mod secret_reads;
 pub(crate) mod secret_versions;

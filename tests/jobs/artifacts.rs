@@ -229,3 +229,27 @@ async fn a_node_does_not_look_in_its_own_place_for_what_is_in_another() {
     let client = app.viewer().speaking_to(other.address);
     assert_eq!(download(&client, &format!("{path}/artifacts/a.txt")).await.2, b"hello");
 }
+
+#[tokio::test]
+async fn what_a_job_leaves_in_its_folder_is_kept_also_of_one_that_fails() {
+    let app = shell_app().await;
+    let operator = app.operator();
+    let body = r#"cd "$DAYBOOK_ARTIFACTS"; mkdir sub; head -c 6000000 /dev/urandom > sub/data; echo hello > a.txt
+        ln -s /etc/passwd link; sha256sum < sub/data; sleep 0"#;
+    for (ending, status) in [("", "completed"), ("; exit 3", "failed")] {
+        let (path, job) = run(&operator, script(&format!("{body}{ending}"))).await;
+        assert_eq!(job.str("status"), status);
+        let listed = operator.get(&format!("{path}/artifacts")).await.expect(200).json;
+        let names: Vec<&str> =
+            listed["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["a.txt", "sub/data"], "{listed}");
+        let (_, _, bytes) = download(&app.viewer(), &format!("{path}/artifacts/sub/data")).await;
+        let printed = texts(&operator, &path, "stdout").await.remove(0);
+        assert_eq!(printed.split_whitespace().next().unwrap(), Sha256::of(&bytes), "as the job saw it");
+        assert_eq!(bytes.len(), 6_000_000);
+        let (_, _, bytes) = download(&app.viewer(), &format!("{path}/artifacts/a.txt")).await;
+        assert_eq!(bytes, b"hello\n");
+        let attempts = operator.get(&format!("{path}/attempts")).await.expect(200).json;
+        assert!(attempts.to_string().contains(&Sha256::of(b"hello\n")), "{attempts}");
+    }
+}

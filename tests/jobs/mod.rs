@@ -3,13 +3,21 @@
 mod artifacts;
 mod asking;
 mod endings;
+mod host;
+mod http_circuits;
+mod http_kind;
+mod http_walls;
+mod kinds;
 mod listing;
+mod log_search;
 mod lost;
 mod output;
 mod queueing;
 mod reports;
 mod retention;
+mod schedules;
 mod secrets;
+mod watching;
 mod workers;
 
 use serde_json::{Value, json};

@@ -15,10 +15,11 @@ async fn lines_of_jobs_that_ended_long_ago_are_removed_and_their_events_are_not(
     let app = shell_app().await;
     let operator = app.operator();
     let (path, _) = run(&operator, script("echo one; echo two >&2")).await;
-    let (other, _) = run(&operator, script("exit 1")).await;
+    let (silent, _) = run(&operator, script("true")).await;
     let (before, job) = (history(&app, &path).await, operator.get(&path).await.expect(200).json);
     let lines = log(&operator, &path).await;
     assert!(lines.len() >= 2);
+    assert_eq!(operator.get(&format!("{path}/logs")).await.expect(200).json["expired"], false);
 
     let retention = retention(&app);
     let now = Utc::now();
@@ -31,8 +32,10 @@ async fn lines_of_jobs_that_ended_long_ago_are_removed_and_their_events_are_not(
     let removed = retention.round(late).await.unwrap();
     assert!(removed.jobs >= 1 && removed.chunks >= 1, "{removed:?}");
     assert!(log(&operator, &path).await.is_empty());
-    assert!(app.commands.logs_expired(id(&path).parse().unwrap(), true).await.unwrap());
-    assert!(!app.commands.logs_expired(id(&other).parse().unwrap(), false).await.unwrap());
+    let page = operator.get(&format!("{path}/logs")).await.expect(200);
+    assert_eq!(page.json, json!({"items": [], "next": null, "expired": true}));
+    let silent = operator.get(&format!("{silent}/logs")).await.expect(200);
+    assert_eq!(silent.json, json!({"items": [], "next": null, "expired": false}), "it never said anything");
     assert_eq!(history(&app, &path).await, before);
     assert_eq!(operator.get(&path).await.expect(200).json, job);
     assert_eq!(retention.round(late).await.unwrap(), Removed::default(), "once");

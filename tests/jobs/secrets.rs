@@ -60,7 +60,16 @@ async fn a_secret_is_used_recorded_and_never_shown() {
             .split_whitespace()
             .filter(|name| !["PWD", "SHLVL", "OLDPWD", "_"].contains(name))
             .collect::<Vec<_>>(),
-        ["DAYBOOK_ATTEMPT", "DAYBOOK_JOB_ID", "DAYBOOK_RESULT", "DB_PASSWORD", "HOME", "MODE", "PATH"],
+        [
+            "DAYBOOK_ARTIFACTS",
+            "DAYBOOK_ATTEMPT",
+            "DAYBOOK_JOB_ID",
+            "DAYBOOK_RESULT",
+            "DB_PASSWORD",
+            "HOME",
+            "MODE",
+            "PATH"
+        ],
         "nothing else of Daybook's own environment"
     );
     assert_eq!(out[1..], ["plain ***, in base64 ***", "***"]);

@@ -1,6 +1,9 @@
 //! What an answer rests on that goes on for long: looked at again while it does.
 
-use domain::{Permission, TeamId, UserId};
+use std::sync::Arc;
+
+use domain::{JobId, Permission, TeamId, UserId};
+use projections::JobRow;
 use uuid::Uuid;
 
 use super::{Identity, active_user, speaking_for};
@@ -51,6 +54,15 @@ impl Identity {
 }
 
 impl Standing {
+    /// The job as the team's own view has it.
+    ///
+    /// # Errors
+    /// 404 when the team has no such job; 503.
+    pub async fn job(&self, id: JobId) -> Result<Arc<JobRow>, Problem> {
+        let row = self.app.projections.jobs().of(self.team).get(id).await?;
+        row.ok_or_else(|| Problem::not_found().with_code("job_not_found"))
+    }
+
     /// Looks again, as at the beginning of a request: the token has not expired, session or key are still good, so are the account,
     /// the membership and the permission. It asks memory unless something of this has changed.
     ///

@@ -23,10 +23,11 @@ pub fn describe(openapi: &mut OpenApi) {
     openapi.info = InfoBuilder::new()
         .title("Daybook")
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some(
+        .description(Some(format!(
             "A self-hosted back office: users, secrets and jobs on one event log that can be replayed, read as of any \
-             moment and audited. Errors are RFC 9457 problems. `/api/v1/...` is the same as `/api/...`.",
-        ))
+             moment and audited. Errors are RFC 9457 problems. `/api/v1/...` is the same as `/api/...`.\n\n{}",
+            super::job_socket::DESCRIPTION,
+        )))
         .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))
         .contact(Some(ContactBuilder::new().name(Some("Daybook")).build()))
         .build();

@@ -10,13 +10,12 @@ use std::sync::Arc;
 use axum::extract::State;
 use chrono::Utc;
 use commands::Executed;
-use commands::jobs::{ArgProblem, CheckedJob, JobLine};
+use commands::jobs::{ArgProblem, CheckedJob};
 use domain::{JobId, JobStatus, ScheduleId, TeamId};
-use projections::time::text as time;
 use projections::{JobFilter, JobRow};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use self::bodies::{JobBody, QueueBody, body_of};
@@ -138,92 +137,6 @@ pub async fn show(
     let mut body = full_body(&app, &row).await?;
     body.waiting = waiting::waiting(&app, &caller, &row).await?;
     Ok(Answer::ok(body).tagged(row.sequence))
-}
-
-/// Which lines.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-pub struct LogQuery {
-    /// Items of a page, 1 to 200 (50).
-    limit: Option<u32>,
-    /// From a page's `next`.
-    cursor: Option<String>,
-    /// Only lines after this sequence number: what came since one looked last.
-    after: Option<u64>,
-    /// Only lines that contain this, in any letter case.
-    q: Option<String>,
-    /// Only lines of stdout, stderr or system.
-    #[param(inline)]
-    stream: Option<LogStream>,
-}
-
-/// Where a line came from.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LogStream {
-    /// The process' standard output.
-    Stdout,
-    /// Its standard error.
-    Stderr,
-    /// Daybook.
-    System,
-}
-
-impl LogStream {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-            Self::System => "system",
-        }
-    }
-}
-
-/// A line of a job's log.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct LineBody {
-    /// From 1, dense within the job.
-    seq: u64,
-    /// Which attempt printed it.
-    attempt: u32,
-    /// When.
-    at: String,
-    /// stdout, stderr or system.
-    stream: String,
-    /// The line, the values of the job's secrets masked.
-    text: String,
-}
-
-impl From<JobLine> for LineBody {
-    fn from(line: JobLine) -> Self {
-        Self { seq: line.seq, attempt: line.attempt, at: time(line.at), stream: line.stream, text: line.text }
-    }
-}
-
-/// What a job printed, through all attempts, in order.
-#[utoipa::path(
-    get, path = "/jobs/{id}/logs", tag = "jobs", params(("id" = Uuid, Path), LogQuery),
-    responses(
-        (status = 200, description = "A page", body = Page<LineBody>),
-        (status = 404, description = "No such job in this team", body = ProblemBody),
-    ),
-)]
-pub async fn logs(
-    State(app): State<App>,
-    caller: Can<JobsRead>,
-    Path(id): Path<Uuid>,
-    Query(query): Query<LogQuery>,
-) -> Result<Json<Page<LineBody>>, Problem> {
-    let row = find(&app, &caller, JobId(id)).await?;
-    let limit = limit(query.limit)?;
-    let cursors = Cursors::new(&app, ("logs", &row.id, &query.q, query.stream));
-    let cursor = cursors.open(query.cursor.as_deref()).await?;
-    let cursor = cursor.map(|key| key.parse::<u64>().map_err(Problem::internal)).transpose()?;
-    let after = cursor.or(query.after).unwrap_or(0);
-    let stream = query.stream.map(LogStream::as_str);
-    let lines = app.commands.job_lines(JobId(id), after, query.q.as_deref(), stream, limit + 1).await?;
-    let page = cursors.page(lines, limit, |line| line.seq.to_string()).await?;
-    Ok(Json(Page { items: page.items.into_iter().map(LineBody::from).collect(), next: page.next }))
 }
 
 /// A job of the caller's team; any other does not exist for them.

@@ -10,15 +10,19 @@ pub mod docs;
 mod errors;
 pub mod health;
 pub mod job_kinds;
+pub mod job_logs;
+pub mod job_socket;
 pub mod jobs;
 pub mod projections;
 pub mod recovery;
 pub mod reports;
+pub mod schedules;
 pub mod secret_changes;
 pub mod secrets;
 pub mod teams;
 pub mod users;
 pub mod workers;
+pub mod ws_ticket;
 
 use axum::Router;
 use axum::routing::get;
@@ -36,6 +40,7 @@ pub fn routes(app: &App) -> (Router, OpenApi) {
     docs::describe(&mut openapi);
     let router = documented
         .nest("/api/v1", unmounted)
+        .route("/ws/jobs/{id}", get(job_socket::watch))
         .route("/.well-known/jwks.json", get(auth::jwks))
         .merge(docs::page(&openapi))
         .with_state(app.clone());
@@ -58,6 +63,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(auth::logout))
         .routes(routes!(auth::logout_all))
         .routes(routes!(auth::me, auth::rename_me))
+        .routes(routes!(ws_ticket::make_ticket))
         .routes(routes!(account::change_password))
         .routes(routes!(account::sessions))
         .routes(routes!(account::end_session))
@@ -91,6 +97,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(secrets::grants::withdraw))
         .routes(routes!(job_kinds::kinds))
         .routes(routes!(jobs::create, jobs::list))
+        .routes(routes!(job_logs::search))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::many::batch))
         .routes(routes!(jobs::many::bulk))
@@ -103,12 +110,15 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(workers::list))
         .routes(routes!(workers::drain))
         .routes(routes!(workers::resume))
-        .routes(routes!(jobs::logs))
         .routes(routes!(artifacts::list))
         .routes(routes!(artifacts::download))
         .routes(routes!(reports::jobs))
         .routes(routes!(reports::result))
         .routes(routes!(reports::activity::activity))
+        .routes(routes!(job_logs::logs))
+        .routes(routes!(schedules::create, schedules::list))
+        .routes(routes!(schedules::show, schedules::amend, schedules::delete))
+        .routes(routes!(schedules::preview))
         .routes(routes!(audit::events))
         .routes(routes!(secrets::access::of_person))
         .routes(routes!(audit::history))

@@ -52,6 +52,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use super::artifacts_folder::KeepArtifacts;
 use super::circuits::Circuits;
 use super::kinds::{ArgProblem, Reading, Values};
 use super::limits::Limits;
@@ -113,6 +114,8 @@ pub struct Run<'a> {
     pub stop: watch::Receiver<Option<StopReason>>,
     /// Ends processes that outlive the worker.
     pub watchdog: &'a Watchdog,
+    /// Keeps the files that it leaves.
+    pub keep: &'a dyn KeepArtifacts,
     /// Which hosts are better left alone for now.
     pub circuits: &'a Arc<Circuits>,
 }

@@ -7,8 +7,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use super::artifacts::KeepAttempt;
+use super::artifacts_folder::{KeepArtifacts, NoArtifacts};
 use super::kinds::Kind;
-use super::log_store::LogWriter;
+use super::log_store::{LogWriter, Writing};
 use super::prepare::Surroundings;
 use super::process::{Ending, Finished, StopReason};
 use super::queue::{ReadyJob, WorkQueue};
@@ -54,11 +56,15 @@ impl<Q: WorkQueue> Worker<Q> {
         let job = &started.job;
         let context = Context::system(Some(job.team_id));
         let pool = self.commands.ledger.pool().clone();
-        let mut log = LogWriter::new(pool, self.claims.clone(), worker, job.id, attempt).await?;
+        let writing = Writing { job_id: job.id, team_id: job.team_id, kind: job.kind.clone(), attempt };
+        let mut log = LogWriter::new(pool, writing);
+        let note = |progress| self.claims.set_progress(job.id, worker, progress);
         let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
-        let surroundings = Surroundings { output, stop, watchdog };
+        let keeper = self.keeper(job, attempt);
+        let keep: &dyn KeepArtifacts = keeper.as_ref().map_or(&NoArtifacts, |keeper| keeper);
+        let surroundings = Surroundings { output, stop, watchdog, keep };
         let finished = match self.prepare_attempt(&context, job, attempt, surroundings).await {
-            Ok(prepared) => tokio::join!(prepared.run(), log.take(lines)).0,
+            Ok(prepared) => tokio::join!(prepared.run(), log.take(lines, note)).0,
             Err(error) => Finished::without_process(Ending::CouldNotStart { error }),
         };
         if let Ending::CouldNotStart { error } | Ending::Failed { error, .. } = &finished.ending {
@@ -73,6 +79,12 @@ impl<Q: WorkQueue> Worker<Q> {
             return Ok(self.record_late(&end, job).await?);
         }
         self.report(&end, started, &mut log).await
+    }
+
+    /// What keeps the files that the attempt leaves, if there is a place for them.
+    fn keeper(&self, job: &ReadyJob, attempt: u32) -> Option<KeepAttempt> {
+        let store = self.options.artifacts.clone()?;
+        Some(KeepAttempt { store, team: job.team_id, job: job.id, attempt })
     }
 
     /// Records the end, the lines first: the event has their digest. Patient while the log is away, for it would be a pity to
@@ -148,11 +160,15 @@ impl End<'_> {
     /// The command that records it.
     fn report(&self, timeout_seconds: u32, log: LogDigest) -> JobCommand {
         let (finished, attempt) = (self.finished, self.attempt);
-        let failure =
-            |error: String| Failure { error, result: finished.result.clone(), ..Failure::default() };
+        let failure = |error: String| Failure {
+            error,
+            result: finished.result.clone(),
+            artifacts: finished.artifacts.clone(),
+            ..Failure::default()
+        };
         let ending = match &finished.ending {
             Ending::Exited { code: 0 } => {
-                Recorded::Succeeded { result: finished.result.clone(), artifacts: vec![] }
+                Recorded::Succeeded { result: finished.result.clone(), artifacts: finished.artifacts.clone() }
             }
             Ending::Exited { code } => Recorded::Failed(Failure {
                 exit_code: Some(*code),

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/attempt-<random>/        0700, locked (flock) as long as the attempt runs
 //!     home/                       the job's HOME, empty at first
+//!     artifacts/                  DAYBOOK_ARTIFACTS, empty at first: files the job wants kept
 //!     result.json                 DAYBOOK_RESULT, written by the job if it likes
 //! ```
 
@@ -14,13 +15,22 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
+use super::descendants::Mark;
+
 const PREFIX: &str = "attempt-";
+
+/// Random characters after it: no two attempts ever have the same name, wherever their folders are.
+const RANDOM: usize = 16;
 
 /// A folder this young may belong to an attempt that has not locked it yet.
 const YOUNG: Duration = Duration::from_secs(60);
 
 /// Removing is tried so often: processes that were just killed may still be making files.
 const TRIES: usize = 3;
+
+const HOME: &str = "home";
+const ARTIFACTS: &str = "artifacts";
+pub(super) const RESULT: &str = "result.json";
 
 pub(super) struct Folder {
     path: PathBuf,
@@ -35,19 +45,36 @@ impl Folder {
         let root = root.canonicalize()?;
         let made = tempfile::Builder::new()
             .prefix(PREFIX)
+            .rand_bytes(RANDOM)
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(root)?;
         let lock = lock(made.path())?;
-        DirBuilder::new().mode(0o700).create(made.path().join("home"))?;
+        for folder in [HOME, ARTIFACTS] {
+            DirBuilder::new().mode(0o700).create(made.path().join(folder))?;
+        }
         Ok(Self { path: made.keep(), _lock: lock })
     }
 
     pub(super) fn home(&self) -> PathBuf {
-        self.path.join("home")
+        self.path.join(HOME)
+    }
+
+    pub(super) fn artifacts(&self) -> PathBuf {
+        self.path.join(ARTIFACTS)
     }
 
     pub(super) fn result(&self) -> PathBuf {
-        self.path.join("result.json")
+        self.path.join(RESULT)
+    }
+
+    /// Its own name: letters, digits and `-`.
+    pub(super) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// What all processes of the attempt have in their environment.
+    pub(super) fn mark(&self) -> Mark {
+        mark(&self.path)
     }
 }
 
@@ -59,7 +86,12 @@ impl Drop for Folder {
     }
 }
 
-/// Removes the folders of attempts whose worker was killed, this one's or another's with the same root. Blocks. Returns how many.
+fn mark(folder: &Path) -> Mark {
+    Mark::new("DAYBOOK_RESULT", &folder.join(RESULT))
+}
+
+/// Removes the folders of attempts whose worker was killed, this one's or another's with the same root, and kills what is left of their
+/// processes. Blocks. Returns how many.
 ///
 /// # Errors
 /// When `root` cannot be read; a missing one is empty.
@@ -78,6 +110,7 @@ fn sweep_one(path: &Path, young: Duration) -> io::Result<bool> {
         return Ok(false);
     }
     let _lock = lock(path)?;
+    mark(&path.canonicalize()?).kill_all();
     remove(path)?;
     Ok(true)
 }

@@ -88,10 +88,11 @@ enum Verdict {
 }
 
 impl Budget {
-    /// A budget of `max_lines` lines and 2 KiB for each of them.
+    /// A budget of `max_lines` lines and `max_bytes` of text; without these 2 KiB for each line, and 64 KiB at least.
     #[must_use]
-    pub fn new(max_lines: u64) -> Self {
-        let max_bytes = max_lines.saturating_mul(BYTES_PER_LINE).max(BYTES_AT_LEAST);
+    pub fn new(max_lines: u64, max_bytes: Option<u64>) -> Self {
+        let by_lines = max_lines.saturating_mul(BYTES_PER_LINE).max(BYTES_AT_LEAST);
+        let max_bytes = max_bytes.unwrap_or(by_lines);
         Self { max_lines, max_bytes, spent: Mutex::default() }
     }
 
@@ -120,7 +121,7 @@ impl Budget {
             let bytes = spent.bytes.saturating_add(bytes as u64);
             let limit = match () {
                 () if spent.lines >= self.max_lines => format!("{} lines", self.max_lines),
-                () if bytes > self.max_bytes || spent.dropped > 0 => format!("{} KiB", self.max_bytes / 1024),
+                () if bytes > self.max_bytes || spent.dropped > 0 => kibibytes(self.max_bytes),
                 () => {
                     spent.lines += 1;
                     spent.bytes = bytes;
@@ -138,6 +139,11 @@ impl Budget {
     fn with<T>(&self, work: impl FnOnce(&mut Spent) -> T) -> T {
         work(&mut self.spent.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// As whole KiB where it is that much.
+fn kibibytes(bytes: u64) -> String {
+    if bytes.is_multiple_of(1024) { format!("{} KiB", bytes / 1024) } else { format!("{bytes} bytes") }
 }
 
 /// Turns one stream's bytes into [`Output`].

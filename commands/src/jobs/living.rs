@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use domain::{Job, JobCommand, JobId, TeamId};
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::process::StopReason;
@@ -33,11 +33,12 @@ impl<Q: WorkQueue> Worker<Q> {
         let mut heard = Instant::now();
         loop {
             ticks.tick().await;
-            match self.beat_once().await {
-                Ok(()) => heard = Instant::now(),
-                Err(_) if heard.elapsed() < LEASE => {}
-                Err(error) => {
-                    tracing::warn!(%error, "no heartbeat got through for a whole lease: stopping all jobs");
+            // A database that does not answer must not keep us from noticing.
+            match timeout(HEARTBEAT, self.beat_once()).await {
+                Ok(Ok(())) => heard = Instant::now(),
+                Ok(Err(_)) | Err(_) if heard.elapsed() < LEASE => {}
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!("no heartbeat got through for a whole lease: stopping all jobs");
                     self.running.stop_all(StopReason::HandBack);
                 }
             }
@@ -49,9 +50,7 @@ impl<Q: WorkQueue> Worker<Q> {
         match self.registry.beat(&name, running.len()).await? {
             Pulse::Known { draining } => {
                 self.set_draining(draining);
-                if !running.is_empty() {
-                    self.claims.restore(&name, &running).await?;
-                }
+                self.claims.settle(&name, &running).await?;
             }
             Pulse::GivenUp => {
                 tracing::warn!(worker = %name, "this worker was given up: stopping all jobs");

@@ -1,6 +1,6 @@
 //! Carrying a process' output to whoever stores it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
@@ -12,6 +12,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
 
+use super::json_line::{JsonLine, LastLine};
 use super::lines::{Budget, Lines, Output, Stream};
 use super::mask::Patterns;
 use super::process::DRAIN;
@@ -29,6 +30,7 @@ const REMAINDER: usize = 2 * 1024 * 1024;
 pub(super) struct Pumps {
     tasks: JoinSet<()>,
     ended: watch::Sender<bool>,
+    document: Arc<Mutex<JsonLine>>,
 }
 
 impl Pumps {
@@ -42,22 +44,26 @@ impl Pumps {
         let (ended, _) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let lines = |stream| Lines::new(stream, Arc::clone(patterns), Arc::clone(budget));
+        let document = Arc::<Mutex<JsonLine>>::default();
         if let Some(stdout) = stdout {
-            tasks.spawn(Pump::new(lines(Stream::Stdout), output.clone()).run(stdout, ended.subscribe()));
+            let mut pump = Pump::new(lines(Stream::Stdout), output.clone());
+            pump.document = Some(Arc::clone(&document));
+            tasks.spawn(pump.run(stdout, ended.subscribe()));
         }
         if let Some(stderr) = stderr {
             tasks.spawn(Pump::new(lines(Stream::Stderr), output.clone()).run(stderr, ended.subscribe()));
         }
-        Self { tasks, ended }
+        Self { tasks, ended, document }
     }
 
-    /// The process group is dead: carries what is left, in bounded time.
-    pub(super) async fn finish(mut self) {
+    /// The processes are dead: carries what is left, in bounded time. Returns the last document on a line of standard output.
+    pub(super) async fn finish(mut self) -> LastLine {
         self.ended.send_replace(true);
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(FLUSH, all).await.is_err() {
             tracing::warn!("the end of a job's output was lost: nobody took it");
         }
+        self.document.lock().unwrap_or_else(PoisonError::into_inner).finish()
     }
 }
 
@@ -67,11 +73,13 @@ struct Pump {
     /// As the job wrote it, before anything is masked.
     buffer: Zeroizing<Vec<u8>>,
     ready: Vec<Output>,
+    /// Looks for the result in what is read, however little of it is stored.
+    document: Option<Arc<Mutex<JsonLine>>>,
 }
 
 impl Pump {
     fn new(lines: Lines, output: mpsc::Sender<Output>) -> Self {
-        Self { lines, output, buffer: Zeroizing::new(vec![0; CHUNK]), ready: Vec::new() }
+        Self { lines, output, buffer: Zeroizing::new(vec![0; CHUNK]), ready: Vec::new(), document: None }
     }
 
     async fn run(mut self, mut from: impl AsyncRead + Unpin, mut ended: watch::Receiver<bool>) {
@@ -109,6 +117,9 @@ impl Pump {
     }
 
     async fn carry(&mut self, length: usize) {
+        if let Some(document) = &self.document {
+            document.lock().unwrap_or_else(PoisonError::into_inner).push(&self.buffer[..length]);
+        }
         self.lines.push(&self.buffer[..length], Utc::now(), &mut self.ready);
         send(&self.output, &mut self.ready).await;
     }
@@ -149,6 +160,10 @@ impl Notes {
         } else {
             self.late.push(line);
         }
+    }
+
+    pub(super) fn say_all(&mut self, texts: impl IntoIterator<Item = String>) {
+        texts.into_iter().for_each(|text| self.say(text));
     }
 
     pub(super) async fn finish(mut self) {

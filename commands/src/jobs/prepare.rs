@@ -9,6 +9,7 @@ use futures::FutureExt as _;
 use tokio::sync::{mpsc, watch};
 
 use super::action::{Action, Run};
+use super::artifacts_folder::KeepArtifacts;
 use super::kinds::Kind;
 use super::lines::Output;
 use super::mask::SecretBytes;
@@ -25,6 +26,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) output: mpsc::Sender<Output>,
     pub(super) stop: watch::Receiver<Option<StopReason>>,
     pub(super) watchdog: &'a Watchdog,
+    pub(super) keep: &'a dyn KeepArtifacts,
 }
 
 /// An attempt with everything it needs.
@@ -81,6 +83,7 @@ impl<Q: WorkQueue> Worker<Q> {
             output: surroundings.output,
             stop: surroundings.stop,
             watchdog: surroundings.watchdog,
+            keep: surroundings.keep,
             circuits: self.kinds.circuits(),
         };
         Ok(Prepared { action: Arc::clone(kind.action()), run })

@@ -1,47 +1,50 @@
 //! Running one attempt of a job: a process, its surroundings, its output and its end.
 //!
 //! The process gets its secrets, the kind's plain variables, `PATH` (the worker's own), `HOME` (a fresh folder, where it also starts
-//! unless the attempt names another, removed afterwards), `DAYBOOK_JOB_ID`, `DAYBOOK_ATTEMPT` and `DAYBOOK_RESULT`, and nothing else of the
-//! worker's environment. Its standard input is empty. It leads a process group of its own, to which every signal goes: SIGTERM on cancel, timeout
-//! and hand-back, SIGKILL after the grace, and SIGKILL for whatever is left of the group once the leader has ended. A process that left
-//! the group (`setsid`) is not followed; it can delay the end by [`DRAIN`] only.
+//! unless the attempt names another, removed afterwards), `DAYBOOK_JOB_ID`, `DAYBOOK_ATTEMPT`, `DAYBOOK_RESULT` and `DAYBOOK_ARTIFACTS`, and
+//! nothing else of the worker's environment (a process with limits is started by a shell, which may add `PWD`, `SHLVL` and `_`). Its
+//! standard input is empty. It leads a process group of its own. Signals go to the group and to what left it (see `descendants.rs`): SIGTERM on
+//! cancel, timeout and hand-back, SIGKILL after the grace, and SIGKILL for whatever is left once the leader has ended.
 //!
 //! Jobs run as the user Daybook runs as. If that is root, so do the jobs: run Daybook as an unprivileged user where kinds are not
 //! fully trusted.
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
-use tokio::process::{Child, Command};
+use domain::Artifact as KeptArtifact;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use super::artifacts_folder::{self, KeepArtifacts};
 use super::folder::Folder;
+use super::group::Group;
+use super::json_line::LastLine;
+use super::launch::{self, Started};
+use super::limits::Limits;
 use super::lines::Budget;
 pub use super::lines::{Output, Stream};
 use super::mask::{Patterns, SecretBytes};
 use super::output::{Notes, Pumps};
+use super::result;
 use super::watchdog::Watchdog;
-use super::{program, result};
 use crate::panics::cut_short;
 
-/// How long output is still read after the process group is dead, when a process that left the group keeps it open.
+/// How long output is still read after the processes are dead, when one that escaped or could not be killed keeps it open.
 pub const DRAIN: Duration = Duration::from_secs(2);
 
 /// How long the kernel may take to end a process after SIGKILL. One that hangs in a dead disk takes longer and is given up.
-const REAP: Duration = Duration::from_secs(10);
+pub(super) const REAP: Duration = Duration::from_secs(10);
 
-/// `PATH` of a worker that has none.
-const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// How long storing what an attempt leaves may take.
+const KEEP: Duration = Duration::from_secs(300);
 
 /// One attempt of a job.
 pub struct Attempt {
@@ -61,6 +64,12 @@ pub struct Attempt {
     pub timeout: Duration,
     /// Lines of output to keep; the rest is counted.
     pub max_lines: u64,
+    /// Bytes of output to keep; without it 2 KiB for each line.
+    pub max_output_bytes: Option<u64>,
+    /// What each of its processes may use.
+    pub limits: Limits,
+    /// Bytes of the files it leaves that are kept, all of them together; with 0 none is.
+    pub max_artifact_bytes: u64,
     /// From SIGTERM to SIGKILL.
     pub grace: Duration,
     /// Where the fresh folder is made.
@@ -130,8 +139,11 @@ impl From<StopReason> for Ending {
 pub struct Finished {
     /// How it ended.
     pub ending: Ending,
-    /// What it wrote to `DAYBOOK_RESULT`, if it ended by itself or by a foreign signal.
+    /// What it wrote to `DAYBOOK_RESULT`, else the last line of its standard output that is a JSON object or array, if it ended by
+    /// itself or by a foreign signal.
     pub result: Option<serde_json::Value>,
+    /// The files it left, as far as they were stored, if it ended in one of these ways or by its timeout.
+    pub artifacts: Vec<KeptArtifact>,
     /// Lines of output that were not kept.
     pub dropped_lines: u64,
 }
@@ -140,26 +152,28 @@ impl Finished {
     /// An attempt that left nothing but its ending.
     #[must_use]
     pub fn without_process(ending: Ending) -> Self {
-        Self { ending, result: None, dropped_lines: 0 }
+        Self { ending, result: None, artifacts: vec![], dropped_lines: 0 }
     }
 }
 
 /// Runs one attempt to its end and sends what it says to `output`, which may be bounded: a slow reader slows the process down, but
 /// delays neither its timeout nor a stop. A reader that takes nothing for 30 seconds after the end loses the rest.
 ///
-/// `stop` ends the attempt early; if its sender is dropped, nothing does. If the future is dropped, the process group is killed.
+/// `stop` ends the attempt early; if its sender is dropped, nothing does. If the future is dropped, the processes are killed. `keep`
+/// stores the files it leaves before its folder is removed; it has five minutes.
 pub async fn run(
     attempt: Attempt,
     watchdog: &Watchdog,
     output: mpsc::Sender<Output>,
     stop: watch::Receiver<Option<StopReason>>,
+    keep: &dyn KeepArtifacts,
 ) -> Finished {
     let stopped = *stop.borrow();
     if let Some(reason) = stopped {
         return Finished::without_process(reason.into());
     }
     match Prepared::new(attempt).await {
-        Ok(prepared) => prepared.run(watchdog, output, stop).await,
+        Ok(prepared) => prepared.run(watchdog, output, stop, keep).await,
         Err(error) => Finished::without_process(Ending::CouldNotStart { error }),
     }
 }
@@ -184,6 +198,7 @@ impl Prepared {
                 "the secret for `{name}` holds a NUL byte, which an environment variable cannot"
             ));
         }
+        attempt.limits.check()?;
         let values = attempt.env.iter().map(|(_, value)| value.expose());
         let patterns = Arc::new(Patterns::new(values).map_err(|error| error.to_string())?);
         let folder = Folder::create(&attempt.working_root)
@@ -196,9 +211,10 @@ impl Prepared {
         watchdog: &Watchdog,
         output: mpsc::Sender<Output>,
         stop: watch::Receiver<Option<StopReason>>,
+        keep: &dyn KeepArtifacts,
     ) -> Finished {
-        let finished = match self.spawn() {
-            Ok(child) => self.follow(child, watchdog, output, stop).await,
+        let finished = match launch::launch(&self.attempt, &self.folder) {
+            Ok(started) => self.follow(started, watchdog, output, stop, keep).await,
             Err(error) => Finished::without_process(Ending::CouldNotStart { error }),
         };
         // Removing a large folder takes its time; the runtime's threads are not for that.
@@ -208,59 +224,33 @@ impl Prepared {
         finished
     }
 
-    fn spawn(&self) -> Result<Child, String> {
-        let path = std::env::var("PATH")
-            .ok()
-            .filter(|path| !path.is_empty())
-            .unwrap_or_else(|| DEFAULT_PATH.to_owned());
-        let home = self.folder.home();
-        let directory = self.attempt.directory.as_ref().unwrap_or(&home);
-        if !directory.is_dir() {
-            return Err(format!("the folder {} does not exist", directory.display()));
-        }
-        let (name, arguments) = self.attempt.argv.split_first().ok_or("the command is empty")?;
-        let mut command = Command::new(program::find(name, directory, &path)?);
-        command.arg0(name).args(arguments).current_dir(directory);
-        command.env_clear().envs(self.attempt.plain_env.iter().map(|(name, value)| (name, value)));
-        command.envs(self.attempt.env.iter().map(|(name, value)| (name, OsStr::from_bytes(value.expose()))));
-        // Last, so that no kind can change them.
-        command.env("PATH", &path).env("HOME", &home).env("DAYBOOK_RESULT", self.folder.result());
-        command
-            .env("DAYBOOK_JOB_ID", self.attempt.job_id.to_string())
-            .env("DAYBOOK_ATTEMPT", self.attempt.attempt.to_string());
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        command.spawn().map_err(|error| could_not_start(name, &error))
-    }
-
     async fn follow(
         &self,
-        mut child: Child,
+        mut started: Started,
         watchdog: &Watchdog,
         output: mpsc::Sender<Output>,
         stop: watch::Receiver<Option<StopReason>>,
+        keep: &dyn KeepArtifacts,
     ) -> Finished {
-        let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) else {
-            return Finished::without_process(Ending::CouldNotStart {
-                error: "the process has no id".to_owned(),
-            });
-        };
-        let group = Group::new(pid, watchdog);
-        let budget = Arc::new(Budget::new(self.attempt.max_lines));
+        let group = Group::new(&started, &self.folder, watchdog);
         let mut notes = Notes::new(output.clone());
-        let pumps = Pumps::start(child.stdout.take(), child.stderr.take(), &self.patterns, &budget, &output);
+        if let Err(error) = started.begin(&self.attempt.limits).await {
+            group.end(&mut notes).await;
+            return Finished::without_process(Ending::CouldNotStart { error });
+        }
+        let budget = Arc::new(Budget::new(self.attempt.max_lines, self.attempt.max_output_bytes));
+        let (stdout, stderr) = (started.child.stdout.take(), started.child.stderr.take());
+        let pumps = Pumps::start(stdout, stderr, &self.patterns, &budget, &output);
         let early = self.supervise(&group, stop, &mut notes).await;
-        group.end();
-        let status = timeout(REAP, child.wait()).await;
-        pumps.finish().await;
+        group.end(&mut notes).await;
+        let status = timeout(REAP, started.child.wait()).await;
+        let line = pumps.finish().await;
         let ending = early.unwrap_or_else(|| ending_of(status.map_err(io::Error::from).flatten()));
-        let result = self.result(&ending, &mut notes).await;
+        notes.say_all(self.attempt.limits.explain(&ending));
+        let result = self.result(&ending, line, &mut notes).await;
+        let artifacts = self.artifacts(&ending, keep, &mut notes).await;
         notes.finish().await;
-        Finished { ending, result, dropped_lines: budget.dropped() }
+        Finished { ending, result, artifacts, dropped_lines: budget.dropped() }
     }
 
     /// Waits until the leader has ended, by itself (`None`) or because it had to. It is not reaped yet.
@@ -278,10 +268,10 @@ impl Prepared {
             () = sleep(self.attempt.timeout) => Ending::TimedOut,
         };
         notes.say(self.why(&ending));
-        group.signal(Signal::TERM);
+        group.signal(Signal::TERM).await;
         if timeout(self.attempt.grace, &mut exit).await.is_err() {
             notes.say(format!("still running {} s after SIGTERM; killed", self.attempt.grace.as_secs_f64()));
-            group.signal(Signal::KILL);
+            group.signal(Signal::KILL).await;
             if timeout(REAP, &mut exit).await.is_err() {
                 tracing::error!(job = %self.attempt.job_id, "a job's process does not end after SIGKILL; given up");
             }
@@ -304,12 +294,16 @@ impl Prepared {
         }
     }
 
-    async fn result(&self, ending: &Ending, notes: &mut Notes) -> Option<serde_json::Value> {
+    async fn result(&self, ending: &Ending, line: LastLine, notes: &mut Notes) -> Option<serde_json::Value> {
         if !matches!(ending, Ending::Exited { .. } | Ending::Signalled { .. }) {
             return None;
         }
         let (path, patterns) = (self.folder.result(), Arc::clone(&self.patterns));
-        let read = spawn_blocking(move || result::read(&path, &patterns)).await;
+        let read = spawn_blocking(move || match result::read(&path, &patterns) {
+            Ok(None) => result::of_line(line, &patterns),
+            read => read,
+        });
+        let read = read.await;
         match read.unwrap_or_else(|error| Err(format!("the result could not be read: {}", cut_short(&error))))
         {
             Ok(result) => result,
@@ -319,17 +313,32 @@ impl Prepared {
             }
         }
     }
-}
 
-fn could_not_start(name: &str, error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            format!("the command `{name}` could not be started: its interpreter does not exist")
+    async fn artifacts(
+        &self,
+        ending: &Ending,
+        keep: &dyn KeepArtifacts,
+        notes: &mut Notes,
+    ) -> Vec<KeptArtifact> {
+        if !matches!(ending, Ending::Exited { .. } | Ending::Signalled { .. } | Ending::TimedOut) {
+            return vec![];
         }
-        io::ErrorKind::ArgumentListTooLong => {
-            format!("the command `{name}` could not be started: its arguments and variables are too long")
+        let (folder, most) = (self.folder.artifacts(), self.attempt.max_artifact_bytes);
+        let patterns = Arc::clone(&self.patterns);
+        let Ok(found) = spawn_blocking(move || artifacts_folder::find(&folder, most, &patterns)).await else {
+            notes.say("looking for the artifacts failed; none was kept".to_owned());
+            return vec![];
+        };
+        notes.say_all(found.remarks);
+        let count = found.artifacts.len();
+        if count == 0 {
+            return vec![];
         }
-        _ => format!("the command `{name}` could not be started: {error}"),
+        let kept = timeout(KEEP, keep.keep(found.artifacts)).await.unwrap_or_default();
+        if kept.len() < count {
+            notes.say(format!("of {count} artifacts only {} could be stored", kept.len()));
+        }
+        kept
     }
 }
 
@@ -357,36 +366,6 @@ fn leader_exit(leader: Pid) -> JoinHandle<()> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(leader), options) {}
     })
-}
-
-/// The process group of an attempt. Killed when dropped, unless it was ended.
-struct Group<'a> {
-    leader: Pid,
-    watchdog: &'a Watchdog,
-}
-
-impl<'a> Group<'a> {
-    fn new(leader: Pid, watchdog: &'a Watchdog) -> Self {
-        watchdog.watch(leader);
-        Self { leader, watchdog }
-    }
-
-    fn signal(&self, signal: Signal) {
-        // The only errors say that there is nobody left to hear it.
-        let _nobody_left = kill_process_group(self.leader, signal);
-    }
-
-    /// Kills what is left of it. To be called before its leader is reaped.
-    fn end(self) {
-        drop(self);
-    }
-}
-
-impl Drop for Group<'_> {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-        self.watchdog.release(self.leader);
-    }
 }
 
 #[cfg(test)]

@@ -222,7 +222,8 @@ impl Commands {
         Err(CommandError::Contended)
     }
 
-    async fn queueing_events(
+    /// The events that queue jobs, for storing alongside others, and the jobs they make (or that wait already).
+    pub(crate) async fn queueing_events(
         &self,
         context: &Context,
         jobs: &[CheckedJob],

@@ -1,4 +1,4 @@
-//! The document a job leaves behind in `DAYBOOK_RESULT`.
+//! The document a job leaves behind in `DAYBOOK_RESULT`, or as the last line of its output that is one.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _};
@@ -10,6 +10,7 @@ use rustix::fs::OFlags;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::json_line::LastLine;
 use super::mask::Patterns;
 
 /// The largest result that is kept, in bytes.
@@ -34,9 +35,24 @@ pub(super) fn read(path: &Path, patterns: &Arc<Patterns>) -> Result<Option<Value
     if bytes.len() as u64 > RESULT_BYTES {
         return Err("the result is larger than 1 MiB and was not kept".to_owned());
     }
-    let value = serde_json::from_slice(&bytes)
+    parse(&bytes, patterns).map(Some)
+}
+
+/// The result of a job that left none in `DAYBOOK_RESULT`. As [`read`].
+pub(super) fn of_line(line: LastLine, patterns: &Arc<Patterns>) -> Result<Option<Value>, String> {
+    match line {
+        LastLine::None => Ok(None),
+        LastLine::Document(text) => parse(&text, patterns).map(Some),
+        LastLine::TooLong => {
+            Err("the last JSON line is longer than 1 MiB and was not kept as the result".to_owned())
+        }
+    }
+}
+
+fn parse(text: &[u8], patterns: &Arc<Patterns>) -> Result<Value, String> {
+    let value = serde_json::from_slice(text)
         .map_err(|error| format!("the result is not valid JSON and was not kept: {error}"))?;
-    Ok(Some(masked(value, patterns)))
+    Ok(masked(value, patterns))
 }
 
 /// Follows no link and waits for no pipe the job may have put there.

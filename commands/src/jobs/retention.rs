@@ -215,17 +215,16 @@ fn first_id(at: DateTime<Utc>) -> Uuid {
 }
 
 impl Commands {
-    /// Whether the lines of a job are gone because their time was over. `logged`: whether the log says that it had some.
+    /// Whether a job has logged something of which nothing is left, since its time was over.
     ///
     /// # Errors
     /// The database is out of reach.
-    pub async fn logs_expired(&self, job: JobId, logged: bool) -> Result<bool, CommandError> {
-        if !logged {
-            return Ok(false);
-        }
-        let query = sqlx::query_scalar("select not exists (select from job_log_chunks where job_id = $1)");
-        let gone: bool = query.bind(job.0).fetch_one(self.ledger.pool()).await.map_err(LedgerError::from)?;
-        Ok(gone)
+    pub async fn logs_expired(&self, job: JobId) -> Result<bool, CommandError> {
+        let query = sqlx::query_scalar(
+            "select exists (select from job_logs where job_id = $1) \
+                 and not exists (select from job_log_chunks where job_id = $1)",
+        );
+        Ok(query.bind(job.0).fetch_one(self.ledger.pool()).await.map_err(LedgerError::from)?)
     }
 }
 

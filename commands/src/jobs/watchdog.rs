@@ -5,10 +5,12 @@
 //! whatever reason, it kills those that are left. It stands in its own process group and ignores SIGINT, SIGTERM and SIGHUP, so that a Ctrl-C
 //! that ends the worker does not end it first.
 //!
-//! What it cannot reach: a process that left its job's group (`setsid`), and a job whose worker was killed within the microseconds between
-//! starting it and telling the shell.
+//! Processes that left their group it finds by their environment, with `grep` in `/proc`. What it cannot reach: one that has also changed its
+//! environment, and a job whose worker was killed within the microseconds between starting it and telling the shell (which the next worker
+//! with the same folder for jobs kills when it starts).
 
 use std::collections::BTreeSet;
+use std::fmt::{self, Display, Formatter};
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -17,31 +19,65 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// POSIX shell, no bashisms. Reads until the end of its input, then kills what is still listed.
+/// POSIX shell, no bashisms. Reads until the end of its input, then kills what is still listed: `<group>` or `<group>:<folder>`.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
-groups=' '
+entries=' '
 while IFS= read -r line; do
-    group=${line#?}
+    entry=${line#?}
     case $line in
-        +*) groups="$groups$group " ;;
-        -*) case $groups in
-                *" $group "*) groups="${groups%%" $group "*} ${groups#*" $group "}" ;;
+        +*) entries="$entries$entry " ;;
+        -*) case $entries in
+                *" $entry "*) entries="${entries%%" $entry "*} ${entries#*" $entry "}" ;;
             esac ;;
     esac
 done
-for group in $groups; do
-    kill -s KILL -- "-$group" 2>/dev/null
+set --
+for entry in $entries; do
+    kill -s KILL -- "-${entry%%:*}" 2>/dev/null
+    case $entry in
+        *:*) set -- "$@" -e "/${entry#*:}/result.json" ;;
+    esac
+done
+round=0
+while [ $# -gt 0 ] && [ $round -lt 50 ]; do
+    left=
+    for file in $(grep -lF "$@" /proc/[0-9]*/environ 2>/dev/null); do
+        left=${file#/proc/}
+        kill -s KILL "${left%/environ}" 2>/dev/null
+    done
+    [ -n "$left" ] || break
+    round=$((round + 1))
 done
 exit 0
 "#;
+
+/// What is to be killed: a process group, and what left it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    group: i32,
+    /// The name of the attempt's folder, which its processes have in their environment.
+    folder: String,
+}
+
+impl Entry {
+    pub(super) fn new(group: Pid, folder: String) -> Self {
+        Self { group: group.as_raw_pid(), folder }
+    }
+}
+
+impl Display for Entry {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.group, self.folder)
+    }
+}
 
 /// Kills the process groups given to it when this process ends, however it ends.
 pub struct Watchdog(Mutex<State>);
 
 struct State {
     shell: Shell,
-    groups: BTreeSet<i32>,
+    entries: BTreeSet<Entry>,
 }
 
 struct Shell {
@@ -55,21 +91,21 @@ impl Watchdog {
     /// # Errors
     /// When `/bin/sh` cannot be started.
     pub fn start() -> io::Result<Self> {
-        Ok(Self(Mutex::new(State { shell: Shell::start()?, groups: BTreeSet::new() })))
+        Ok(Self(Mutex::new(State { shell: Shell::start()?, entries: BTreeSet::new() })))
     }
 
-    /// From now on the group dies with this process.
-    pub(super) fn watch(&self, group: Pid) {
+    /// From now on these die with this process.
+    pub(super) fn watch(&self, entry: Entry) {
         let mut state = self.state();
-        state.groups.insert(group.as_raw_pid());
-        state.tell('+', group);
+        state.tell('+', &entry);
+        state.entries.insert(entry);
     }
 
-    /// The group is gone. To be called while its leader is not yet reaped: afterwards its number may belong to others.
-    pub(super) fn release(&self, group: Pid) {
+    /// They are gone. To be called while the group's leader is not yet reaped: afterwards its number may belong to others.
+    pub(super) fn release(&self, entry: &Entry) {
         let mut state = self.state();
-        state.groups.remove(&group.as_raw_pid());
-        state.tell('-', group);
+        state.entries.remove(entry);
+        state.tell('-', entry);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -79,20 +115,21 @@ impl Watchdog {
 
 impl State {
     /// Tells the shell; one that does not listen any more is replaced by a new one that is told everything.
-    fn tell(&mut self, sign: char, group: Pid) {
-        if self.shell.write(&format!("{sign}{}\n", group.as_raw_pid())).is_ok() {
+    fn tell(&mut self, sign: char, entry: &Entry) {
+        let line = format!("{sign}{entry}\n");
+        if self.shell.write(&line).is_ok() {
             return;
         }
-        if let Err(error) = self.restart() {
+        if let Err(error) = self.restart(&line) {
             tracing::error!(%error, "the watchdog is gone: jobs would outlive a worker that is killed");
         }
     }
 
-    fn restart(&mut self) -> io::Result<()> {
+    fn restart(&mut self, line: &str) -> io::Result<()> {
         self.shell.kill();
         self.shell = Shell::start()?;
-        let groups: String = self.groups.iter().map(|group| format!("+{group}\n")).collect();
-        self.shell.write(&groups)
+        let entries: String = self.entries.iter().map(|entry| format!("+{entry}\n")).collect();
+        self.shell.write(&(entries + line))
     }
 }
 
@@ -122,7 +159,7 @@ impl Shell {
 
 impl Drop for State {
     fn drop(&mut self) {
-        for group in self.groups.iter().copied().filter_map(Pid::from_raw) {
+        for group in self.entries.iter().filter_map(|entry| Pid::from_raw(entry.group)) {
             // A group that is gone already is what we want.
             let _gone = kill_process_group(group, Signal::KILL);
         }
@@ -155,8 +192,8 @@ mod tests {
             )
         }
 
-        fn group(&self) -> Pid {
-            Pid::from_raw(self.0.id().cast_signed()).unwrap()
+        fn entry(&self) -> Entry {
+            Entry::new(Pid::from_raw(self.0.id().cast_signed()).unwrap(), "attempt-none".to_owned())
         }
 
         fn was_killed(&mut self) -> bool {
@@ -200,10 +237,10 @@ mod tests {
     fn a_lost_shell_is_replaced_and_told_everything() {
         let watchdog = Watchdog::start().unwrap();
         let (mut first, mut second) = (Sleeper::new(), Sleeper::new());
-        watchdog.watch(first.group());
+        watchdog.watch(first.entry());
         let lost = watchdog.state().shell.child.id();
         watchdog.state().shell.kill();
-        watchdog.watch(second.group());
+        watchdog.watch(second.entry());
         assert_ne!(watchdog.state().shell.child.id(), lost);
         // The new shell's input ends without the old one's help.
         let Shell { child: mut shell, input } =
@@ -211,15 +248,15 @@ mod tests {
         drop(input);
         assert!(shell.wait().unwrap().success());
         assert!(first.was_killed() && second.was_killed());
-        watchdog.release(first.group());
-        watchdog.release(second.group());
+        watchdog.release(&first.entry());
+        watchdog.release(&second.entry());
     }
 
     #[test]
     fn dropping_it_kills_what_is_listed() {
         let watchdog = Watchdog::start().unwrap();
         let mut sleeper = Sleeper::new();
-        watchdog.watch(sleeper.group());
+        watchdog.watch(sleeper.entry());
         drop(watchdog);
         assert!(sleeper.was_killed());
     }

@@ -9,9 +9,10 @@ use chrono::Utc;
 use domain::JobId;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::artifacts::ArtifactStore;
 use super::claims::Claims;
 use super::kinds::Kinds;
 use super::process::StopReason;
@@ -23,6 +24,8 @@ use crate::{CommandError, Commands};
 
 /// How often it looks for work by itself, besides being told of changes: this finds what has become due.
 const POLL: Duration = Duration::from_millis(500);
+/// How long it rests at least after it has found nothing.
+const REST: Duration = Duration::from_millis(5);
 /// How often it looks for cancelled jobs by itself, besides being told of changes.
 const CANCELLATIONS: Duration = Duration::from_secs(1);
 /// How long a job that this worker has ended may look in the view as it did before.
@@ -47,6 +50,8 @@ pub struct WorkerOptions {
     pub directory: Option<PathBuf>,
     /// The kinds it runs; all it knows if none.
     pub only: Option<Vec<String>>,
+    /// Where files are kept that jobs leave; none are if none.
+    pub artifacts: Option<ArtifactStore>,
 }
 
 impl Default for WorkerOptions {
@@ -59,6 +64,7 @@ impl Default for WorkerOptions {
             working_root: std::env::temp_dir(),
             directory: None,
             only: None,
+            artifacts: None,
         }
     }
 }
@@ -254,6 +260,7 @@ impl<Q: WorkQueue> Worker<Q> {
             let room = self.room.notified();
             while attempts.try_join_next().is_some() {}
             let free = self.options.concurrency.saturating_sub(attempts.len());
+            let looked = Instant::now();
             let works = free > 0 && !kinds.is_empty() && !*draining.borrow_and_update();
             let took = if works { self.take(&kinds, free).await } else { vec![] };
             let took_some = !took.is_empty();
@@ -271,6 +278,12 @@ impl<Q: WorkQueue> Worker<Q> {
             }
             if took_some {
                 continue;
+            }
+            // Views change all the time on a busy node, mostly for other reasons.
+            let rested = sleep_until(looked + REST);
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = rested => {}
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,

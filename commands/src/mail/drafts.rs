@@ -67,7 +67,7 @@ pub(super) fn addressed(event: &Event) -> Addressed {
         Event::Team(event) => in_event(is_invitation(event)),
         Event::User(event) => in_event(is_noteworthy(event)),
         Event::Secret(event) => grantee(event).map_or(Addressed::Nobody, Addressed::GranteeAndOwners),
-        Event::Job(_) | Event::Claim(_) => Addressed::Nobody,
+        Event::Job(_) | Event::Schedule(_) | Event::Claim(_) => Addressed::Nobody,
     }
 }
 

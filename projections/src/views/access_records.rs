@@ -50,7 +50,12 @@ impl View for AccessRecords {
     fn keys(fact: &Fact) -> Vec<String> {
         match &fact.event {
             Event::Access(_) => vec![fact.aggregate_id.clone()],
-            Event::User(_) | Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Claim(_) => vec![],
+            Event::User(_)
+            | Event::Team(_)
+            | Event::Secret(_)
+            | Event::Job(_)
+            | Event::Schedule(_)
+            | Event::Claim(_) => vec![],
         }
     }
 
@@ -63,7 +68,12 @@ impl View for AccessRecords {
                 at: fact.at,
                 details: fact.stated().into_iter().map(|change| (change.field, change.after)).collect(),
             }),
-            Event::User(_) | Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Claim(_) => row,
+            Event::User(_)
+            | Event::Team(_)
+            | Event::Secret(_)
+            | Event::Job(_)
+            | Event::Schedule(_)
+            | Event::Claim(_) => row,
         }
     }
 }

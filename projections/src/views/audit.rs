@@ -86,7 +86,12 @@ impl View for Audit {
 
     fn keys(fact: &Fact) -> Vec<String> {
         match &fact.event {
-            Event::User(_) | Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) => {
+            Event::User(_)
+            | Event::Team(_)
+            | Event::Secret(_)
+            | Event::Job(_)
+            | Event::Schedule(_)
+            | Event::Access(_) => {
                 vec![format!("{:020}", fact.position)]
             }
             Event::Claim(_) => vec![],
@@ -95,9 +100,12 @@ impl View for Audit {
 
     fn fold(_: &str, row: Option<AuditRow>, fact: &Fact) -> Option<AuditRow> {
         match &fact.event {
-            Event::User(_) | Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) => {
-                Some(listed(fact))
-            }
+            Event::User(_)
+            | Event::Team(_)
+            | Event::Secret(_)
+            | Event::Job(_)
+            | Event::Schedule(_)
+            | Event::Access(_) => Some(listed(fact)),
             Event::Claim(_) => row,
         }
     }

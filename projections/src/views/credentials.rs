@@ -134,7 +134,9 @@ impl View for Credentials {
                 | UserEvent::AdminRevoked {} => vec![],
             },
             Event::Access(event) => of_session(event).map(|user| user.to_string()).into_iter().collect(),
-            Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Claim(_) => vec![],
+            Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Schedule(_) | Event::Claim(_) => {
+                vec![]
+            }
         }
     }
 
@@ -143,7 +145,7 @@ impl View for Credentials {
         match &fact.event {
             Event::User(event) => of_account(&mut row, event, fact),
             Event::Access(event) => session(&mut row, event, fact),
-            Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Claim(_) => {}
+            Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Schedule(_) | Event::Claim(_) => {}
         }
         row.unless_empty()
     }

@@ -138,7 +138,12 @@ impl View for JobReports {
         });
         match &fact.event {
             Event::Job(event) => count(&mut row, event),
-            Event::User(_) | Event::Team(_) | Event::Secret(_) | Event::Access(_) | Event::Claim(_) => {}
+            Event::User(_)
+            | Event::Team(_)
+            | Event::Secret(_)
+            | Event::Access(_)
+            | Event::Claim(_)
+            | Event::Schedule(_) => {}
         }
         Some(row)
     }
@@ -172,7 +177,12 @@ fn counted(fact: &Fact) -> Option<(TeamId, &str)> {
                 return None;
             }
         },
-        Event::User(_) | Event::Team(_) | Event::Secret(_) | Event::Access(_) | Event::Claim(_) => {
+        Event::User(_)
+        | Event::Team(_)
+        | Event::Secret(_)
+        | Event::Access(_)
+        | Event::Claim(_)
+        | Event::Schedule(_) => {
             return None;
         }
     };

@@ -122,7 +122,12 @@ impl View for Jobs {
     fn keys(fact: &Fact) -> Vec<String> {
         match &fact.event {
             Event::Job(_) => vec![fact.aggregate_id.clone()],
-            Event::User(_) | Event::Team(_) | Event::Secret(_) | Event::Access(_) | Event::Claim(_) => vec![],
+            Event::User(_)
+            | Event::Team(_)
+            | Event::Secret(_)
+            | Event::Schedule(_)
+            | Event::Access(_)
+            | Event::Claim(_) => vec![],
         }
     }
 
@@ -138,7 +143,12 @@ impl View for Jobs {
                 row.sequence = fact.sequence;
                 Some(row)
             }
-            Event::User(_) | Event::Team(_) | Event::Secret(_) | Event::Access(_) | Event::Claim(_) => row,
+            Event::User(_)
+            | Event::Team(_)
+            | Event::Secret(_)
+            | Event::Schedule(_)
+            | Event::Access(_)
+            | Event::Claim(_) => row,
         }
     }
 }

@@ -64,6 +64,7 @@ impl View for LastAccess {
             | Event::Team(_)
             | Event::Secret(_)
             | Event::Job(_)
+            | Event::Schedule(_)
             | Event::Claim(_) => vec![],
         }
     }
@@ -98,6 +99,7 @@ impl View for LastAccess {
             | Event::Team(_)
             | Event::Secret(_)
             | Event::Job(_)
+            | Event::Schedule(_)
             | Event::Claim(_) => row,
         }
     }

@@ -69,6 +69,7 @@ impl View for Memberships {
             | Event::User(_)
             | Event::Secret(_)
             | Event::Job(_)
+            | Event::Schedule(_)
             | Event::Access(_)
             | Event::Claim(_) => vec![],
         }
@@ -95,6 +96,7 @@ impl View for Memberships {
             | Event::User(_)
             | Event::Secret(_)
             | Event::Job(_)
+            | Event::Schedule(_)
             | Event::Access(_)
             | Event::Claim(_) => row,
         }

@@ -86,6 +86,7 @@ impl View for SecretAccess {
             | Event::Team(_)
             | Event::Secret(_)
             | Event::Job(_)
+            | Event::Schedule(_)
             | Event::Claim(_) => vec![],
         }
     }
@@ -93,7 +94,12 @@ impl View for SecretAccess {
     fn fold(_: &str, row: Option<SecretAccessRow>, fact: &Fact) -> Option<SecretAccessRow> {
         match &fact.event {
             Event::Access(event) => read(event, fact).or(row),
-            Event::User(_) | Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Claim(_) => row,
+            Event::User(_)
+            | Event::Team(_)
+            | Event::Secret(_)
+            | Event::Job(_)
+            | Event::Schedule(_)
+            | Event::Claim(_) => row,
         }
     }
 }

@@ -64,7 +64,12 @@ impl View for SecretReads {
 fn read(fact: &Fact) -> Option<(String, TeamId)> {
     match &fact.event {
         Event::Access(event) => Some((read_secret(event)?.to_string(), fact.team_id?)),
-        Event::User(_) | Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Claim(_) => None,
+        Event::User(_)
+        | Event::Team(_)
+        | Event::Secret(_)
+        | Event::Job(_)
+        | Event::Schedule(_)
+        | Event::Claim(_) => None,
     }
 }
 

@@ -65,14 +65,24 @@ impl View for SecretVersions {
             Event::Secret(event) => {
                 touched(event).into_iter().map(|version| key(&fact.aggregate_id, version)).collect()
             }
-            Event::User(_) | Event::Team(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => vec![],
+            Event::User(_)
+            | Event::Team(_)
+            | Event::Job(_)
+            | Event::Schedule(_)
+            | Event::Access(_)
+            | Event::Claim(_) => vec![],
         }
     }
 
     fn fold(_: &str, row: Option<SecretVersionRow>, fact: &Fact) -> Option<SecretVersionRow> {
         match &fact.event {
             Event::Secret(event) => version(row, event, fact),
-            Event::User(_) | Event::Team(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => row,
+            Event::User(_)
+            | Event::Team(_)
+            | Event::Job(_)
+            | Event::Schedule(_)
+            | Event::Access(_)
+            | Event::Claim(_) => row,
         }
     }
 }

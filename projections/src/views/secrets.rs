@@ -98,14 +98,24 @@ impl View for Secrets {
     fn keys(fact: &Fact) -> Vec<String> {
         match &fact.event {
             Event::Secret(_) => vec![fact.aggregate_id.clone()],
-            Event::User(_) | Event::Team(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => vec![],
+            Event::User(_)
+            | Event::Team(_)
+            | Event::Job(_)
+            | Event::Schedule(_)
+            | Event::Access(_)
+            | Event::Claim(_) => vec![],
         }
     }
 
     fn fold(key: &str, row: Option<SecretRow>, fact: &Fact) -> Option<SecretRow> {
         match &fact.event {
             Event::Secret(event) => secret(key, row, event, fact),
-            Event::User(_) | Event::Team(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => row,
+            Event::User(_)
+            | Event::Team(_)
+            | Event::Job(_)
+            | Event::Schedule(_)
+            | Event::Access(_)
+            | Event::Claim(_) => row,
         }
     }
 }

@@ -91,14 +91,24 @@ impl View for Teams {
     fn keys(fact: &Fact) -> Vec<String> {
         match &fact.event {
             Event::Team(_) => vec![fact.aggregate_id.clone()],
-            Event::User(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => vec![],
+            Event::User(_)
+            | Event::Secret(_)
+            | Event::Job(_)
+            | Event::Schedule(_)
+            | Event::Access(_)
+            | Event::Claim(_) => vec![],
         }
     }
 
     fn fold(key: &str, row: Option<TeamRow>, fact: &Fact) -> Option<TeamRow> {
         match &fact.event {
             Event::Team(event) => team(key, row, event, fact),
-            Event::User(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => row,
+            Event::User(_)
+            | Event::Secret(_)
+            | Event::Job(_)
+            | Event::Schedule(_)
+            | Event::Access(_)
+            | Event::Claim(_) => row,
         }
     }
 }

@@ -87,7 +87,12 @@ impl View for Users {
     fn keys(fact: &Fact) -> Vec<String> {
         match &fact.event {
             Event::User(_) => vec![fact.aggregate_id.clone()],
-            Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => vec![],
+            Event::Team(_)
+            | Event::Secret(_)
+            | Event::Job(_)
+            | Event::Schedule(_)
+            | Event::Access(_)
+            | Event::Claim(_) => vec![],
         }
     }
 
@@ -95,7 +100,12 @@ impl View for Users {
         let mut row = match &fact.event {
             Event::User(UserEvent::UserRegistered { email, .. }) => registered(key, email, fact),
             Event::User(_) => row?,
-            Event::Team(_) | Event::Secret(_) | Event::Job(_) | Event::Access(_) | Event::Claim(_) => {
+            Event::Team(_)
+            | Event::Secret(_)
+            | Event::Job(_)
+            | Event::Schedule(_)
+            | Event::Access(_)
+            | Event::Claim(_) => {
                 return row;
             }
         };

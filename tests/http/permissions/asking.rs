@@ -176,6 +176,11 @@ impl Call<'_> {
         json!({"user_id": self.app.people.viewer, "minutes": 5, "reason": "incident 7"})
     }
 
+    /// A job that runs once a year.
+    fn schedule(&self) -> Value {
+        json!({"name": self.name(), "kind": "wait", "cron": "@yearly"})
+    }
+
     async fn of_users(&self, target: &mut Target) {
         if self.path.contains("{id}") {
             fill(target, "{id}", &newcomer(self.app, &self.address("other")).await.id.to_string());
@@ -252,6 +257,10 @@ impl Call<'_> {
             sqlx::query(sql).bind(self.name()).execute(self.app.ledger.pool()).await.unwrap();
             fill(target, "{name}", &self.name());
         }
+        if self.path.starts_with("/api/schedules/{") {
+            let schedule = owner.post("/api/schedules", self.schedule()).await.expect(201);
+            fill(target, "{id}", schedule.str("id"));
+        }
         fill(target, "{name}", "last_access");
         target.body = match (self.method, self.path) {
             ("POST", "/api/secrets") => json!({"name": self.name(), "value": "v"}),
@@ -260,6 +269,8 @@ impl Call<'_> {
             ("POST", "/api/secrets/{id}/destroy") => json!({"versions": [1]}),
             ("POST", "/api/secrets/{id}/grants") => self.grant(),
             ("PUT", "/api/secrets/{id}/value") => json!({"value": "v2"}),
+            ("POST", "/api/schedules") => self.schedule(),
+            ("PATCH", "/api/schedules/{id}") => json!({"paused": true}),
             ("POST", "/api/jobs") => json!({"kind": "wait"}),
             ("POST", "/api/jobs/batch") => json!({"jobs": [{"kind": "wait"}]}),
             ("POST", "/api/jobs/bulk") => json!({"action": "cancel", "filter": {"kind": "none-such"}}),

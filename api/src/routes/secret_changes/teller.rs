@@ -15,7 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::authenticate::Standing;
-use crate::notices::{Deaf, Listener, Notices, Place, SecretNotice};
+use crate::notices::{Deaf, Listener, Notices, SecretNotice};
+use crate::places::Place;
 use crate::problem::Problem;
 
 /// Events that wait for the connection at most.

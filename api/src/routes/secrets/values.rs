@@ -25,7 +25,8 @@ use crate::confidential::Confidential;
 use crate::extract::{Json, Path, Query};
 use crate::input::Fields;
 use crate::list::{Cursors, Page, limit, pick};
-use crate::notices::{Place, SecretWatch};
+use crate::notices::SecretWatch;
+use crate::places::Place;
 use crate::problem::{Problem, ProblemBody};
 use projections::time::text as time;
 

@@ -75,9 +75,12 @@ impl Action for Command {
             attempt: run.attempt,
             timeout: run.timeout,
             max_lines: run.max_lines,
+            max_output_bytes: run.output_bytes,
+            limits: run.limits,
+            max_artifact_bytes: run.artifacts_bytes,
             grace: run.grace,
             working_root: run.working_root,
         };
-        Box::pin(process::run(attempt, run.watchdog, run.output, run.stop))
+        Box::pin(process::run(attempt, run.watchdog, run.output, run.stop, run.keep))
     }
 }

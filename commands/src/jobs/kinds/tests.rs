@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Actions, Kind, KindProblem, Kinds};
+use super::{Actions, Kind, KindProblem, KindSettings, Kinds};
 
 const REPORT: &str = r#"
 LISTEN = "127.0.0.1:0"
@@ -257,4 +257,60 @@ fn defaults_and_optional_parameters() {
     );
     assert_eq!(accepts(&kind, json!({})), ["c", "--mode=fast", "end"]);
     assert_eq!(accepts(&kind, json!({"mode": "slow", "tag": "-x"})), ["c", "--mode=slow", "--tag=-x", "end"]);
+}
+
+#[test]
+fn what_a_kind_says_of_its_jobs_is_read() {
+    let settings = one("command = ['x']").settings().clone();
+    assert_eq!(settings, KindSettings::default());
+    let kind = one(
+        "command = ['x']\nretry_delay_seconds = 5\nretry_factor = 3\nretry_cap_seconds = 9\nretry_jitter = 0.5\nfinal_exit_codes = [1, 255]
+        concurrency_limit = 3\nunique = true\nlimits = { memory_mb = 16, file_mb = 2 }\noutput_kb = 7\nartifacts_mb = 0",
+    );
+    assert_eq!((kind.retry_delay_seconds(), kind.concurrency_limit(), kind.is_unique()), (Some(5), 3, true));
+    let backoff = kind.backoff();
+    assert_eq!((backoff.factor, backoff.cap_seconds, backoff.jitter), (3.0, 9, 0.5));
+    let settings = kind.settings();
+    assert_eq!(settings.final_exit_codes, [1, 255]);
+    assert_eq!((settings.limits.memory_bytes, settings.limits.file_bytes), (Some(16 << 20), Some(2 << 20)));
+    assert_eq!((settings.limits.cpu_seconds, settings.output_kb, settings.artifacts_mb), (None, Some(7), 0));
+}
+
+#[test]
+fn what_a_kind_may_not_say_of_its_jobs_is_told() {
+    for (line, path) in [
+        ("retry_delay_seconds = 0", "retry_delay_seconds"),
+        ("retry_factor = 0.9", "retry_factor"),
+        ("retry_factor = nan", "retry_factor"),
+        ("retry_cap_seconds = 604801", "retry_cap_seconds"),
+        ("retry_jitter = 1.1", "retry_jitter"),
+        ("final_exit_codes = [0]", "final_exit_codes"),
+        ("final_exit_codes = 1", "final_exit_codes"),
+        ("concurrency_limit = 0", "concurrency_limit"),
+        ("unique = 1", "unique"),
+        ("limits = 3", "limits"),
+        ("limits = { memory_mb = 1 }", "limits.memory_mb"),
+        ("limits = { colour = 1 }", "limits.colour"),
+        ("output_kb = 0", "output_kb"),
+        ("artifacts_mb = 10241", "artifacts_mb"),
+        ("type = 'smtp'", "type"),
+        ("type = 3", "type"),
+    ] {
+        assert_eq!(
+            paths(&format!("[jobs.x]\ncommand = ['y']\n{line}")),
+            [format!("jobs.x.{path}")],
+            "{line}"
+        );
+    }
+    let secret = "[jobs.x]\ncommand = ['y', '{secret:A}']\nsecrets = { A = 'a' }";
+    assert_eq!(paths(secret), ["jobs.x.command[1]"]);
+    let problems = parse("[jobs.x]\ntype = 'smtp'\nserver = 'x'").unwrap_err();
+    assert_eq!(problems[0].message, "must be one of command, http");
+}
+
+#[test]
+fn a_type_that_gives_no_reason_is_not_believed_to_have_been_read() {
+    let actions = Actions::built_in().with("mute", |_| None);
+    let problems = Kinds::parse("[jobs.x]\ntype = 'mute'", &actions).unwrap_err();
+    assert_eq!(problems[0].path, "jobs.x.type");
 }

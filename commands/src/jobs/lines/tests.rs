@@ -11,7 +11,7 @@ use crate::jobs::mask::Patterns;
 const AT: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 fn run(stream: Stream, secrets: &[&[u8]], max_lines: u64, pieces: &[&[u8]]) -> (Vec<Output>, u64) {
-    let budget = Arc::new(Budget::new(max_lines));
+    let budget = Arc::new(Budget::new(max_lines, None));
     let patterns = Arc::new(Patterns::new(secrets.iter().copied()).unwrap());
     let mut lines = Lines::new(stream, patterns, Arc::clone(&budget));
     let mut out = Vec::new();
@@ -101,6 +101,30 @@ fn past_the_bytes_lines_are_counted() {
     );
     assert_eq!((out.len(), dropped), (9, 3));
     assert_eq!(text_of(out[8].clone()), "output limit of 64 KiB reached; the rest is not stored");
+}
+
+#[test]
+fn a_byte_limit_of_its_own_counts_instead() {
+    let cut = |max_bytes| {
+        let budget = Arc::new(Budget::new(1000, Some(max_bytes)));
+        let patterns = Arc::new(Patterns::new([]).unwrap());
+        let mut lines = Lines::new(Stream::Stdout, patterns, Arc::clone(&budget));
+        let mut out = Vec::new();
+        lines.push(&b"12345678\n".repeat(300), AT, &mut out);
+        lines.finish(AT, &mut out);
+        (out.len(), text_of(out.pop().unwrap()), budget.dropped())
+    };
+    assert_eq!(cut(2048), (257, "output limit of 2 KiB reached; the rest is not stored".to_owned(), 44));
+    assert_eq!(cut(20), (3, "output limit of 20 bytes reached; the rest is not stored".to_owned(), 298));
+    assert_eq!(cut(2400), (300, "12345678".to_owned(), 0));
+}
+
+#[test]
+fn colours_are_kept() {
+    assert_eq!(
+        texts(&[b"\x1b[31mred\x1b[0m \x1b]0;title\x07\n"]),
+        ["\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}"]
+    );
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn what_is_held_back_is_bounded() {
     for _ in 0..50 {
         masker.push(&encoded.as_bytes()[..600], &mut out);
         masker.push(&b"\n".repeat(10_000), &mut out);
-        assert!(masker.held.len() <= 3 * encoded.len(), "{} bytes held", masker.held.len());
+        assert!(masker.held() <= 3 * encoded.len(), "{} bytes held", masker.held());
     }
 }
 
@@ -194,5 +194,151 @@ proptest! {
     #[test]
     fn text_without_values_is_unchanged(text in proptest::collection::vec(any::<u8>(), 0..500)) {
         prop_assert_eq!(patterns(&[b"a value that is not there"]).mask(&text), text);
+    }
+}
+
+/// As `json.dumps` writes it, with whatever is not escaped of its own accord left as it is or not.
+fn as_json(value: &str, ascii: bool, slash: bool, upper: bool) -> String {
+    let mut text = serde_json::to_string(value).unwrap();
+    text = text[1..text.len() - 1].to_owned();
+    if slash {
+        text = text.replace('/', r"\/");
+    }
+    if !ascii {
+        return text;
+    }
+    let mut escaped = String::new();
+    for character in text.chars() {
+        if character.is_ascii() {
+            escaped.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            escaped += &if upper { format!("\\u{unit:04X}") } else { format!("\\u{unit:04x}") };
+        }
+    }
+    escaped
+}
+
+/// Every character as `\uXXXX`.
+fn as_json_units(value: &str, upper: bool) -> String {
+    let unit = |unit| if upper { format!("\\u{unit:04X}") } else { format!("\\u{unit:04x}") };
+    value.encode_utf16().map(unit).collect()
+}
+
+fn as_url(value: &str, keep: &str, upper: bool, plus: bool) -> String {
+    let mut text = String::new();
+    for byte in value.bytes() {
+        match byte {
+            b' ' if plus => text.push('+'),
+            _ if byte.is_ascii_alphanumeric() && keep != "nothing" || keep.as_bytes().contains(&byte) => {
+                text.push(char::from(byte));
+            }
+            _ if upper => text += &format!("%{byte:02X}"),
+            _ => text += &format!("%{byte:02x}"),
+        }
+    }
+    text
+}
+
+fn escaped_forms(value: &str) -> Vec<String> {
+    let mut forms = vec![];
+    for upper in [false, true] {
+        forms.push(as_json_units(value, upper));
+        for other in [false, true] {
+            for ascii in [false, true] {
+                forms.push(as_json(value, ascii, other, upper));
+            }
+            // Nothing but what is unreserved, what `encodeURI` and what forms keep; and nothing at all.
+            for keep in ["-._~", ";,/?:@&=+$#-_.!~*'()", "*-._", "nothing"] {
+                if !(other && keep.contains('+')) {
+                    forms.push(as_url(value, keep, upper, other));
+                }
+            }
+        }
+        let base64 = STANDARD.encode(value);
+        forms.push(as_url(&base64, "", upper, false));
+        forms.push(as_json(&base64, false, true, upper));
+    }
+    forms
+}
+
+#[test]
+fn escaped_values_are_replaced() {
+    let value = "p\u{e4}ss \"w\u{1F511}rd\"\\/\n+%41~";
+    for form in escaped_forms(value) {
+        assert_eq!(mask(&[value], &format!("<{form}>")), "<***>", "{form}");
+    }
+    let half = "%70%c3%A4ss+%22w%F0%9F%94%91rd%22%5C/%0A%2B%2541~";
+    assert_eq!(mask(&[value], &format!("?q={half}&r=%70%c3")), "?q=***&r=%70%c3", "each byte as it likes");
+    let wrapped = STANDARD.encode("0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+    let wrapped = [&wrapped[..40], &wrapped[40..]].join("\\n");
+    assert_eq!(
+        mask(
+            &["0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRSTUVWXYZ"],
+            &format!("{{\"key\":\"{wrapped}\"}}")
+        ),
+        "{\"key\":\"***\"}"
+    );
+}
+
+#[test]
+fn what_only_looks_like_an_escape_stays() {
+    let text = "100% of %4z, %, \\ and \\u12 and \\ud83d, C:\\new\\table, 1+1=2, \\";
+    assert_eq!(mask(&["hunter2", "new table"], text), text);
+    assert_eq!(
+        mask(&["4z!x"], "%4z!x %4z%21x"),
+        "%*** %***",
+        "a value whose beginning was taken for an escape"
+    );
+    assert_eq!(mask(&["ab%"], "a%62%zz"), "***zz");
+    assert_eq!(mask(&["ab%"], "a%62%"), "***");
+}
+
+#[test]
+fn what_is_held_back_of_escapes_is_bounded() {
+    let value = "\u{1F511}".repeat(100);
+    let escaped = as_json_units(&value, false);
+    let mut masker = Masker::new(patterns(&[value.as_bytes()]));
+    let mut out = Vec::new();
+    for _ in 0..50 {
+        masker.push(&escaped.as_bytes()[..escaped.len() - 3], &mut out);
+        assert!(masker.held() <= escaped.len(), "{} bytes held", masker.held());
+    }
+    masker.finish(&mut out);
+    assert_eq!(out.len(), 50 * (escaped.len() - 3));
+}
+
+proptest! {
+    #[test]
+    fn escaped_values_are_masked_however_they_are_split(
+        value in r#"[ -;=?-~é\n\t€🔑]{4,12}"#,
+        before in "[ -;=?-~\n]{0,6}",
+        form in any::<proptest::sample::Index>(),
+        lengths in proptest::collection::vec(1..9_usize, 1..8),
+    ) {
+        let forms = escaped_forms(&value);
+        let form = form.get(&forms);
+        let patterns = patterns(&[value.as_bytes()]);
+        let text = format!("{before}<{form}>");
+        let masked = mask_in_pieces(&patterns, text.as_bytes(), &lengths);
+        prop_assert_eq!(&masked, &patterns.mask(text.as_bytes()));
+        let masked = String::from_utf8(masked).unwrap();
+        prop_assert!(masked.ends_with("<***>"), "{value:?} as {form:?} became {masked:?}");
+    }
+
+    #[test]
+    fn escapes_do_not_depend_on_the_pieces(
+        values in proptest::collection::vec(r#"[a\\%/ n"]{1,6}"#, 1..4),
+        text in r#"(a|n|u|/|"|\\|%|\+|4|%61|%5[cC]|%25|\\n|\\"|\\u0061|\\ud83d|\n){0,60}"#,
+        lengths in proptest::collection::vec(1..5_usize, 1..8),
+    ) {
+        let bytes: Vec<&[u8]> = values.iter().map(String::as_bytes).collect();
+        let patterns = patterns(&bytes);
+        let whole = patterns.mask(text.as_bytes());
+        prop_assert_eq!(&mask_in_pieces(&patterns, text.as_bytes(), &lengths), &whole);
+        for value in &values {
+            prop_assert!(!contains(&whole, value.as_bytes()), "{value:?} is left");
+        }
     }
 }

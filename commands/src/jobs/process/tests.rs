@@ -13,8 +13,14 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::{Attempt, Ending, Finished, Output, StopReason, Stream, run};
+use crate::jobs::limits::Limits;
 use crate::jobs::mask::SecretBytes;
 use crate::jobs::watchdog::Watchdog;
+use crate::jobs::{KeepArtifacts, NoArtifacts};
+
+mod escaped;
+mod leavings;
+mod limited;
 
 /// Far longer than anything here takes; only a broken test waits for it.
 const FOREVER: Duration = Duration::from_secs(60);
@@ -29,6 +35,9 @@ fn attempt(root: &TempDir, argv: &[&str]) -> Attempt {
         attempt: 1,
         timeout: FOREVER,
         max_lines: 2000,
+        max_output_bytes: None,
+        limits: Limits::default(),
+        max_artifact_bytes: 1_000_000,
         grace: FOREVER,
         working_root: root.path().to_owned(),
     }
@@ -47,6 +56,14 @@ async fn run_with(
     attempt: Attempt,
     on_line: impl Fn(&str, &watch::Sender<Option<StopReason>>),
 ) -> (Finished, Vec<Output>) {
+    run_keeping(attempt, on_line, &NoArtifacts).await
+}
+
+async fn run_keeping(
+    attempt: Attempt,
+    on_line: impl Fn(&str, &watch::Sender<Option<StopReason>>),
+    keep: &dyn KeepArtifacts,
+) -> (Finished, Vec<Output>) {
     let watchdog = Watchdog::start().unwrap();
     let (sender, mut receiver) = mpsc::channel(8);
     let (stop, stopped) = watch::channel(None);
@@ -60,7 +77,7 @@ async fn run_with(
         }
         all
     };
-    tokio::join!(run(attempt, &watchdog, sender, stopped), collect)
+    tokio::join!(run(attempt, &watchdog, sender, stopped, keep), collect)
 }
 
 async fn run_all(attempt: Attempt) -> (Finished, Vec<Output>) {
@@ -74,6 +91,10 @@ fn lines(output: &[Output], wanted: Stream) -> Vec<&str> {
         .filter(|output| text(output))
         .map(|output| if let Output::Line { text, .. } = output { text.as_str() } else { "" })
         .collect()
+}
+
+fn ended_well(dropped_lines: u64) -> Finished {
+    Finished { ending: Ending::Exited { code: 0 }, result: None, artifacts: vec![], dropped_lines }
 }
 
 fn make_pipe(root: &TempDir) -> PathBuf {
@@ -106,11 +127,19 @@ async fn the_environment_is_what_was_promised_and_nothing_else() {
         vec![("MODE".to_owned(), "fast".to_owned()), ("HOME".to_owned(), "/elsewhere".to_owned())];
     attempt.attempt = 3;
     let (finished, output) = run_all(attempt).await;
-    assert_eq!(finished, Finished { ending: Ending::Exited { code: 0 }, result: None, dropped_lines: 0 });
+    assert_eq!(finished, ended_well(0));
     let env: BTreeMap<&str, &str> =
         lines(&output, Stream::Stdout).into_iter().map(|line| line.split_once('=').unwrap()).collect();
-    let names =
-        ["DAYBOOK_ATTEMPT", "DAYBOOK_JOB_ID", "DAYBOOK_RESULT", "DB_PASSWORD", "HOME", "MODE", "PATH"];
+    let names = [
+        "DAYBOOK_ARTIFACTS",
+        "DAYBOOK_ATTEMPT",
+        "DAYBOOK_JOB_ID",
+        "DAYBOOK_RESULT",
+        "DB_PASSWORD",
+        "HOME",
+        "MODE",
+        "PATH",
+    ];
     assert_eq!(env.keys().copied().collect::<Vec<_>>(), names);
     assert_eq!((env["DB_PASSWORD"], env["MODE"], env["DAYBOOK_ATTEMPT"]), ("***", "fast", "3"));
     assert_eq!(env["DAYBOOK_JOB_ID"], Uuid::nil().to_string());
@@ -221,7 +250,7 @@ async fn one_stopped_before_it_began_never_runs() {
     let (_stop, stopped) = watch::channel(Some(StopReason::HandBack));
     let (sender, _receiver) = mpsc::channel(1);
     let attempt = attempt(&root, &["touch", marker.to_str().unwrap()]);
-    let finished = run(attempt, &Watchdog::start().unwrap(), sender, stopped).await;
+    let finished = run(attempt, &Watchdog::start().unwrap(), sender, stopped, &NoArtifacts).await;
     assert_eq!(finished.ending, Ending::HandedBack);
     assert!(!marker.exists());
 }
@@ -242,23 +271,10 @@ async fn grandchildren_that_hold_the_output_die_with_it() {
 }
 
 #[tokio::test]
-async fn one_that_left_the_group_does_not_delay_the_end_for_ever() {
-    let script = r"mkfifo pipe; setsid sh -c 'echo $$; echo > pipe; exec sleep 600' & read -r _ < pipe";
-    let (finished, output) = run_all(shell(&root(), script)).await;
-    assert_eq!(finished.ending, Ending::Exited { code: 0 });
-    let escaped = lines(&output, Stream::Stdout)[0].parse().unwrap();
-    let escaped = rustix::process::Pid::from_raw(escaped).unwrap();
-    rustix::process::kill_process(escaped, rustix::process::Signal::KILL).unwrap();
-}
-
-#[tokio::test]
 async fn a_hundred_megabytes_are_taken_and_not_kept() {
     let script = "import sys\nline = b'x' * 99 + b'\\n'\nfor _ in range(1000): sys.stdout.buffer.write(line * 1000)\nprint('::progress 1')";
     let (finished, output) = run_all(attempt(&root(), &["python3", "-c", script])).await;
-    assert_eq!(
-        finished,
-        Finished { ending: Ending::Exited { code: 0 }, result: None, dropped_lines: 998_000 }
-    );
+    assert_eq!(finished, ended_well(998_000));
     assert_eq!(lines(&output, Stream::Stdout).len(), 2000);
     assert_eq!(
         lines(&output, Stream::System),
@@ -337,7 +353,7 @@ async fn a_reader_that_takes_nothing_does_not_delay_the_timeout() {
         assert_eq!(gone.await.unwrap()[1], None, "the process is gone though nobody took its output");
         while receiver.recv().await.is_some() {}
     };
-    let (finished, ()) = tokio::join!(run(attempt, &watchdog, sender, stopped), read_late);
+    let (finished, ()) = tokio::join!(run(attempt, &watchdog, sender, stopped, &NoArtifacts), read_late);
     assert_eq!(finished.ending, Ending::TimedOut);
 }
 
@@ -352,7 +368,7 @@ async fn an_abandoned_attempt_is_killed_and_cleaned_up() {
     let (sender, mut receiver) = mpsc::channel(1);
     let (_stop, stopped) = watch::channel(None);
     tokio::select! {
-        _ = run(attempt, &watchdog, sender, stopped) => panic!("it does not end by itself"),
+        _ = run(attempt, &watchdog, sender, stopped, &NoArtifacts) => panic!("it does not end by itself"),
         line = receiver.recv() => assert!(line.is_some()),
     }
     assert_eq!(holders.recv_timeout(FOREVER).unwrap().unwrap(), "up");

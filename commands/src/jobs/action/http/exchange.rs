@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Method, StatusCode};
+use reqwest::{Client, Method, StatusCode};
 use url::Url;
 
 use super::Http;
@@ -88,48 +88,27 @@ impl<'a> Exchange<'a> {
 
     /// One request and its answer, with leave from the host's circuit.
     async fn asked(&mut self) -> Result<Answer, Ending> {
-        let request = &self.request;
-        self.http.guard.check(&request.url).map_err(|refused| last(refused.to_string()))?;
+        self.http.guard.check(&self.request.url).map_err(|refused| last(refused.to_string()))?;
         let client = self.http.client().map_err(passing)?;
-        let host = request.url.origin().ascii_serialization();
+        let host = self.request.url.origin().ascii_serialization();
         let leave = self.run.circuits.admit(&host).map_err(|open| Ending::Failed {
             error: format!("{host} was not asked: {open}"),
             is_final: false,
             retry_after: Some(open.retry_after),
         })?;
         self.leave = Some(leave);
-        let mut sending = client.request(request.method.clone(), request.url.clone());
-        sending = sending.headers(request.headers.clone());
-        if let Some(body) = &request.body {
-            sending = sending.body(body.clone());
+        let answer = self.request.send(client).await;
+        if let Some(leave) = self.leave.take() {
+            tell(leave, &answer);
         }
-        let answer = match sending.send().await {
-            Ok(response) => Answer::read(response).await,
-            Err(error) => Err(error),
-        };
-        let leave = self.leave.take();
-        match answer {
-            Ok(answer) if answer.status.is_server_error() => {
-                leave.map(Leave::failed);
-                Ok(answer)
-            }
-            Ok(answer) => {
-                leave.map(Leave::succeeded);
-                Ok(answer)
-            }
-            Err(error) => Err(match refusal(&error) {
-                // Nothing was asked of the host.
-                Some(refused) => last(refused.to_string()),
-                None => {
-                    leave.map(Leave::failed);
-                    passing(self.masked(&format!("{host} gave no answer: {}", sentence(error))))
-                }
-            }),
-        }
+        answer.map_err(|error| match refusal(&error) {
+            Some(refused) => last(refused.to_string()),
+            None => passing(self.masked(&format!("{host} gave no answer: {}", sentence(error)))),
+        })
     }
 
     async fn finished(&self, answer: Answer) -> Finished {
-        let budget = Arc::new(Budget::new(self.run.max_lines));
+        let budget = Arc::new(Budget::new(self.run.max_lines, self.run.output_bytes));
         let mut lines = Lines::new(Stream::Stdout, Arc::clone(&self.patterns), Arc::clone(&budget));
         let mut ready = Vec::new();
         lines.push(&answer.text(), Utc::now(), &mut ready);
@@ -182,6 +161,14 @@ impl Request {
         Ok(Self { method: http.method.clone(), url, headers, body, confidential })
     }
 
+    async fn send(&self, client: &Client) -> Result<Answer, reqwest::Error> {
+        let mut sending = client.request(self.method.clone(), self.url.clone()).headers(self.headers.clone());
+        if let Some(body) = &self.body {
+            sending = sending.body(body.clone());
+        }
+        Answer::read(sending.send().await?).await
+    }
+
     /// The request that an answer leads to, RFC 9110 section 15.4: to another host without secrets. The error is a sentence.
     fn redirect(&mut self, location: &str, status: StatusCode) -> Result<(), String> {
         let url = self.url.join(location).map_err(|_| "it was redirected to what is no URL")?;
@@ -214,6 +201,17 @@ impl Request {
         }
         self.url = url;
         Ok(())
+    }
+}
+
+/// What the answer says of the host that was asked.
+fn tell(leave: Leave, answer: &Result<Answer, reqwest::Error>) {
+    match answer {
+        Ok(answer) if answer.status.is_server_error() => leave.failed(),
+        Ok(_) => leave.succeeded(),
+        // Nothing was asked of it.
+        Err(error) if refusal(error).is_some() => drop(leave),
+        Err(_) => leave.failed(),
     }
 }
 

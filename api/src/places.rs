@@ -1,4 +1,4 @@
-//! How many may wait for news at the same time: in all, and each person. Keys are not counted by themselves: somebody with many of them
+//! How many may wait for something at the same time: in all, and each person. Keys are not counted by themselves: somebody with many of them
 //! would have all places.
 
 use std::collections::HashMap;
@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-/// Those who wait, by person.
+/// Those who wait for one thing, by person.
 #[derive(Clone)]
-pub(super) struct Places {
+pub(crate) struct Places {
     taken: Arc<Mutex<Taken>>,
     most: usize,
     most_each: usize,
@@ -24,7 +24,7 @@ struct Taken {
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Full {
+pub(crate) enum Full {
     /// The node has none left.
     Node,
     /// The person has their share.
@@ -38,11 +38,11 @@ pub struct Place {
 }
 
 impl Places {
-    pub(super) fn new(most: usize, most_each: usize) -> Self {
+    pub(crate) fn new(most: usize, most_each: usize) -> Self {
         Self { taken: Arc::default(), most, most_each }
     }
 
-    pub(super) fn take(&self, person: Uuid) -> Result<Place, Full> {
+    pub(crate) fn take(&self, person: Uuid) -> Result<Place, Full> {
         let mut taken = self.lock();
         let own = taken.each.get(&person).copied().unwrap_or(0);
         if own >= self.most_each {
