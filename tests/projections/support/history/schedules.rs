@@ -92,7 +92,8 @@ impl History<'_> {
     }
 
     async fn fire_schedule(&mut self, shown: ShownSchedule) {
-        let kinds = Kinds::parse("[jobs.report]\ncommand = ['true']\n").unwrap();
+        let kinds = Kinds::parse("[jobs.report]\ncommand = ['true']\n", &commands::jobs::Actions::built_in())
+            .unwrap();
         let defaults = JobDefaults { max_attempts: 3, retry_delay_seconds: 1 };
         let rules = JobRules { kinds: &kinds, defaults };
         let waited_for = shown.known.next.unwrap_or_else(Utc::now);
