@@ -249,7 +249,7 @@ async fn what_a_job_leaves_in_its_folder_is_kept_also_of_one_that_fails() {
         assert_eq!(bytes.len(), 6_000_000);
         let (_, _, bytes) = download(&app.viewer(), &format!("{path}/artifacts/a.txt")).await;
         assert_eq!(bytes, b"hello\n");
-        let attempts = operator.get(&format!("{path}/attempts")).await.expect(200).json;
-        assert!(attempts.to_string().contains(&Sha256::of(b"hello\n")), "{attempts}");
+        let ended = history(&app, &path).await.pop().unwrap();
+        assert!(ended.payload.to_string().contains(&Sha256::of(b"hello\n")), "{ended:?}");
     }
 }
