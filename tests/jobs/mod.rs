@@ -1,5 +1,6 @@
 //! Jobs over HTTP, and the workers that run them.
 
+mod artifacts;
 mod asking;
 mod endings;
 mod host;
@@ -12,6 +13,8 @@ mod log_search;
 mod lost;
 mod output;
 mod queueing;
+mod reports;
+mod retention;
 mod schedules;
 mod secrets;
 mod watching;

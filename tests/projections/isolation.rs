@@ -19,8 +19,16 @@ use super::support::{History, Node, event, registered, revealed, secret_id, stor
 use crate::ledger::support::Seed;
 
 /// The views whose rows are teams'.
-const OWNED: [&str; 7] =
-    ["secrets", "secret_versions", "secret_reads", "secret_access", "jobs", "schedules", "audit"];
+const OWNED: [&str; 8] = [
+    "secrets",
+    "secret_versions",
+    "secret_reads",
+    "secret_access",
+    "jobs",
+    "job_reports",
+    "schedules",
+    "audit",
+];
 
 /// A team with a secret that somebody has seen and a job, and so a part of the trail.
 #[derive(Clone, Copy)]

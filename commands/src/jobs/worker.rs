@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::artifacts::ArtifactStore;
 use super::claims::Claims;
 use super::kinds::Kinds;
 use super::process::StopReason;
@@ -49,6 +50,8 @@ pub struct WorkerOptions {
     pub directory: Option<PathBuf>,
     /// The kinds it runs; all it knows if none.
     pub only: Option<Vec<String>>,
+    /// Where files are kept that jobs leave; none are if none.
+    pub artifacts: Option<ArtifactStore>,
 }
 
 impl Default for WorkerOptions {
@@ -61,6 +64,7 @@ impl Default for WorkerOptions {
             working_root: std::env::temp_dir(),
             directory: None,
             only: None,
+            artifacts: None,
         }
     }
 }
