@@ -62,7 +62,7 @@ pub use view::{Owner, SEALED, StreamView, TeamView, View};
 pub use views::access_records::{AccessRecord, AccessRecords};
 pub use views::audit::{Audit, AuditFilter, AuditRow};
 pub use views::credentials::{ApiKeyRow, Credentials, CredentialsRow, SessionRow};
-pub use views::jobs::{JobFilter, JobRow, Jobs, Line, RunningJob};
+pub use views::jobs::{Holder, JobFilter, JobRow, Jobs, Line, RunningJob};
 pub use views::last_access::{LastAccess, LastAccessRow};
 pub use views::memberships::{Membership, MembershipRow, Memberships};
 pub use views::schedules::{ScheduleFilter, ScheduleRow, Schedules};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use domain::{Job, JobCommand, JobId, TeamId};
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::process::StopReason;
@@ -16,6 +16,8 @@ use crate::{CommandError, Commands, Context};
 
 /// How often a worker says that it lives: five times within a lease.
 const HEARTBEAT: Duration = Duration::from_secs(3);
+/// How long a heartbeat may take; one that hangs is one that did not get through.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it looks for workers that fell silent.
 const RECOVERY: Duration = Duration::from_secs(2);
 /// A job that runs for this long with a worker that is on no list, or does not know of it, was forgotten.
@@ -33,11 +35,11 @@ impl<Q: WorkQueue> Worker<Q> {
         let mut heard = Instant::now();
         loop {
             ticks.tick().await;
-            match self.beat_once().await {
-                Ok(()) => heard = Instant::now(),
-                Err(_) if heard.elapsed() < LEASE => {}
-                Err(error) => {
-                    tracing::warn!(%error, "no heartbeat got through for a whole lease: stopping all jobs");
+            match timeout(PATIENCE, self.beat_once()).await {
+                Ok(Ok(())) => heard = Instant::now(),
+                Ok(Err(_)) | Err(_) if heard.elapsed() < LEASE => {}
+                failed @ (Ok(Err(_)) | Err(_)) => {
+                    tracing::warn!(?failed, "no heartbeat got through for a whole lease: stopping all jobs");
                     self.running.stop_all(StopReason::HandBack);
                 }
             }
@@ -49,9 +51,7 @@ impl<Q: WorkQueue> Worker<Q> {
         match self.registry.beat(&name, running.len()).await? {
             Pulse::Known { draining } => {
                 self.set_draining(draining);
-                if !running.is_empty() {
-                    self.claims.restore(&name, &running).await?;
-                }
+                self.unsettle();
             }
             Pulse::GivenUp => {
                 tracing::warn!(worker = %name, "this worker was given up: stopping all jobs");

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ pub struct Worker<Q> {
     draining: watch::Sender<bool>,
     /// Told when an attempt has ended and there is room for another.
     room: Notify,
+    /// Its claims are to be compared with what it runs.
+    unsettled: AtomicBool,
 }
 
 /// The attempts under way and how to stop each; and those that have ended, as far as the view may not show it yet.
@@ -158,6 +161,7 @@ impl<Q: WorkQueue> Worker<Q> {
             name: Mutex::new(Arc::from("")),
             draining: watch::Sender::new(false),
             room: Notify::new(),
+            unsettled: AtomicBool::new(false),
         }
     }
 
@@ -168,6 +172,19 @@ impl<Q: WorkQueue> Worker<Q> {
 
     pub(super) fn set_draining(&self, draining: bool) {
         self.draining.send_if_modified(|present| std::mem::replace(present, draining) != draining);
+    }
+
+    /// Has its claims compared with what it runs as soon as nothing is being claimed.
+    pub(super) fn unsettle(&self) {
+        self.unsettled.store(true, Ordering::Relaxed);
+    }
+
+    async fn settle(&self) {
+        if self.unsettled.swap(false, Ordering::Relaxed)
+            && let Err(error) = self.claims.settle(&self.name(), &self.running.ids()).await
+        {
+            tracing::debug!(%error, "claims were not settled, and are with the next heartbeat");
+        }
     }
 
     /// Works until `shutdown`. Running jobs then have some time to end; what still runs is stopped and given back, which costs it no attempt.
@@ -253,6 +270,7 @@ impl<Q: WorkQueue> Worker<Q> {
             changes.mark_unchanged();
             let room = self.room.notified();
             while attempts.try_join_next().is_some() {}
+            self.settle().await;
             let free = self.options.concurrency.saturating_sub(attempts.len());
             let works = free > 0 && !kinds.is_empty() && !*draining.borrow_and_update();
             let took = if works { self.take(&kinds, free).await } else { vec![] };
@@ -294,25 +312,25 @@ impl<Q: WorkQueue> Worker<Q> {
             }
         };
         let mut started = vec![];
-        let mut left = vec![];
+        // Also what could not even be looked at is left.
+        let mut left: Vec<JobId> = claimed.iter().map(|job| job.id).collect();
         for (job, outcome) in self.commands.start_jobs(claimed, &name).await {
             match outcome {
                 Ok(start) => {
                     metrics::counter!("job_attempts_total").increment(1);
                     // If we die from here on, the attempt is recorded as lost once we are missed.
+                    left.retain(|id| *id != job.id);
                     started.push((start, Arc::clone(&name)));
-                    continue;
                 }
                 Err(CommandError::Refused(_) | CommandError::Stale { .. }) => {}
                 Err(CommandError::Append(ledger::AppendError::Conflict)) => {}
                 Err(error) => tracing::warn!(job = %job.id, %error, "a job could not be started"),
             }
-            left.push(job.id);
         }
         if !left.is_empty()
             && let Err(error) = self.claims.release(&name, &left).await
         {
-            tracing::debug!(%error, "claims were not given up");
+            tracing::debug!(%error, "claims were not given up, and are with the next heartbeat");
         }
         started
     }
@@ -348,7 +366,7 @@ impl<Q: WorkQueue> Worker<Q> {
             }
             for (name, jobs) in by_name {
                 if let Err(error) = self.claims.release(&name, &jobs).await {
-                    tracing::warn!(%error, "claims were not given up, and are when this worker stops");
+                    tracing::warn!(%error, "claims were not given up, and are with the next heartbeat");
                 }
             }
         }
