@@ -106,7 +106,7 @@ pub async fn list(
     let cursors = Cursors::new(&app, ("jobs", team, query.status, &query.kind, query.schedule_id));
     let after = cursors.open(query.cursor.as_deref()).await?;
     let filter = JobFilter {
-        status: query.status,
+        statuses: query.status.into_iter().collect(),
         kind: query.kind,
         schedule_id: query.schedule_id.map(ScheduleId),
         ..JobFilter::default()

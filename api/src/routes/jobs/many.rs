@@ -212,26 +212,22 @@ async fn matching(
     action: BulkAction,
     filter: &BulkFilter,
 ) -> Result<(Vec<JobId>, bool), Problem> {
-    let statuses: Vec<Option<JobStatus>> = match (filter.status, &filter.ids, action) {
-        (Some(status), ..) => vec![Some(status)],
+    let statuses = match (filter.status, &filter.ids, action) {
+        (Some(status), ..) => vec![status],
         // Whoever names jobs is told of each why it was left as it was.
-        (None, Some(_), _) => vec![None],
-        (None, None, BulkAction::Cancel) => vec![Some(JobStatus::Pending), Some(JobStatus::Running)],
-        (None, None, BulkAction::Retry) => vec![Some(JobStatus::Failed)],
+        (None, Some(_), _) => vec![],
+        (None, None, BulkAction::Cancel) => vec![JobStatus::Pending, JobStatus::Running],
+        (None, None, BulkAction::Retry) => vec![JobStatus::Failed],
     };
-    let mut ids = vec![];
-    for status in statuses {
-        let wanted = JobFilter {
-            status,
-            kind: filter.kind.clone(),
-            schedule_id: filter.schedule_id.map(ScheduleId),
-            from: filter.from,
-            to: filter.to,
-            among: filter.ids.as_deref().map(texts),
-        };
-        ids.extend(app.projections.jobs().of(team).ids(&wanted, MOST_CHANGED + 1).await?);
-    }
-    ids.sort_unstable_by(|left, right| right.cmp(left));
+    let wanted = JobFilter {
+        statuses,
+        kind: filter.kind.clone(),
+        schedule_id: filter.schedule_id.map(ScheduleId),
+        from: filter.from,
+        to: filter.to,
+        among: filter.ids.as_deref().map(texts),
+    };
+    let mut ids = app.projections.jobs().of(team).ids(&wanted, MOST_CHANGED + 1).await?;
     let more = ids.len() > MOST_CHANGED;
     ids.truncate(MOST_CHANGED);
     Ok((ids, more))

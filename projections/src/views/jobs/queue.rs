@@ -16,8 +16,8 @@ use crate::time;
 /// Which jobs of a team are wanted; all by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobFilter {
-    /// Those that stand so.
-    pub status: Option<JobStatus>,
+    /// Those that stand in one of these ways; in any, if none is named.
+    pub statuses: Vec<JobStatus>,
     /// Those of this kind.
     pub kind: Option<String>,
     /// Those that this schedule queued.
@@ -32,8 +32,11 @@ pub struct JobFilter {
 
 impl JobFilter {
     fn push(&self, query: &mut QueryBuilder<'_, Postgres>) {
-        if let Some(status) = self.status {
+        if let [status] = self.statuses[..] {
             query.push(" and status = ").push_bind(status.as_str());
+        } else if !self.statuses.is_empty() {
+            let statuses: Vec<&str> = self.statuses.iter().map(|status| status.as_str()).collect();
+            query.push(" and status = any(").push_bind(statuses).push(")");
         }
         if let Some(kind) = &self.kind {
             query.push(" and kind = ").push_bind(kind.clone());
@@ -146,10 +149,18 @@ impl TeamReader<'_, Jobs> {
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn ids(&self, filter: &JobFilter, limit: usize) -> Result<Vec<JobId>, ReadError> {
-        let mut query = QueryBuilder::new("select key from jobs where team_id = ");
-        query.push_bind(self.whose.setting());
-        filter.push(&mut query);
-        query.push(" order by key desc limit ").push_bind(limit as i64);
+        // One look, so that a job that changes meanwhile is neither seen twice nor missed; the index has the order of each status.
+        let mut query = QueryBuilder::new("select key from (");
+        let each =
+            filter.statuses.iter().map(|status| JobFilter { statuses: vec![*status], ..filter.clone() });
+        let each = if filter.statuses.is_empty() { vec![filter.clone()] } else { each.collect() };
+        for (number, part) in each.iter().enumerate() {
+            query.push(if number == 0 { "(" } else { " union all (" });
+            query.push("select key from jobs where team_id = ").push_bind(self.whose.setting());
+            part.push(&mut query);
+            query.push(" order by key desc limit ").push_bind(limit as i64).push(")");
+        }
+        query.push(") found order by key desc limit ").push_bind(limit as i64);
         let mut connection = self.connection().await?;
         let keys: Vec<String> = query.build_query_scalar().fetch_all(&mut *connection).await?;
         keys.iter().map(|key| Ok(JobId(uuid(key, key)?))).collect()
