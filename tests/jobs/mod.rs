@@ -1,5 +1,6 @@
 //! Jobs over HTTP, and the workers that run them.
 
+mod artifacts;
 mod asking;
 mod bulk;
 mod endings;
@@ -21,6 +22,8 @@ mod outage;
 mod output;
 mod pausing;
 mod queueing;
+mod reports;
+mod retention;
 mod retrying;
 mod schedules;
 mod secrets;

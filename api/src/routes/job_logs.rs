@@ -84,12 +84,24 @@ impl From<JobLine> for LineBody {
     }
 }
 
+/// A page of a job's log.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"items": [], "next": null, "expired": false}))]
+pub struct LogPage {
+    /// The lines, in order.
+    pub items: Vec<LineBody>,
+    /// Where the next page begins; null on the last one.
+    pub next: Option<String>,
+    /// Whether the job has logged something that was removed because its time was over.
+    pub expired: bool,
+}
+
 /// What a job printed, through all attempts, in order. A page of a search may have fewer lines than asked for, or none, and still have a
 /// `next`: so much is looked at in one request and no more.
 #[utoipa::path(
     get, path = "/jobs/{id}/logs", tag = "jobs", params(("id" = Uuid, Path), LogQuery),
     responses(
-        (status = 200, description = "A page", body = Page<LineBody>),
+        (status = 200, description = "A page", body = LogPage),
         (status = 404, description = "No such job in this team", body = ProblemBody),
     ),
 )]
@@ -98,7 +110,7 @@ pub async fn logs(
     caller: Can<JobsRead>,
     Path(id): Path<Uuid>,
     Query(query): Query<LogQuery>,
-) -> Result<Json<Page<LineBody>>, Problem> {
+) -> Result<Json<LogPage>, Problem> {
     let job = JobId(id);
     let row = app.projections.jobs().of(caller.team()?).get(job).await?;
     row.ok_or_else(|| Problem::not_found().with_code("job_not_found"))?;
@@ -116,7 +128,8 @@ pub async fn logs(
         Some(seq) => Some(cursors.seal(&seq.to_string()).await?),
         None => None,
     };
-    Ok(Json(Page { items: found.lines.into_iter().map(LineBody::from).collect(), next }))
+    let expired = found.lines.is_empty() && app.commands.logs_expired(job).await?;
+    Ok(Json(LogPage { items: found.lines.into_iter().map(LineBody::from).collect(), next, expired }))
 }
 
 /// Which lines of which jobs.

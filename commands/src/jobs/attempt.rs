@@ -7,7 +7,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::artifacts_folder::NoArtifacts;
+use super::artifacts::KeepAttempt;
+use super::artifacts_folder::{KeepArtifacts, NoArtifacts};
 use super::kinds::Kind;
 use super::log_store::{LogWriter, Writing};
 use super::prepare::Surroundings;
@@ -59,7 +60,9 @@ impl<Q: WorkQueue> Worker<Q> {
         let mut log = LogWriter::new(pool, writing);
         let note = |progress| self.claims.set_progress(job.id, worker, progress);
         let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
-        let surroundings = Surroundings { output, stop, watchdog, keep: &NoArtifacts };
+        let keeper = self.keeper(job, attempt);
+        let keep: &dyn KeepArtifacts = keeper.as_ref().map_or(&NoArtifacts, |keeper| keeper);
+        let surroundings = Surroundings { output, stop, watchdog, keep };
         let finished = match self.prepare_attempt(&context, job, attempt, surroundings).await {
             Ok(prepared) => tokio::join!(prepared.run(), log.take(lines, note)).0,
             Err(error) => Finished::without_process(Ending::CouldNotStart { error }),
@@ -76,6 +79,12 @@ impl<Q: WorkQueue> Worker<Q> {
             return Ok(self.record_late(&end, job).await?);
         }
         self.report(&end, started, &mut log).await
+    }
+
+    /// What keeps the files that the attempt leaves, if there is a place for them.
+    fn keeper(&self, job: &ReadyJob, attempt: u32) -> Option<KeepAttempt> {
+        let store = self.options.artifacts.clone()?;
+        Some(KeepAttempt { store, team: job.team_id, job: job.id, attempt })
     }
 
     /// Records the end, the lines first: the event has their digest. Patient while the log is away, for it would be a pity to

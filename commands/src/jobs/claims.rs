@@ -13,6 +13,9 @@ use crate::{CommandError, Commands};
 /// Jobs that may run with one concurrency key, whatever their kinds allow.
 const MOST_SLOTS: i32 = 1_000;
 
+/// How long a claimed job may take to be started.
+const ABOUT_TO_RUN_SECONDS: f64 = 10.0;
+
 /// The claims of all workers.
 #[derive(Clone)]
 pub(super) struct Claims {
@@ -65,19 +68,16 @@ impl Claims {
         Ok(taken.into_iter().map(JobId).collect())
     }
 
-    /// Has `worker` claim just what it runs. What is missing is entered once more, for the table is empty after a crash of the database;
-    /// what is too much is given up, for nobody else could ever run it: a claim whose answer was lost, or that could not be given up when
-    /// its job ended.
+    /// Makes the claims of `worker` what it runs: enters what is missing, since the table is empty after a crash of the database, and gives
+    /// up what is neither run nor about to be, since giving it up may have failed.
     pub(super) async fn settle(&self, worker: &str, running: &[JobId]) -> Result<(), sqlx::Error> {
         let ids: Vec<Uuid> = running.iter().map(|job| job.0).collect();
-        if !ids.is_empty() {
-            let query = sqlx::query(
-                "insert into job_claims (job_id, worker) select id, $1 from unnest($2) as job(id) on conflict do nothing",
-            );
-            query.bind(worker).bind(&ids).execute(&self.pool).await?;
-        }
-        let query = sqlx::query("delete from job_claims where worker = $1 and job_id <> all($2)");
-        query.bind(worker).bind(ids).execute(&self.pool).await?;
+        let query = sqlx::query(
+            "with stale as (delete from job_claims where worker = $1 and job_id <> all($2) \
+                 and claimed_at < clock_timestamp() - make_interval(secs => $3)) \
+             insert into job_claims (job_id, worker) select id, $1 from unnest($2) as job(id) on conflict do nothing",
+        );
+        query.bind(worker).bind(ids).bind(ABOUT_TO_RUN_SECONDS).execute(&self.pool).await?;
         Ok(())
     }
 

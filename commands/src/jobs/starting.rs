@@ -36,12 +36,15 @@ impl Commands {
                 HashMap::new()
             }
         };
-        let starts = jobs.into_iter().filter_map(|job| {
-            let held = loaded.remove(&job.id.to_string())?;
-            Some(async move {
-                let outcome = self.start_job(job.clone(), held, worker).await;
+        let starts = jobs.into_iter().map(|job| {
+            let held = loaded.remove(&job.id.to_string());
+            async move {
+                let outcome = match held {
+                    Some(held) => self.start_job(job.clone(), held, worker).await,
+                    None => Err(CommandError::Stale { present: 0 }),
+                };
                 (job, outcome)
-            })
+            }
         });
         join_all(starts).await
     }

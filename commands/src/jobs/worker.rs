@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,9 +9,10 @@ use chrono::Utc;
 use domain::JobId;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::artifacts::ArtifactStore;
 use super::claims::Claims;
 use super::kinds::Kinds;
 use super::process::StopReason;
@@ -24,6 +24,8 @@ use crate::{CommandError, Commands};
 
 /// How often it looks for work by itself, besides being told of changes: this finds what has become due.
 const POLL: Duration = Duration::from_millis(500);
+/// How long it rests at least after it has found nothing.
+const REST: Duration = Duration::from_millis(5);
 /// How often it looks for cancelled jobs by itself, besides being told of changes.
 const CANCELLATIONS: Duration = Duration::from_secs(1);
 /// How long a job that this worker has ended may look in the view as it did before.
@@ -48,6 +50,8 @@ pub struct WorkerOptions {
     pub directory: Option<PathBuf>,
     /// The kinds it runs; all it knows if none.
     pub only: Option<Vec<String>>,
+    /// Where files are kept that jobs leave; none are if none.
+    pub artifacts: Option<ArtifactStore>,
 }
 
 impl Default for WorkerOptions {
@@ -60,6 +64,7 @@ impl Default for WorkerOptions {
             working_root: std::env::temp_dir(),
             directory: None,
             only: None,
+            artifacts: None,
         }
     }
 }
@@ -79,8 +84,6 @@ pub struct Worker<Q> {
     draining: watch::Sender<bool>,
     /// Told when an attempt has ended and there is room for another.
     room: Notify,
-    /// Its claims are to be compared with what it runs.
-    unsettled: AtomicBool,
 }
 
 /// The attempts under way and how to stop each; and those that have ended, as far as the view may not show it yet.
@@ -161,7 +164,6 @@ impl<Q: WorkQueue> Worker<Q> {
             name: Mutex::new(Arc::from("")),
             draining: watch::Sender::new(false),
             room: Notify::new(),
-            unsettled: AtomicBool::new(false),
         }
     }
 
@@ -172,19 +174,6 @@ impl<Q: WorkQueue> Worker<Q> {
 
     pub(super) fn set_draining(&self, draining: bool) {
         self.draining.send_if_modified(|present| std::mem::replace(present, draining) != draining);
-    }
-
-    /// Has its claims compared with what it runs as soon as nothing is being claimed.
-    pub(super) fn unsettle(&self) {
-        self.unsettled.store(true, Ordering::Relaxed);
-    }
-
-    async fn settle(&self) {
-        if self.unsettled.swap(false, Ordering::Relaxed)
-            && let Err(error) = self.claims.settle(&self.name(), &self.running.ids()).await
-        {
-            tracing::debug!(%error, "claims were not settled, and are with the next heartbeat");
-        }
     }
 
     /// Works until `shutdown`. Running jobs then have some time to end; what still runs is stopped and given back, which costs it no attempt.
@@ -270,8 +259,8 @@ impl<Q: WorkQueue> Worker<Q> {
             changes.mark_unchanged();
             let room = self.room.notified();
             while attempts.try_join_next().is_some() {}
-            self.settle().await;
             let free = self.options.concurrency.saturating_sub(attempts.len());
+            let looked = Instant::now();
             let works = free > 0 && !kinds.is_empty() && !*draining.borrow_and_update();
             let took = if works { self.take(&kinds, free).await } else { vec![] };
             let took_some = !took.is_empty();
@@ -289,6 +278,12 @@ impl<Q: WorkQueue> Worker<Q> {
             }
             if took_some {
                 continue;
+            }
+            // Views change all the time on a busy node, mostly for other reasons.
+            let rested = sleep_until(looked + REST);
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = rested => {}
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
