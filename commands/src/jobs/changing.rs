@@ -11,6 +11,8 @@ use crate::context::now;
 use crate::door::{Executed, Prepare, Prepared, decided};
 use crate::{CommandError, Commands, Context};
 
+/// Why a job was left as it was that stands as asked for already: it is being cancelled, or is due.
+const UNCHANGED: &str = "job_unchanged";
 /// Jobs changed with one command at most.
 pub const MOST_CHANGED: usize = 1_000;
 /// How often a change of many is decided anew because some changed meanwhile.
@@ -132,6 +134,7 @@ impl Commands {
             let Some(mut job) = loaded.remove(text) else { continue };
             let claim = job.aggregate.unique_claim().map(str::to_owned);
             match decided(context, &mut job, change.command()).await {
+                Ok(new) if new.is_empty() => _ = outcome.skipped.insert(*id, UNCHANGED),
                 Ok(new) => {
                     if let (JobChange::Cancel, Some(claim)) = (change, claim) {
                         events.push(self.free_place(&claim).await?);

@@ -1,7 +1,7 @@
 //! Claims: operational rows that keep workers from reaching for the same job, and jobs with the same concurrency key apart. They decide
 //! nothing, for the aggregate does, so they need not outlive a crash of the database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use domain::JobId;
 use sqlx::PgPool;
@@ -28,12 +28,20 @@ impl Claims {
     }
 
     /// Takes those of `jobs` for `worker` that nobody has and whose turn it is; says which. A job with a concurrency key takes the lowest
-    /// free slot, if fewer are taken than it allows: of two workers that want the same one, one gets nothing.
+    /// free slot, if fewer are taken than it allows: of two workers that want the same one, one gets nothing. Jobs that run without a
+    /// claim count as well: after a crash of the database none of those that ran before has one with a slot.
     pub(super) async fn take(&self, worker: &str, jobs: &[ReadyJob]) -> Result<Vec<JobId>, sqlx::Error> {
         let ids: Vec<Uuid> = jobs.iter().map(|job| job.id.0).collect();
         let turns: Vec<Option<String>> = jobs.iter().map(turn).collect();
         let limits: Vec<i32> =
             jobs.iter().map(|job| job.concurrency_limit.min(1_000).cast_signed()).collect();
+        let holders: HashSet<(String, JobId)> = jobs
+            .iter()
+            .filter_map(|job| Some((turn(job)?, &job.holders)))
+            .flat_map(|(turn, holders)| holders.iter().map(move |holder| (turn.clone(), *holder)))
+            .collect();
+        let (held, holding): (Vec<String>, Vec<Uuid>) =
+            holders.into_iter().map(|(turn, holder)| (turn, holder.0)).unzip();
         let taken: Vec<Uuid> = sqlx::query_scalar(
             "insert into job_claims (job_id, worker, turn, slot) \
              select job.id, $1, job.turn, free.slot \
@@ -43,8 +51,9 @@ impl Claims {
                  select slot from generate_series(1, $5) slot \
                  where not exists (select from job_claims c where c.turn = job.turn and c.slot = slot.slot) \
                  order by slot offset job.nth - 1 limit 1) free on job.turn is not null \
-             where job.turn is null or free.slot is not null and job.most >= job.nth + \
-                 (select count(*) from job_claims c where c.turn = job.turn) \
+             where job.turn is null or free.slot is not null and job.most >= job.nth + (select count(*) from ( \
+                 select c.job_id from job_claims c where c.turn = job.turn \
+                 union select h.job_id from unnest($6, $7) h(turn, job_id) where h.turn = job.turn) held) \
              on conflict do nothing returning job_id",
         )
         .bind(worker)
@@ -52,6 +61,8 @@ impl Claims {
         .bind(turns)
         .bind(limits)
         .bind(MOST_SLOTS)
+        .bind(held)
+        .bind(holding)
         .fetch_all(&self.pool)
         .await?;
         Ok(taken.into_iter().map(JobId).collect())

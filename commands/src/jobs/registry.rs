@@ -150,17 +150,25 @@ impl Registry {
     }
 }
 
-/// Tells silence by this process' own clock, which never jumps: a database whose clock is set forward loses nobody.
+/// Tells silence by this process' own clock, which never jumps: a database whose clock is set forward loses nobody. Nor does one that was
+/// away, for then nobody could beat.
 #[derive(Default)]
-pub(super) struct Silence(HashMap<String, (i64, Instant)>);
+pub(super) struct Silence {
+    since: HashMap<String, (i64, Instant)>,
+    looked: Option<Instant>,
+}
 
 impl Silence {
     /// Those of `live` whose beats have not changed for a whole [`LEASE`].
     pub(super) fn broken_off(&mut self, live: &HashMap<String, i64>, now: Instant) -> Vec<(String, i64)> {
-        self.0.retain(|name, (beats, _)| live.get(name) == Some(beats));
+        let looked = self.looked.replace(now);
+        if looked.is_some_and(|looked| now.duration_since(looked) > LEASE / 2) {
+            self.since.clear();
+        }
+        self.since.retain(|name, (beats, _)| live.get(name) == Some(beats));
         let mut silent = vec![];
         for (name, beats) in live {
-            let (_, since) = self.0.entry(name.clone()).or_insert((*beats, now));
+            let (_, since) = self.since.entry(name.clone()).or_insert((*beats, now));
             if now.duration_since(*since) >= LEASE {
                 silent.push((name.clone(), *beats));
             }
@@ -224,5 +232,17 @@ mod tests {
         let lost = silence.broken_off(&live(&[("a", 1), ("b", 2)]), begin + LEASE);
         assert_eq!(lost, [("a".to_owned(), 1)]);
         assert_eq!(silence.broken_off(&live(&[("a", 2), ("b", 3)]), begin + LEASE * 2), []);
+    }
+
+    #[test]
+    fn while_nobody_could_look_nobody_was_silent() {
+        let mut silence = Silence::default();
+        let begin = Instant::now();
+        let live = HashMap::from([("a".to_owned(), 1)]);
+        assert_eq!(silence.broken_off(&live, begin), []);
+        // The database was away.
+        assert_eq!(silence.broken_off(&live, begin + LEASE), []);
+        assert_eq!(silence.broken_off(&live, begin + LEASE * 3 / 2), []);
+        assert_eq!(silence.broken_off(&live, begin + LEASE * 2), [("a".to_owned(), 1)]);
     }
 }

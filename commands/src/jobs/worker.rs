@@ -307,25 +307,25 @@ impl<Q: WorkQueue> Worker<Q> {
             }
         };
         let mut started = vec![];
-        let mut left = vec![];
+        // Also what could not even be looked at is left.
+        let mut left: Vec<JobId> = claimed.iter().map(|job| job.id).collect();
         for (job, outcome) in self.commands.start_jobs(claimed, &name).await {
             match outcome {
                 Ok(start) => {
                     metrics::counter!("job_attempts_total").increment(1);
                     // If we die from here on, the attempt is recorded as lost once we are missed.
+                    left.retain(|id| *id != job.id);
                     started.push((start, Arc::clone(&name)));
-                    continue;
                 }
                 Err(CommandError::Refused(_) | CommandError::Stale { .. }) => {}
                 Err(CommandError::Append(ledger::AppendError::Conflict)) => {}
                 Err(error) => tracing::warn!(job = %job.id, %error, "a job could not be started"),
             }
-            left.push(job.id);
         }
         if !left.is_empty()
             && let Err(error) = self.claims.release(&name, &left).await
         {
-            tracing::debug!(%error, "claims were not given up");
+            tracing::debug!(%error, "claims were not given up, and are with the next heartbeat");
         }
         started
     }
@@ -361,7 +361,7 @@ impl<Q: WorkQueue> Worker<Q> {
             }
             for (name, jobs) in by_name {
                 if let Err(error) = self.claims.release(&name, &jobs).await {
-                    tracing::warn!(%error, "claims were not given up, and are when this worker stops");
+                    tracing::warn!(%error, "claims were not given up, and are with the next heartbeat");
                 }
             }
         }
