@@ -54,7 +54,6 @@ impl WorkQueue for ViewQueue {
                 timeout_seconds: row.timeout_seconds,
                 concurrency_key: row.concurrency_key,
                 concurrency_limit: row.concurrency_limit,
-                unique: row.unique,
             })
         });
         ready.collect()

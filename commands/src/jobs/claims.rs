@@ -10,9 +10,6 @@ use uuid::Uuid;
 use super::queue::ReadyJob;
 use crate::{CommandError, Commands};
 
-/// Jobs that may run with one concurrency key, whatever their kinds allow.
-const MOST_SLOTS: i32 = 1_000;
-
 /// How long a claimed job may take to be started.
 const ABOUT_TO_RUN_SECONDS: f64 = 10.0;
 
@@ -48,19 +45,19 @@ impl Claims {
              from (select id, turn, most, row_number() over (partition by turn order by place) as nth \
                    from unnest($2, $3, $4) with ordinality as job(id, turn, most, place)) job \
              left join lateral ( \
-                 select slot from generate_series(1, $5) slot \
+                 select slot from generate_series(1, job.most) slot \
                  where not exists (select from job_claims c where c.turn = job.turn and c.slot = slot.slot) \
                  order by slot offset job.nth - 1 limit 1) free on job.turn is not null \
-             where job.turn is null or free.slot is not null and job.most >= job.nth + (select count(*) from ( \
+             where exists (select from workers where name = $1 and not lost) \
+               and (job.turn is null or free.slot is not null and job.most >= job.nth + (select count(*) from ( \
                  select c.job_id from job_claims c where c.turn = job.turn \
-                 union select h.job_id from unnest($6, $7) h(turn, job_id) where h.turn = job.turn) held) \
+                 union select h.job_id from unnest($5, $6) h(turn, job_id) where h.turn = job.turn) held)) \
              on conflict do nothing returning job_id",
         )
         .bind(worker)
         .bind(ids)
         .bind(turns)
         .bind(limits)
-        .bind(MOST_SLOTS)
         .bind(held)
         .bind(holding)
         .fetch_all(&self.pool)

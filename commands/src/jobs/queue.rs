@@ -36,8 +36,6 @@ pub struct ReadyJob {
     pub concurrency_limit: u32,
     /// Those of them that run.
     pub holders: Vec<JobId>,
-    /// Whether it held a place that is free once it starts.
-    pub unique: bool,
 }
 
 /// A job that a worker has, or had.

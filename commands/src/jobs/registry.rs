@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{CommandError, Commands, Context};
 
 /// How long a worker may be silent before it is given up and its jobs go to others.
-pub(super) const LEASE: Duration = Duration::from_secs(15);
+pub(super) const LEASE: Duration = Duration::from_secs(20);
 /// How long a worker that was given up stays on the list, in minutes.
 const SHOWN_MINUTES: f64 = 10.0;
 /// Workers listed at most.
@@ -68,8 +68,8 @@ impl FromRow<'_, PgRow> for ListedWorker {
 /// What a worker is told when it says that it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pulse {
-    /// It goes on; whether it is to take no more jobs.
-    Known { draining: bool },
+    /// It goes on; whether it is to take no more jobs, and the time by the database's clock.
+    Known { draining: bool, at: DateTime<Utc> },
     /// It was given up: what it runs belongs to others by now.
     GivenUp,
 }
@@ -103,15 +103,15 @@ impl Registry {
 
     /// Says that `worker` runs this many jobs.
     pub(super) async fn beat(&self, worker: &str, running: usize) -> Result<Pulse, sqlx::Error> {
-        let draining: Option<bool> = sqlx::query_scalar(
+        let known: Option<(bool, DateTime<Utc>)> = sqlx::query_as(
             "update workers set beats = beats + 1, beat_at = clock_timestamp(), running = $2 \
-             where name = $1 and not lost returning draining",
+             where name = $1 and not lost returning draining, clock_timestamp()",
         )
         .bind(worker)
         .bind(i32::try_from(running).unwrap_or(i32::MAX))
         .fetch_optional(&self.pool)
         .await?;
-        Ok(draining.map_or(Pulse::GivenUp, |draining| Pulse::Known { draining }))
+        Ok(known.map_or(Pulse::GivenUp, |(draining, at)| Pulse::Known { draining, at }))
     }
 
     /// Takes a worker off the list that stops in order.

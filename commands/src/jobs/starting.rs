@@ -1,14 +1,13 @@
 //! Starting and ending jobs by command, as few looks at the log as it takes: jobs that are claimed together are read together, and what a
 //! worker has started it need not read again to end it.
 
-use std::collections::HashMap;
-
+use chrono::{DateTime, Utc};
+use cqrs_es::EventStore as _;
 use domain::{Job, JobCommand, JobEvent, JobId};
 use futures::future::join_all;
 use ledger::{Append, AppendError, Loaded, Store, StreamId};
 
 use super::queue::ReadyJob;
-use crate::context::now;
 use crate::door::decided;
 use crate::{CommandError, Commands, Context};
 
@@ -27,20 +26,27 @@ impl Commands {
         &self,
         jobs: Vec<ReadyJob>,
         worker: &str,
+        at: DateTime<Utc>,
     ) -> Vec<(ReadyJob, Result<Started, CommandError>)> {
         let ids: Vec<String> = jobs.iter().map(|job| job.id.to_string()).collect();
-        let mut loaded = match Store::<Job>::new(&self.ledger).load_many(&ids).await {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                tracing::warn!(%error, "jobs could not be read, and are not started");
-                HashMap::new()
+        let store = Store::<Job>::new(&self.ledger);
+        let mut loaded = store.load_many(&ids).await.unwrap_or_default();
+        if loaded.is_empty() {
+            // One that cannot be read keeps only itself from starting.
+            for id in ids {
+                match store.load_aggregate(&id).await {
+                    Ok(held) => _ = loaded.insert(id, held),
+                    Err(error) => {
+                        tracing::warn!(job = id, %error, "a job could not be read, and is not started")
+                    }
+                }
             }
-        };
+        }
         let starts = jobs.into_iter().map(|job| {
             let held = loaded.remove(&job.id.to_string());
             async move {
                 let outcome = match held {
-                    Some(held) => self.start_job(job.clone(), held, worker).await,
+                    Some(held) => self.start_job(job.clone(), held, worker, at).await,
                     None => Err(CommandError::Stale { present: 0 }),
                 };
                 (job, outcome)
@@ -54,6 +60,7 @@ impl Commands {
         job: ReadyJob,
         mut held: Loaded<Job>,
         worker: &str,
+        at: DateTime<Utc>,
     ) -> Result<Started, CommandError> {
         // The view the job was found in may be late: only a stream of just this length makes our attempt number the right one.
         if held.sequence != job.sequence {
@@ -61,7 +68,7 @@ impl Commands {
         }
         let context = Context::system(Some(job.team_id));
         let claim = held.aggregate.unique_claim().map(str::to_owned);
-        let start = JobCommand::Start { worker: worker.to_owned(), at: now() };
+        let start = JobCommand::Start { worker: worker.to_owned(), at };
         let mut events = decided(&context, &mut held, start).await?;
         held.sequence += events.len() as i64;
         if let Some(claim) = claim {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use domain::JobId;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -28,7 +28,7 @@ const POLL: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_millis(5);
 /// How often it looks for cancelled jobs by itself, besides being told of changes.
 const CANCELLATIONS: Duration = Duration::from_secs(1);
-/// How long a job that this worker has ended may look in the view as it did before.
+/// Jobs that are remembered as dealt with, since the view may show them as they were before.
 const REMEMBERED: usize = 10_000;
 /// Claims given up at a time.
 const MOST_RELEASED: usize = 1_000;
@@ -80,6 +80,8 @@ pub struct Worker<Q> {
     pub(super) running: Running,
     /// The name it is on the list under; another one after it was given up.
     name: Mutex<Arc<str>>,
+    /// How far the database's clock is ahead of ours, as of the last beat: due is what is due by its clock, for all workers alike.
+    ahead: Mutex<TimeDelta>,
     /// Somebody wants it to take no more jobs.
     draining: watch::Sender<bool>,
     /// Told when an attempt has ended and there is room for another.
@@ -162,6 +164,7 @@ impl<Q: WorkQueue> Worker<Q> {
             registry: Registry::new(pool.clone()),
             running: Running::default(),
             name: Mutex::new(Arc::from("")),
+            ahead: Mutex::new(TimeDelta::zero()),
             draining: watch::Sender::new(false),
             room: Notify::new(),
         }
@@ -170,6 +173,21 @@ impl<Q: WorkQueue> Worker<Q> {
     /// The name it is on the list under.
     pub(super) fn name(&self) -> Arc<str> {
         Arc::clone(&self.name.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on it has none, until it is entered into the list again.
+    pub(super) fn forget_name(&self) {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Arc::from("");
+    }
+
+    /// Sets our clock by the database's.
+    pub(super) fn set_clock(&self, at: DateTime<Utc>) {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = at - Utc::now();
+    }
+
+    /// The time by the database's clock, to the millisecond.
+    fn now(&self) -> DateTime<Utc> {
+        (Utc::now() + *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)).trunc_subsecs(3)
     }
 
     pub(super) fn set_draining(&self, draining: bool) {
@@ -266,6 +284,10 @@ impl<Q: WorkQueue> Worker<Q> {
             let took_some = !took.is_empty();
             for (started, name) in took {
                 let stopped = self.running.begin(&started.job);
+                // Given up meanwhile: others may have the job already.
+                if self.name() != name {
+                    self.running.stop(started.job.id, StopReason::LeaseLost);
+                }
                 let (worker, watchdog, ended) = (Arc::clone(self), Arc::clone(watchdog), ended.clone());
                 attempts.spawn(async move {
                     let id = started.job.id;
@@ -298,6 +320,9 @@ impl<Q: WorkQueue> Worker<Q> {
     /// Claims and starts jobs, `free` at most.
     async fn take(&self, kinds: &[String], free: usize) -> Vec<(Started, Arc<str>)> {
         let name = self.name();
+        if name.is_empty() {
+            return vec![];
+        }
         let claimed = match self.claimed(&name, kinds, free).await {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -309,7 +334,7 @@ impl<Q: WorkQueue> Worker<Q> {
         let mut started = vec![];
         // Also what could not even be looked at is left.
         let mut left: Vec<JobId> = claimed.iter().map(|job| job.id).collect();
-        for (job, outcome) in self.commands.start_jobs(claimed, &name).await {
+        for (job, outcome) in self.commands.start_jobs(claimed, &name, self.now()).await {
             match outcome {
                 Ok(start) => {
                     metrics::counter!("job_attempts_total").increment(1);
@@ -337,7 +362,7 @@ impl<Q: WorkQueue> Worker<Q> {
         free: usize,
     ) -> Result<Vec<ReadyJob>, Box<dyn std::error::Error + Send + Sync>> {
         // More than there is room for: other workers look at the same head of the queue.
-        let mut ready = self.queue.ready(Utc::now(), kinds, 2 * free + self.options.concurrency).await?;
+        let mut ready = self.queue.ready(self.now(), kinds, 2 * free + self.options.concurrency).await?;
         ready.retain(|job| self.running.is_new(job));
         if ready.is_empty() {
             return Ok(ready);
@@ -388,6 +413,7 @@ impl<Q: WorkQueue> Worker<Q> {
             if running.is_empty() {
                 continue;
             }
+            sleep(REST).await;
             match self.queue.cancel_requested(&running).await {
                 Ok(jobs) => jobs.into_iter().for_each(|job| self.running.stop(job, StopReason::Cancel)),
                 Err(error) => tracing::warn!(%error, "looking for cancelled jobs failed"),

@@ -92,7 +92,7 @@ pub struct Line {
 }
 
 /// Lanes are the pairs of team and priority that have pending jobs, found by skipping through the index; of each the first are looked
-/// at, however many wait.
+/// at, however many wait; those whose turn it is not are passed over.
 const READY: &str = r"
 with recursive lanes as (
     (select team_id, priority from jobs where status = 'pending' order by team_id, priority limit 1)
@@ -103,6 +103,9 @@ with recursive lanes as (
         order by team_id, priority limit 1) next
 ), busy as (
     select team_id, count(*) as jobs from jobs where status = 'running' group by team_id
+), turns as (
+    select team_id, concurrency_key, count(*) as jobs from jobs
+    where status = 'running' and concurrency_key is not null group by team_id, concurrency_key
 ), open as (
     select l.team_id, l.priority, coalesce(t.row->'paused_kinds', '[]') as paused_kinds
     from lanes l left join teams t on t.key = l.team_id
@@ -112,11 +115,10 @@ with recursive lanes as (
            row_number() over (partition by l.team_id order by j.priority desc, j.due, j.key) + coalesce(b.jobs, 0) as turn
     from open l cross join lateral (
         select c.key, c.priority, c.due from jobs c
+        left join turns t on t.team_id = c.team_id and t.concurrency_key = c.concurrency_key
         where c.status = 'pending' and c.team_id = l.team_id and c.priority = l.priority
           and c.due <= $1 and c.kind = any($2) and not l.paused_kinds ? c.kind
-          and (c.concurrency_key is null or (c.row->>'concurrency_limit')::bigint > (
-              select count(*) from jobs r where r.status = 'running' and r.team_id = c.team_id
-                  and r.concurrency_key = c.concurrency_key and r.concurrency_key is not null))
+          and (t.jobs is null or t.jobs < (c.row->>'concurrency_limit')::bigint)
         order by c.due, c.key limit $3
     ) j left join busy b on b.team_id = l.team_id
     order by turn, j.priority desc, j.due, j.key limit $3
