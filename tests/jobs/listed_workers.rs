@@ -140,6 +140,30 @@ async fn only_the_admin_drains_and_only_what_there_is() {
 }
 
 #[tokio::test]
+async fn who_was_given_up_while_it_was_drained_is_drained_under_its_new_name_too() {
+    let app = edge(KINDS).await;
+    let operator = app.operator();
+    let node = worker(&app, KINDS, 1).await;
+    let name = names(&operator, 1).await.remove(0);
+    app.admin().post(&format!("/api/workers/{name}/drain"), json!({})).await.expect(204);
+    let beat = |worker: &Value| worker["last_beat_at"].as_str().unwrap().to_owned();
+    let told = listed("its drain", &operator, &name, |worker| worker["state"] == "draining").await;
+    let heard = listed("a beat", &operator, &name, |worker| beat(worker) > beat(&told)).await;
+    listed("one more", &operator, &name, |worker| beat(worker) > beat(&heard)).await;
+    sql(&app, "update workers set lost = true").await;
+    let other = names(&operator, 2).await.into_iter().find(|other| *other != name).unwrap();
+    assert_eq!(listed("itself again", &operator, &other, |_| true).await["state"], "draining");
+    let path = queue(&operator, nothing()).await;
+    assert_eq!(
+        operator.get(&path).await.expect(200).json["waiting"]["detail"],
+        "no worker runs the kind nothing"
+    );
+    app.admin().post(&format!("/api/workers/{other}/resume"), json!({})).await.expect(204);
+    assert_eq!(ended(&operator, &path).await.str("worker"), other);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_worker_runs_only_the_kinds_it_is_given() {
     let app = edge(KINDS).await;
     let operator = app.operator();

@@ -86,18 +86,24 @@ impl Registry {
     }
 
     /// Enters a worker under a name of its own.
-    pub(super) async fn enter(&self, kinds: &[String], concurrency: usize) -> Result<String, sqlx::Error> {
+    pub(super) async fn enter(
+        &self,
+        kinds: &[String],
+        concurrency: usize,
+        draining: bool,
+    ) -> Result<String, sqlx::Error> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let pid = std::process::id();
         // Host, process and a few random digits: unique also where every container has process 1.
         let random = Uuid::now_v7().simple().to_string();
         let name = format!("{host}-{pid}-{}", &random[random.len() - 6..]);
         let query = sqlx::query(
-            "insert into workers (name, host, pid, version, kinds, concurrency) values ($1, $2, $3, $4, $5, $6)",
+            "insert into workers (name, host, pid, version, kinds, concurrency, draining) \
+             values ($1, $2, $3, $4, $5, $6, $7)",
         );
         let query = query.bind(&name).bind(host).bind(pid.cast_signed()).bind(env!("CARGO_PKG_VERSION"));
         let concurrency = i32::try_from(concurrency).unwrap_or(i32::MAX);
-        query.bind(kinds).bind(concurrency).execute(&self.pool).await?;
+        query.bind(kinds).bind(concurrency).bind(draining).execute(&self.pool).await?;
         Ok(name)
     }
 

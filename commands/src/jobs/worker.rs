@@ -243,11 +243,12 @@ impl<Q: WorkQueue> Worker<Q> {
         self.kinds.iter().map(|kind| kind.name().to_owned()).filter(|name| wanted(name)).collect()
     }
 
-    /// Enters the list under a new name. `false`: it is to stop before that could be done.
+    /// Enters the list under a new name; one that was given up while it was drained is drained still. `false`: it is to stop before that could be done.
     pub(super) async fn enter_list(&self, shutdown: &CancellationToken) -> bool {
         let kinds = self.kind_names();
         while !shutdown.is_cancelled() {
-            match self.registry.enter(&kinds, self.options.concurrency).await {
+            let draining = *self.draining.borrow();
+            match self.registry.enter(&kinds, self.options.concurrency, draining).await {
                 Ok(name) => {
                     *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Arc::from(name);
                     return true;
