@@ -13,6 +13,7 @@
 mod append;
 mod http;
 mod identity;
+mod jobs;
 mod peer;
 mod secrets;
 mod table;
@@ -29,10 +30,18 @@ fn span() -> Duration {
 
 #[tokio::main]
 async fn main() {
+    // As the job that `jobs` watches.
+    if let Some(lines) = std::env::args().skip_while(|argument| argument != "--print-lines").nth(1) {
+        return jobs::print_lines(lines.parse().unwrap()).await;
+    }
     let mut table = Table::default();
-    let floor = append::run(&mut table).await;
-    let peer = peer::run(&mut table).await;
-    http::run(&mut table, peer).await;
-    secrets::run(&mut table, floor).await;
+    // `BENCH_ONLY=jobs` leaves the others out.
+    if std::env::var("BENCH_ONLY").as_deref() != Ok("jobs") {
+        let floor = append::run(&mut table).await;
+        let peer = peer::run(&mut table).await;
+        http::run(&mut table, peer).await;
+        secrets::run(&mut table, floor).await;
+    }
+    jobs::run(&mut table).await;
     println!("\n{table}");
 }

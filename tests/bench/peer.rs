@@ -56,7 +56,7 @@ fn python() -> Result<std::path::PathBuf, String> {
     Ok(python)
 }
 
-fn run_quietly(command: &mut Command) -> Result<(), String> {
+pub(crate) fn run_quietly(command: &mut Command) -> Result<(), String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     if output.status.success() {
         Ok(())

@@ -29,12 +29,22 @@ impl Measured {
     }
 }
 
+/// How long something took, in words, from the microseconds that each took.
+pub(crate) fn spread(mut took: Vec<u32>) -> String {
+    took.sort_unstable();
+    let at = |part: f64| f64::from(took[((took.len() - 1) as f64 * part) as usize]) / 1000.0;
+    format!("p50 {:.1} ms, p95 {:.1} ms, most {:.1} ms", at(0.5), at(0.95), at(1.0))
+}
+
 /// What was measured, and how it compares with its floor: the ratio and the goal.
 type Row = (String, Measured, Option<(f64, String)>);
 
-/// The rows so far.
+/// The rows so far, and what does not fit into rows.
 #[derive(Default)]
-pub(crate) struct Table(Vec<Row>);
+pub(crate) struct Table {
+    rows: Vec<Row>,
+    notes: Vec<String>,
+}
 
 impl Table {
     /// One more row; `floor` is what it is held against, with its name and the goal.
@@ -47,7 +57,13 @@ impl Table {
         let against = floor.map(|(floor, goal)| (measured.rate / floor.rate, goal.to_owned()));
         let row = (name.into(), measured, against);
         eprintln!("{}", line(&row));
-        self.0.push(row);
+        self.rows.push(row);
+    }
+
+    /// A line below the rows.
+    pub(crate) fn note(&mut self, note: String) {
+        eprintln!("{note}");
+        self.notes.push(note);
     }
 }
 
@@ -69,7 +85,8 @@ impl fmt::Display for Table {
             "{:<58} {:>10} {:>9} {:>9} {:>8}  goal",
             "what", "per second", "p50 ms", "p99 ms", "ratio"
         )?;
-        self.0.iter().try_for_each(|row| writeln!(f, "{}", line(row)))
+        self.rows.iter().try_for_each(|row| writeln!(f, "{}", line(row)))?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))
     }
 }
 
@@ -118,7 +135,7 @@ where
 }
 
 #[expect(clippy::disallowed_methods, reason = "the span of a measurement is a span of time")]
-async fn pause(span: Duration) {
+pub(crate) async fn pause(span: Duration) {
     tokio::time::sleep(span).await;
 }
 
