@@ -105,7 +105,7 @@ async fn a_log_is_read_in_pages_and_parts_and_is_dense_through_all_attempts() {
     assert_eq!((usual.json["items"].as_array().unwrap().len(), usual.json["next"].is_string()), (50, true));
     let tail = get("after=240").await.expect(200);
     assert_eq!((&tail.json["items"], &tail.json["next"]), (&json!(lines[240..]), &Value::Null));
-    assert_eq!(get("after=242").await.expect(200).json, json!({"items": [], "next": null}));
+    assert_eq!(get("after=242").await.expect(200).json, json!({"items": [], "next": null, "expired": false}));
     let problems = get("stream=stderr").await.expect(200);
     assert_eq!(problems.json["items"].as_array().unwrap().len(), 2);
     // Letter case does not matter, and a page of a search goes on where it ended.
