@@ -73,7 +73,7 @@ async fn each_worker_is_listed_with_its_host_kinds_and_load() {
     ended(&app.operator(), &path).await;
     // Who stops in order leaves the list; who is given up stays for a while, and says so.
     two.stop().await;
-    assert_eq!(names(&viewer, 1).await, [first.clone()]);
+    assert_eq!(names(&viewer, 1).await, std::slice::from_ref(&first));
     let lost = "insert into workers (name, host, pid, version, kinds, concurrency, lost) \
                 values ('gone', 'elsewhere', 1, '0', '{}', 1, true)";
     sql(&app, lost).await;
