@@ -66,13 +66,15 @@ impl Claims {
     }
 
     /// Makes the claims of `worker` what it runs: enters what is missing, since the table is empty after a crash of the database, and gives
-    /// up what is neither run nor about to be, since giving it up may have failed.
+    /// up what is neither run nor about to be, since giving it up may have failed. What is entered here is not about to be run: should it
+    /// have ended just now, it is given up the next time.
     pub(super) async fn settle(&self, worker: &str, running: &[JobId]) -> Result<(), sqlx::Error> {
         let ids: Vec<Uuid> = running.iter().map(|job| job.0).collect();
         let query = sqlx::query(
             "with stale as (delete from job_claims where worker = $1 and job_id <> all($2) \
                  and claimed_at < clock_timestamp() - make_interval(secs => $3)) \
-             insert into job_claims (job_id, worker) select id, $1 from unnest($2) as job(id) on conflict do nothing",
+             insert into job_claims (job_id, worker, claimed_at) \
+             select id, $1, 'epoch'::timestamptz from unnest($2) as job(id) on conflict do nothing",
         );
         query.bind(worker).bind(ids).bind(ABOUT_TO_RUN_SECONDS).execute(&self.pool).await?;
         Ok(())
@@ -83,6 +85,12 @@ impl Claims {
         let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
         let query = sqlx::query("delete from job_claims where worker = $1 and job_id = any($2)");
         query.bind(worker).bind(ids).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Gives up all that `worker` has, which stops.
+    pub(super) async fn release_all(&self, worker: &str) -> Result<(), sqlx::Error> {
+        sqlx::query("delete from job_claims where worker = $1").bind(worker).execute(&self.pool).await?;
         Ok(())
     }
 

@@ -222,6 +222,9 @@ impl<Q: WorkQueue> Worker<Q> {
         for task in [beating, recovering, watching] {
             task.abort();
         }
+        if let Err(error) = worker.claims.release_all(&worker.name()).await {
+            tracing::debug!(%error, "claims were not given up, and are by the next worker that looks");
+        }
         if let Err(error) = worker.registry.leave(&worker.name()).await {
             tracing::debug!(%error, "the worker could not say that it has stopped");
         }
