@@ -14,6 +14,7 @@ use super::log_store::{LogWriter, Writing};
 use super::prepare::Surroundings;
 use super::process::{Ending, Finished, StopReason};
 use super::queue::{ReadyJob, WorkQueue};
+use super::result;
 use super::starting::Started;
 use super::watchdog::Watchdog;
 use super::worker::Worker;
@@ -63,12 +64,17 @@ impl<Q: WorkQueue> Worker<Q> {
         let keeper = self.keeper(job, attempt);
         let keep: &dyn KeepArtifacts = keeper.as_ref().map_or(&NoArtifacts, |keeper| keeper);
         let surroundings = Surroundings { output, stop, watchdog, keep };
-        let finished = match self.prepare_attempt(&context, job, attempt, surroundings).await {
+        let mut finished = match self.prepare_attempt(&context, job, attempt, surroundings).await {
             Ok(prepared) => tokio::join!(prepared.run(), log.take(lines, note)).0,
             Err(error) => Finished::without_process(Ending::CouldNotStart { error }),
         };
         if let Ending::CouldNotStart { error } | Ending::Failed { error, .. } = &finished.ending {
             log.remark(error.clone());
+        }
+        // Whatever action it was: the log would not take its end with such a result.
+        match finished.result.take().map(result::not_too_deep).transpose() {
+            Ok(result) => finished.result = result,
+            Err(remark) => log.remark(remark),
         }
         let settings = self.kinds.get(&job.kind).map(Kind::settings);
         let finals = settings.map_or(&[][..], |settings| &settings.final_exit_codes);
