@@ -180,6 +180,8 @@ async fn nonsense_is_refused_by_field() {
         (json!({"action": "cancel", "filter": {"ids": ["x"]}}), "filter.ids[0]"),
         (json!({"action": "destroy", "filter": {}}), "action"),
         (json!({"action": "cancel", "filter": {"status": "done"}}), "filter.status"),
+        (json!({"action": "cancel", "filter": {"kind": "a\u{0}"}}), "filter.kind"),
+        (json!({"action": "cancel", "filter": {"kind": "x".repeat(64)}}), "filter.kind"),
         (json!({"action": "cancel", "filter": {"colour": "red"}}), "filter.colour"),
         (json!({"action": "cancel", "filter": {"from": "yesterday"}}), "filter.from"),
         (json!({"action": "cancel"}), "filter"),

@@ -129,8 +129,10 @@ async fn only_the_admin_drains_and_only_what_there_is() {
             client.post(&path, json!({})).await.expect(403);
         }
         app.anon().post(&path, json!({})).await.expect(401);
-        let unknown = app.admin().post(&format!("/api/workers/none-such/{verb}"), json!({})).await;
-        assert_eq!(unknown.expect(404).str("code"), "worker_not_found");
+        for none in ["none-such", "a%00", "a%0Ab", &"x".repeat(301)] {
+            let unknown = app.admin().post(&format!("/api/workers/{none}/{verb}"), json!({})).await;
+            assert_eq!(unknown.expect(404).str("code"), "worker_not_found", "{none}");
+        }
     }
     sql(&app, "update workers set lost = true").await;
     // It goes on under another name, and nobody drains the dead.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use commands::jobs::{FoundLine, JobLine, LineFilter, LogPlace};
-use domain::JobId;
+use domain::{JobId, KindName};
 use projections::time::text as time;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::authenticate::Can;
 use crate::authenticate::needs::JobsRead;
 use crate::extract::{Json, Path, Query};
+use crate::input::Fields;
 use crate::list::{Cursors, Page, limit};
 use crate::problem::{Problem, ProblemBody};
 
@@ -200,6 +201,9 @@ pub async fn search(
     let team = caller.team()?;
     let limit = limit(query.limit)?;
     checked(query.q.as_deref())?;
+    let mut fields = Fields::default();
+    fields.check_optional("kind", query.kind.as_deref(), KindName::parse);
+    fields.done()?;
     let cursors =
         Cursors::new(&app, ("all logs", team, &query.kind, &query.q, query.stream, query.from, query.to));
     let place = cursors.open(query.cursor.as_deref()).await?;

@@ -4,9 +4,12 @@
 use std::collections::{HashMap, HashSet};
 
 use domain::JobId;
-use sqlx::PgPool;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{PgPool, Postgres};
 use uuid::Uuid;
 
+use super::in_time::{PATIENCE, in_time};
 use super::queue::ReadyJob;
 use crate::{CommandError, Commands};
 
@@ -39,7 +42,7 @@ impl Claims {
             .collect();
         let (held, holding): (Vec<String>, Vec<Uuid>) =
             holders.into_iter().map(|(turn, holder)| (turn, holder.0)).unzip();
-        let taken: Vec<Uuid> = sqlx::query_scalar(
+        let query = sqlx::query_scalar(
             "insert into job_claims (job_id, worker, turn, slot) \
              select job.id, $1, job.turn, free.slot \
              from (select id, turn, most, row_number() over (partition by turn order by place) as nth \
@@ -53,15 +56,10 @@ impl Claims {
                  select c.job_id from job_claims c where c.turn = job.turn \
                  union select h.job_id from unnest($5, $6) h(turn, job_id) where h.turn = job.turn) held)) \
              on conflict do nothing returning job_id",
-        )
-        .bind(worker)
-        .bind(ids)
-        .bind(turns)
-        .bind(limits)
-        .bind(held)
-        .bind(holding)
-        .fetch_all(&self.pool)
-        .await?;
+        );
+        let query = query.bind(worker).bind(ids).bind(turns).bind(limits).bind(held).bind(holding);
+        // Claims of a try that was given up are given up as well, once they are stale.
+        let taken: Vec<Uuid> = in_time(PATIENCE, query.fetch_all(&self.pool)).await?;
         Ok(taken.into_iter().map(JobId).collect())
     }
 
@@ -76,16 +74,15 @@ impl Claims {
              insert into job_claims (job_id, worker, claimed_at) \
              select id, $1, 'epoch'::timestamptz from unnest($2) as job(id) on conflict do nothing",
         );
-        query.bind(worker).bind(ids).bind(ABOUT_TO_RUN_SECONDS).execute(&self.pool).await?;
-        Ok(())
+        let query = query.bind(worker).bind(ids).bind(ABOUT_TO_RUN_SECONDS);
+        self.change(query).await
     }
 
     /// Gives claims up; does nothing to another worker's.
     pub(super) async fn release(&self, worker: &str, jobs: &[JobId]) -> Result<(), sqlx::Error> {
         let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
         let query = sqlx::query("delete from job_claims where worker = $1 and job_id = any($2)");
-        query.bind(worker).bind(ids).execute(&self.pool).await?;
-        Ok(())
+        self.change(query.bind(worker).bind(ids)).await
     }
 
     /// Gives up all that `worker` has, which stops.
@@ -99,8 +96,7 @@ impl Claims {
         let query = sqlx::query(
             "delete from job_claims c where not exists (select from workers w where w.name = c.worker and not w.lost)",
         );
-        query.execute(&self.pool).await?;
-        Ok(())
+        self.change(query).await
     }
 
     pub(super) async fn set_progress(
@@ -110,8 +106,11 @@ impl Claims {
         progress: f64,
     ) -> Result<(), sqlx::Error> {
         let query = sqlx::query("update job_claims set progress = $3 where job_id = $1 and worker = $2");
-        query.bind(job.0).bind(worker).bind(progress).execute(&self.pool).await?;
-        Ok(())
+        self.change(query.bind(job.0).bind(worker).bind(progress)).await
+    }
+
+    async fn change(&self, query: Query<'_, Postgres, PgArguments>) -> Result<(), sqlx::Error> {
+        in_time(PATIENCE, query.execute(&self.pool)).await.map(drop)
     }
 }
 

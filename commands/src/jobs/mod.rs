@@ -11,6 +11,7 @@ mod descendants;
 mod folder;
 mod group;
 mod history;
+mod in_time;
 mod json_line;
 pub mod kinds;
 mod launch;

@@ -11,7 +11,7 @@ use super::queue::ReadyJob;
 use crate::door::decided;
 use crate::{CommandError, Commands, Context};
 
-/// Events of a job that are looked at.
+/// Events after an attempt's start that are looked at for its end, which is among the first of them.
 const MOST_EVENTS: i64 = 1_000;
 
 /// A job that this process has started, as it stands in the log as far as is known here.
@@ -98,15 +98,16 @@ impl Commands {
         }
     }
 
-    /// Whether the log has an end of this attempt that `worker` itself reported: not that the worker was lost.
+    /// Whether the log has an end of this attempt that `worker` itself reported: not that the worker was lost. It comes after what
+    /// was held when the attempt had started, however long the job's history is.
     pub(super) async fn has_ended(
         &self,
-        id: JobId,
+        started: &Started,
         attempt: u32,
         worker: &str,
     ) -> Result<bool, CommandError> {
-        let stream = StreamId::new("job", id);
-        let history = self.ledger.read_stream(&stream, 0, None, MOST_EVENTS).await?;
+        let stream = StreamId::new("job", started.job.id);
+        let history = self.ledger.read_stream(&stream, started.held.sequence, None, MOST_EVENTS).await?;
         let events = history.into_iter().filter_map(|event| serde_json::from_value(event.payload).ok());
         Ok(events.into_iter().any(|event: JobEvent| {
             let (of, ran) = match event {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use commands::jobs::{JobChange, MOST_CHANGED, MOST_QUEUED};
-use domain::{JobId, JobStatus, ScheduleId};
+use domain::{JobId, JobStatus, KindName, ScheduleId};
 use projections::JobFilter;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::authenticate::Can;
 use crate::authenticate::needs::JobsRun;
 use crate::extract::Json;
-use crate::input::Creation;
+use crate::input::{Creation, Fields};
 use crate::problem::{Problem, ProblemBody};
 
 /// Fields that are told of a batch at most.
@@ -172,6 +172,9 @@ pub async fn bulk(
     Json(body): Json<BulkBody>,
 ) -> Result<Answer<BulkAnswer>, Problem> {
     let BulkBody { action, filter } = body;
+    let mut fields = Fields::default();
+    fields.check_optional("filter.kind", filter.kind.as_deref(), KindName::parse);
+    fields.done()?;
     if filter.ids.as_ref().is_some_and(|ids| ids.len() > MOST_CHANGED) {
         return Err(Problem::invalid("filter.ids", format!("must be at most {MOST_CHANGED}")));
     }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{ArtifactError, ArtifactStore};
 use crate::jobs::artifacts_folder::{Artifact, KeepArtifacts};
+use crate::jobs::in_time::{self, in_time};
 
 /// How long the database is tried for while it is away. The attempt's end is not reported before.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -76,7 +77,7 @@ async fn patiently<F: Future<Output = Result<(), sqlx::Error>>>(
 ) -> Result<(), sqlx::Error> {
     let begun = Instant::now();
     loop {
-        match work().await {
+        match in_time(in_time::PATIENCE, work()).await {
             Err(error) if begun.elapsed() < PATIENCE => {
                 tracing::debug!(%error, "where artifacts are kept could not be noted yet");
                 sleep(PAUSE).await;
