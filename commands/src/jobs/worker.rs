@@ -30,6 +30,8 @@ const REST: Duration = Duration::from_millis(5);
 const CANCELLATIONS: Duration = Duration::from_secs(1);
 /// Jobs that are remembered as dealt with, since the view may show them as they were before.
 const REMEMBERED: usize = 10_000;
+/// How long a worker that stops tries to say so.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Claims given up at a time.
 const MOST_RELEASED: usize = 1_000;
 
@@ -222,13 +224,21 @@ impl<Q: WorkQueue> Worker<Q> {
         for task in [beating, recovering, watching] {
             task.abort();
         }
-        if let Err(error) = worker.claims.release_all(&worker.name()).await {
-            tracing::debug!(%error, "claims were not given up, and are by the next worker that looks");
-        }
-        if let Err(error) = worker.registry.leave(&worker.name()).await {
-            tracing::debug!(%error, "the worker could not say that it has stopped");
+        if timeout(FAREWELL, worker.take_leave()).await.is_err() {
+            tracing::debug!("the worker could not say in time that it has stopped");
         }
         tracing::info!(worker = %worker.name(), "worker stopped");
+    }
+
+    /// Best effort: whoever does not beat is given up, and its claims with it.
+    async fn take_leave(&self) {
+        let name = self.name();
+        if let Err(error) = self.claims.release_all(&name).await {
+            tracing::debug!(%error, "claims were not given up, and are by the next worker that looks");
+        }
+        if let Err(error) = self.registry.leave(&name).await {
+            tracing::debug!(%error, "the worker could not say that it has stopped");
+        }
     }
 
     fn prepare(&self) -> std::io::Result<Watchdog> {
