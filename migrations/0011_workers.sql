@@ -30,6 +30,7 @@ create unlogged table job_claims (
     turn     text,
     slot     integer,
     progress double precision,
+    claimed_at timestamptz not null default clock_timestamp(),
     unique (turn, slot),
     check ((turn is null) = (slot is null))
 ) with (fillfactor = 70);

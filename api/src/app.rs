@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use commands::jobs::ArtifactStore;
 use commands::jobs::JobDefaults;
 use commands::jobs::Kinds;
 use commands::{Commands, Executed};
@@ -37,6 +38,8 @@ pub struct Parts {
     pub projections: Projections,
     /// What jobs can run.
     pub kinds: Arc<Kinds>,
+    /// Files that jobs have left.
+    pub artifacts: ArtifactStore,
     /// Signs and checks access tokens.
     pub tokens: TokenKeys,
     /// How much each client may ask.

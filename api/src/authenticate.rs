@@ -168,7 +168,9 @@ impl Identity {
             return Ok(());
         }
         let (method, path) = &self.operation;
-        let resource = format!("{method} {}", path.as_ref().map_or("", MatchedPath::as_str));
+        // As the document writes it, which knows no rest of a path.
+        let path = path.as_ref().map_or("", MatchedPath::as_str).replace("{*", "{");
+        let resource = format!("{method} {path}");
         let refused = AccessEvent::AccessRefused { permission: permission.to_string(), resource };
         self.app.commands.record(&self.context, &refused).await?;
         if self.withheld.contains(permission) {

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod app;
+mod artifacts;
 pub mod authenticate;
 mod body;
 pub mod cli;

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use commands::SealedSecret;
 use commands::jobs::{QueueError, ReadyJob, RunningJob, WorkQueue};
 use domain::{JobId, TeamId};
-use projections::{Jobs, Projections, Reached, Reader, SecretRow};
+use projections::{Holder, Jobs, Projections, Reached, Reader, SecretRow};
 use tokio::sync::watch;
 
 /// The queue as the views show it.
@@ -38,8 +38,13 @@ impl WorkQueue for ViewQueue {
         limit: usize,
     ) -> Result<Vec<ReadyJob>, QueueError> {
         let rows = self.jobs().ready(now, limit as i64, kinds).await.map_err(failed)?;
+        let holders = self.jobs().holders(&rows).await.map_err(failed)?;
         let ready = rows.into_iter().map(|row| {
+            let holds = |holder: &&Holder| {
+                holder.team_id == row.team_id && Some(&holder.concurrency_key) == row.concurrency_key.as_ref()
+            };
             Ok(ReadyJob {
+                holders: holders.iter().filter(holds).map(|holder| holder.id).collect(),
                 id: row.id.parse().map_err(failed)?,
                 team_id: row.team_id,
                 kind: row.kind,
@@ -49,7 +54,6 @@ impl WorkQueue for ViewQueue {
                 timeout_seconds: row.timeout_seconds,
                 concurrency_key: row.concurrency_key,
                 concurrency_limit: row.concurrency_limit,
-                unique: row.unique,
             })
         });
         ready.collect()

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use commands::Shredding;
-use commands::jobs::Worker;
+use commands::jobs::{ArtifactError, Worker};
 use commands::reactor::{self, Reactor, ReactorOptions};
 use commands::schedules::Scheduler;
 use ledger::{KeyCheckError, Presence};
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 
 use crate::app::{App, Parts};
+use crate::artifacts::{artifacts, retention};
 use crate::confidential::NothingConfidential;
 use crate::config::Settings;
 use crate::forgetting::Forgetting;
@@ -73,6 +74,9 @@ pub enum ServeError {
     /// Mail cannot be sent as it is configured.
     #[error(transparent)]
     Mail(#[from] MailError),
+    /// The place of artifacts cannot be used.
+    #[error("artifacts cannot be kept: {0}")]
+    Artifacts(#[from] ArtifactError),
     /// The listener failed.
     #[error("the HTTP listener failed: {0}")]
     Http(#[from] std::io::Error),
@@ -101,7 +105,9 @@ pub async fn run(
         node.keys.jwt_secret_previous.as_ref().map(crate::config::Hidden::expose),
     )?;
     let mailer = mailer(&node.settings, &node.ledger, listener.local_addr()?)?;
+    let artifacts = artifacts(&node)?;
     let app = App::new(Parts {
+        artifacts,
         limits: RateLimits::new(&node.settings),
         key_uses: node.key_uses(),
         background: Arc::new(Semaphore::new(MOST_IN_BACKGROUND)),
@@ -122,6 +128,8 @@ pub async fn run(
     let notices = roles.api.then(|| tokio::spawn(app.notices.clone().run(follower_stop.clone())));
     let watching = roles.api.then(|| tokio::spawn(app.watching.clone().run(follower_stop.clone())));
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
+    let retention = retention(&app).filter(|_| roles.worker);
+    let retention = retention.map(|retention| tokio::spawn(retention.run(shutdown.clone())));
     let scheduler = roles.worker.then(|| tokio::spawn(scheduler(&app).run(shutdown.clone())));
     let forgetting = roles.follower.then(|| see_to(&node, forgetting(&node), &shutdown));
     let shredding = roles.follower.then(|| see_to(&node, Shredding(node.commands.clone()), &shutdown));
@@ -139,6 +147,7 @@ pub async fn run(
     // It may go on for a while before it begins to end.
     let drain = Duration::from_secs(node.settings.worker_drain_seconds.into());
     wind_down_within("worker", worker, drain + WIND_DOWN).await;
+    wind_down("retention", retention).await;
     wind_down("forgetting", forgetting).await;
     wind_down("shredding", shredding).await;
     wind_down("mail", mailer).await;
@@ -240,6 +249,7 @@ fn worker(app: &App) -> Worker<ViewQueue> {
         directory: Some(jobs_folder(settings)),
         drain: Duration::from_secs(settings.worker_drain_seconds.into()),
         only: settings.worker_kinds.clone(),
+        artifacts: Some(app.artifacts.clone()),
         ..commands::jobs::WorkerOptions::default()
     };
     Worker::new(&app.commands, Arc::clone(&app.kinds), ViewQueue::new(&app.projections), options)

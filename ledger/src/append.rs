@@ -1,6 +1,7 @@
 //! Appending: the way in.
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 
 use crate::error::{AppendError, LedgerError};
 use crate::event::{Metadata, NewEvent};
@@ -9,6 +10,8 @@ use crate::{Ledger, StreamId};
 
 /// Events one append may hold.
 const MOST_EVENTS: usize = 5_000;
+/// Levels of objects and arrays in a payload. Readers manage 127; what lies between is room for what they read it in.
+const MOST_LEVELS: usize = 100;
 /// How often an append is sealed anew because somebody else made a subject's key first.
 const KEY_RACES: usize = 3;
 
@@ -82,6 +85,17 @@ fn from_ledger(error: LedgerError) -> AppendError {
     }
 }
 
+/// Whether a document has more than `levels` objects and arrays within each other.
+#[must_use]
+pub fn is_deeper_than(levels: usize, document: &Value) -> bool {
+    let deeper = |inner: &Value| levels == 0 || is_deeper_than(levels - 1, inner);
+    match document {
+        Value::Array(items) => levels == 0 || items.iter().any(deeper),
+        Value::Object(fields) => levels == 0 || fields.values().any(deeper),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
 fn check(append: &Append) -> Result<(), AppendError> {
     let refuse = |why: &str| Err(AppendError::Refused(why.to_owned()));
     if append.events.is_empty() {
@@ -94,6 +108,10 @@ fn check(append: &Append) -> Result<(), AppendError> {
     for event in &append.events {
         if event.sequence < 1 {
             return refuse("sequences begin at 1");
+        }
+        // PostgreSQL would store it, and nobody could read the page it is on any more.
+        if is_deeper_than(MOST_LEVELS, &event.payload) {
+            return refuse("a payload has at most 100 levels");
         }
         match last.insert(&event.stream, event.sequence) {
             Some(before) if before + 1 != event.sequence => {

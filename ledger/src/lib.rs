@@ -34,7 +34,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-pub use append::{Append, Appended};
+pub use append::{Append, Appended, is_deeper_than};
 pub use digest::{Sha256, random_token};
 pub use error::{AppendError, LedgerError};
 pub use event::{Metadata, NewEvent, Recorded, StreamId};

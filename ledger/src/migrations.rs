@@ -17,6 +17,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (10, "mail_recipients", include_str!("../../migrations/0010_mail_recipients.sql")),
     (11, "workers", include_str!("../../migrations/0011_workers.sql")),
     (12, "job_logs", include_str!("../../migrations/0012_job_logs.sql")),
+    (13, "artifacts", include_str!("../../migrations/0013_artifacts.sql")),
 ];
 
 pub(crate) fn migrator() -> Migrator {

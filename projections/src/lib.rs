@@ -60,9 +60,13 @@ pub use team_reader::{ById, ByTeam, TeamReader};
 pub use verify::{Difference, Verified};
 pub use view::{Owner, SEALED, StreamView, TeamView, View};
 pub use views::access_records::{AccessRecord, AccessRecords};
-pub use views::audit::{Audit, AuditFilter, AuditRow};
+pub use views::audit::{Activity, ActivityDay, ActivityFilter, Audit, AuditFilter, AuditRow};
 pub use views::credentials::{ApiKeyRow, Credentials, CredentialsRow, SessionRow};
-pub use views::jobs::{JobFilter, JobRow, Jobs, Line, RunningJob};
+pub use views::job_reports::{
+    Durations, JobReport, JobReportFilter, JobReportGroup, JobReportRow, JobReports, RELATIVE_ERROR,
+    ReportGrouping, Tally,
+};
+pub use views::jobs::{Holder, JobFilter, JobRow, Jobs, Line, RunningJob};
 pub use views::last_access::{LastAccess, LastAccessRow};
 pub use views::memberships::{Membership, MembershipRow, Memberships};
 pub use views::schedules::{ScheduleFilter, ScheduleRow, Schedules};

@@ -9,6 +9,7 @@ use crate::team_reader::{ByTeam, shared};
 use crate::views::access_records::AccessRecords;
 use crate::views::audit::Audit;
 use crate::views::credentials::Credentials;
+use crate::views::job_reports::JobReports;
 use crate::views::jobs::Jobs;
 use crate::views::last_access::LastAccess;
 use crate::views::memberships::Memberships;
@@ -67,6 +68,8 @@ views! {
     secret_access: SecretAccess, ByTeam by ByTeam::new;
     /// Jobs, by job id; also the queue.
     jobs: Jobs, ByTeam by ByTeam::new;
+    /// What became of jobs, by team, day and kind.
+    job_reports: JobReports, ByTeam by ByTeam::new;
     /// Schedules, by schedule id.
     schedules: Schedules, ByTeam by ByTeam::new;
     /// When somebody last signed in, by `user/<id>`.

@@ -3,6 +3,7 @@
 pub(crate) mod access_records;
 pub(crate) mod audit;
 pub(crate) mod credentials;
+pub(crate) mod job_reports;
 pub(crate) mod jobs;
 pub(crate) mod last_access;
 pub(crate) mod memberships;

@@ -34,7 +34,7 @@ mod secret_versions;
 mod secrets;
 mod sessions;
 mod smoke;
-mod support;
+pub(crate) mod support;
 mod teams;
 mod two_factor;
 mod two_factor_teams;

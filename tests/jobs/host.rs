@@ -83,6 +83,10 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response<Body
             answer.status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", rest).body(Body::empty())
         }
         "large" => answer.body("0123456789abcde\n".repeat(5_000).into()),
+        "nested" => {
+            let levels = rest.parse().unwrap();
+            answer.body(format!("{}{}", "[".repeat(levels), "]".repeat(levels)).into())
+        }
         "to" => answer.status(StatusCode::TEMPORARY_REDIRECT).header("location", rest).body(Body::empty()),
         "see" => answer.status(StatusCode::SEE_OTHER).header("location", rest).body(Body::empty()),
         "slow" => {

@@ -163,6 +163,20 @@ async fn a_busy_host_says_when_to_come_again() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_too_deep_is_kept_as_text() {
+    let host = Host::start().await;
+    let app =
+        asking(&format!("url = '{}/nested/{{levels}}'\nparams.levels.type = 'integer'", host.url())).await;
+    let operator = app.operator();
+    for levels in [63, 64, 124, 127, 1_000] {
+        let (_, job) = run(&operator, with(ask(), json!({"args": {"levels": levels}}))).await;
+        assert_eq!(job.str("status"), "completed", "{levels}");
+        let body = &job.json["result"]["body"];
+        assert_eq!((body.is_array(), body.is_string()), (levels < 64, levels >= 64), "{levels}: {body}");
+    }
+}
+
+#[tokio::test]
 async fn a_long_answer_is_cut_and_says_so() {
     let host = Host::start().await;
     let app = asking(&format!("url = '{}/large'", host.url())).await;

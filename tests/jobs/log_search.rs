@@ -117,6 +117,8 @@ async fn wrong_searches_are_refused_and_other_teams_logs_are_not_there() {
         ("limit=0".to_owned(), "limit"),
         ("limit=201".to_owned(), "limit"),
         ("stream=stdin".to_owned(), "stream"),
+        ("kind=%00".to_owned(), "kind"),
+        ("kind=a%20b".to_owned(), "kind"),
         ("from=yesterday".to_owned(), "from"),
         ("to=x".to_owned(), "to"),
         ("lines=3".to_owned(), "lines"),

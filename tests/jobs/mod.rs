@@ -1,19 +1,33 @@
 //! Jobs over HTTP, and the workers that run them.
 
+mod artifacts;
 mod asking;
+mod bulk;
 mod endings;
+mod fairness;
+mod histories;
 mod host;
 mod http_circuits;
 mod http_kind;
 mod http_walls;
+mod keys;
 mod kinds;
+mod listed_workers;
 mod listing;
 mod log_search;
 mod lost;
+mod many;
+mod nodes;
+mod outage;
 mod output;
+mod pausing;
 mod queueing;
+mod reports;
+mod retention;
+mod retrying;
 mod schedules;
 mod secrets;
+mod unique;
 mod watching;
 mod workers;
 

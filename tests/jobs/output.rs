@@ -84,6 +84,26 @@ async fn the_result_is_kept_and_a_bad_one_is_a_remark() {
 }
 
 #[tokio::test]
+async fn a_result_that_is_too_deep_is_a_remark_and_everything_goes_on() {
+    let app = shell_app().await;
+    let operator = app.operator();
+    // serde_json reads 127 levels, and the event around the result adds some.
+    for levels in [65, 125, 126, 127, 5_000] {
+        let nested = format!("printf '%{levels}s' | tr ' ' '['; printf '%{levels}s' | tr ' ' ']'");
+        for text in [format!("({nested}) > \"$DAYBOOK_RESULT\""), nested] {
+            let (path, job) = run(&operator, script(&text)).await;
+            assert_eq!((job.str("status"), &job.json["result"]), ("completed", &Value::Null), "{levels}");
+            let [remark] = &texts(&operator, &path, "system").await[..] else { panic!("one remark") };
+            let expected = if levels > 127 { "is not valid JSON" } else { "has more than 64 levels" };
+            assert!(remark.contains(expected), "{levels}: {remark}");
+        }
+    }
+    let kept = format!("echo '{}{}'", "[".repeat(64), "]".repeat(64));
+    let (_, job) = run(&operator, script(&kept)).await;
+    assert!(job.json["result"].is_array(), "64 levels are kept: {}", job.text);
+}
+
+#[tokio::test]
 async fn a_log_is_read_in_pages_and_parts_and_is_dense_through_all_attempts() {
     let app = TestApp::with(Setup::default().kinds(SHELL).with("JOB_RETRY_DELAY_SECONDS", 0)).await;
     let operator = app.operator();
@@ -105,7 +125,7 @@ async fn a_log_is_read_in_pages_and_parts_and_is_dense_through_all_attempts() {
     assert_eq!((usual.json["items"].as_array().unwrap().len(), usual.json["next"].is_string()), (50, true));
     let tail = get("after=240").await.expect(200);
     assert_eq!((&tail.json["items"], &tail.json["next"]), (&json!(lines[240..]), &Value::Null));
-    assert_eq!(get("after=242").await.expect(200).json, json!({"items": [], "next": null}));
+    assert_eq!(get("after=242").await.expect(200).json, json!({"items": [], "next": null, "expired": false}));
     let problems = get("stream=stderr").await.expect(200);
     assert_eq!(problems.json["items"].as_array().unwrap().len(), 2);
     // Letter case does not matter, and a page of a search goes on where it ended.

@@ -38,6 +38,20 @@ async fn answers_say_where_and_when_events_were_recorded() {
 }
 
 #[tokio::test]
+async fn what_is_too_deep_to_be_read_again_is_not_stored() {
+    let database = Database::new().await;
+    let ledger = database.ledger();
+    let nested = |levels: usize| (0..levels).fold(json!("core"), |inner, _| json!({ "a": inner }));
+    let deep = |levels: usize| Append { events: vec![event("a", 1, nested(levels))], ..Append::default() };
+    for levels in [101, 127, 500] {
+        assert_eq!(refused(&ledger, deep(levels)).await, "a payload has at most 100 levels", "{levels}");
+    }
+    ledger.append(deep(100)).await.unwrap();
+    let [recorded] = whole_log(&ledger).await.try_into().unwrap();
+    assert_eq!(recorded.payload, nested(100));
+}
+
+#[tokio::test]
 async fn what_was_appended_is_what_is_read() {
     let database = Database::new().await;
     let ledger = database.ledger();

@@ -19,5 +19,6 @@ mod secrets_import;
 mod start;
 mod users;
 mod walk;
+mod workers;
 
 use process::Process;

@@ -18,13 +18,14 @@ const MARK: &str = "-- the next step --";
 /// What the walk needs of the machine, as it says.
 const PROGRAMS: [&str; 6] = ["bash", "timeout", "curl", "python3", "pg_dump", "pg_restore"];
 /// What differs between two runs, and what stands for it. A change of the tables changes the dump.
-const DIFFERENT: [(&str, &str); 6] = [
+const DIFFERENT: [(&str, &str); 7] = [
     ("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "<id>"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "<time>"),
     (r"\d{8}T\d{6}Z-[0-9a-f]{32}", "<dump>"),
     ("[0-9a-f]{64}", "<digest>"),
     (r#"("(?:bytes|entries|seconds|tables)": ?)[\d.]+|\d+ (tables|bytes)\b"#, "${1}<number>${2}"),
     (r#"("worker":|worker: null ->) "[^"]+""#, "${1} <worker>"),
+    (r#"("ran_milliseconds":|ran_milliseconds: null ->) \d+"#, "${1} <number>"),
 ];
 
 /// Commands, and what the README shows of their output.

@@ -5,7 +5,10 @@ use std::time::Duration;
 use ::ledger::{Append, Metadata, NewEvent};
 use ::projections::{AuditFilter, JobFilter, Options, Projections, SecretAccessFilter, SecretFilter, Whose};
 use chrono::Utc;
-use domain::{JobEvent, JobId, SecretId, TeamId};
+use domain::{
+    CatchUp, JobEvent, JobId, KindName, Plan, ScheduleEvent, ScheduleId, ScheduleName, SecretId, TeamId,
+    Timing,
+};
 use futures::future::join_all;
 use sqlx::{Executor as _, PgConnection};
 use tests::{Database, Server, within};
@@ -16,7 +19,16 @@ use super::support::{History, Node, event, registered, revealed, secret_id, stor
 use crate::ledger::support::Seed;
 
 /// The views whose rows are teams'.
-const OWNED: [&str; 6] = ["secrets", "secret_versions", "secret_reads", "secret_access", "jobs", "audit"];
+const OWNED: [&str; 8] = [
+    "secrets",
+    "secret_versions",
+    "secret_reads",
+    "secret_access",
+    "jobs",
+    "job_reports",
+    "schedules",
+    "audit",
+];
 
 /// A team with a secret that somebody has seen and a job, and so a part of the trail.
 #[derive(Clone, Copy)]
@@ -24,15 +36,18 @@ struct Party {
     team: TeamId,
     secret: SecretId,
     job: JobId,
+    schedule: ScheduleId,
 }
 
 impl Party {
     async fn join(node: &Node) -> Self {
-        let party = Self { team: team_id(), secret: secret_id(), job: JobId(Uuid::now_v7()) };
+        let (job, schedule) = (JobId(Uuid::now_v7()), ScheduleId(Uuid::now_v7()));
+        let party = Self { team: team_id(), secret: secret_id(), job, schedule };
         let events = vec![
             stored(party.secret, party.team, "db/main"),
             queued(party.job, party.team),
             revealed(party.secret),
+            scheduled(party.schedule, party.team),
         ];
         let metadata = Metadata {
             actor: "system".to_owned(),
@@ -44,19 +59,36 @@ impl Party {
     }
 
     /// View and key of its rows, of the views whose keys are known beforehand.
-    fn rows(self) -> [(&'static str, String); 4] {
+    fn rows(self) -> [(&'static str, String); 5] {
         [
             ("secrets", self.secret.to_string()),
             ("secret_versions", format!("{}/{:010}", self.secret, 1)),
             ("secret_reads", self.secret.to_string()),
             ("jobs", self.job.to_string()),
+            ("schedules", self.schedule.to_string()),
         ]
     }
 }
 
 /// Rows of `view` that [`Party::join`] makes, of the views that have a row for each event.
 fn of_party(view: &str) -> usize {
-    if view == "audit" { 3 } else { 1 }
+    if view == "audit" { 4 } else { 1 }
+}
+
+fn scheduled(id: ScheduleId, team_id: TeamId) -> NewEvent {
+    let plan = Plan {
+        name: ScheduleName::parse("hourly").unwrap(),
+        kind: KindName::parse("report").unwrap(),
+        args: serde_json::Map::new(),
+        timing: Timing::Once { run_at: Utc::now() },
+        catch_up: CatchUp::Last,
+        catch_up_window_seconds: 60,
+        priority: None,
+        max_attempts: None,
+        timeout_seconds: None,
+        concurrency_key: None,
+    };
+    event("schedule", id, 1, ScheduleEvent::ScheduleCreated { team_id, plan, next: Utc::now() })
 }
 
 fn queued(id: JobId, team_id: TeamId) -> NewEvent {
@@ -125,7 +157,7 @@ async fn assert_confined(views: &Projections, parties: &[Party; 2]) {
     }
     let trail = seen(&mut connection, "audit").await;
     assert_eq!(trail.iter().filter(|(_, team)| team.is_none()).count(), 1, "what is no team's: {trail:?}");
-    assert_eq!(trail.len(), 7);
+    assert_eq!(trail.len(), 9);
 }
 
 /// What the readers give, which is what the handlers get.
@@ -141,7 +173,7 @@ async fn assert_read(views: &Projections, parties: &[Party; 2]) {
         assert_eq!(jobs.get(party.job).await.unwrap().unwrap().team_id, party.team);
         assert_eq!(jobs.list(&JobFilter::default(), None, 10).await.unwrap().len(), 1);
         let trail = views.audit().of(party.team).list(&AuditFilter::default(), None, 10).await.unwrap();
-        assert_eq!(trail.iter().map(|row| row.team_id).collect::<Vec<_>>(), [Some(party.team); 3]);
+        assert_eq!(trail.iter().map(|row| row.team_id).collect::<Vec<_>>(), [Some(party.team); 4]);
         let reads = views.secret_reads().of(party.team);
         let read = reads.get(party.secret).await.unwrap().unwrap();
         assert_eq!((read.team_id, read.count), (party.team, 1));
@@ -311,7 +343,7 @@ async fn who_gives_up_in_the_middle_leaves_nothing_to_the_next() {
         let _ = timeout(Duration::from_micros(250 * round), reading).await;
         let party = parties[round as usize % 2];
         let trail = node.views.audit().of(party.team).list(&AuditFilter::default(), None, 10).await.unwrap();
-        assert!(trail.len() == 3 && trail.iter().all(|row| row.team_id == Some(party.team)), "{trail:?}");
+        assert!(trail.len() == 4 && trail.iter().all(|row| row.team_id == Some(party.team)), "{trail:?}");
     }
     assert_confined(&node.views, &parties).await;
 }

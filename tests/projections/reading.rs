@@ -145,7 +145,8 @@ async fn the_queue_gives_what_is_due_the_most_urgent_first_and_lets_jobs_take_tu
     assert_eq!(running(&["other".to_owned()]).await, [runs]);
     assert_eq!(running(&["other".to_owned(), "w".to_owned()]).await, []);
     let listed = async |status, kind: &str| {
-        let filter = JobFilter { status: Some(status), kind: Some(kind.to_owned()), ..JobFilter::default() };
+        let filter =
+            JobFilter { statuses: vec![status], kind: Some(kind.to_owned()), ..JobFilter::default() };
         node.views.jobs().of(team).list(&filter, None, 10).await.unwrap().len()
     };
     assert_eq!(

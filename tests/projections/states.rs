@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use ::ledger::StreamId;
 use ::projections::{
-    AccessRecords, AsOf, Fact, HistoryEntry, JobRow, Jobs, Projections, Secrets, StreamView, Teams, Users,
+    AccessRecords, AsOf, Fact, HistoryEntry, JobRow, Jobs, Projections, Schedules, Secrets, StreamView,
+    Teams, Users,
 };
 use domain::AGGREGATE_TYPES;
 use serde_json::{Map, Value};
@@ -40,6 +41,7 @@ fn state(log: &[Fact], stream: &StreamId, up_to: i64) -> Option<AsOf<Value>> {
         "team" => folded::<Teams>(log, id, up_to),
         "secret" => folded::<Secrets>(log, id, up_to),
         "job" => folded::<Jobs>(log, id, up_to),
+        "schedule" => folded::<Schedules>(log, id, up_to),
         "access" => folded::<AccessRecords>(log, id, up_to),
         other => panic!("{other} has no state"),
     }
@@ -125,6 +127,10 @@ async fn assert_row(views: &Projections, stream: &StreamId) {
             let state = views.state_as_of::<Jobs>(id, None).await.unwrap().unwrap();
             let row = views.jobs().across_teams().get(id).await.unwrap().unwrap();
             assert_eq!(as_stored((*row).clone()), as_stored(state.row));
+        }
+        "schedule" => {
+            let state = views.state_as_of::<Schedules>(id, None).await.unwrap().unwrap();
+            assert_eq!(*views.schedules().across_teams().get(id).await.unwrap().unwrap(), state.row);
         }
         // Records of access are rows of the audit trail only.
         _ => {}

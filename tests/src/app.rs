@@ -133,8 +133,13 @@ impl TestApp {
 
     /// The usual one, on a database of the test's own.
     pub async fn on_database(database: Database) -> Self {
+        Self::with_database(database, Setup::default()).await
+    }
+
+    /// One that differs, on a database of the test's own.
+    pub async fn with_database(database: Database, setup: Setup) -> Self {
         let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
-        Self::on(std::sync::Arc::new(database), folder, Setup::default(), None).await
+        Self::on(std::sync::Arc::new(database), folder, setup, None).await
     }
 
     /// One more node on the same database and data folder.

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a harness that fails should say so at once")]
 
 mod app;
+mod artifacts;
 mod client;
 mod database;
 mod folder;
+pub mod s3;
 mod server;
 mod socket;
 mod stream;

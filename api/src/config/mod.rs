@@ -118,6 +118,22 @@ pub struct Settings {
     pub worker_kinds: Option<Vec<String>>,
     /// File with the job kinds.
     pub jobs_file: PathBuf,
+    /// Days for which logs and artifacts are kept after their job's end; 0 is for ever.
+    pub job_retention_days: u32,
+    /// The bucket of artifacts, `s3://bucket/prefix`; none means a folder.
+    pub artifacts_url: Option<String>,
+    /// Another address than Amazon's.
+    pub artifacts_endpoint: Option<String>,
+    /// Region of the bucket.
+    pub aws_region: Option<String>,
+    /// Who asks for the bucket.
+    pub aws_access_key_id: Option<String>,
+    /// The key to that.
+    pub aws_secret_access_key: Option<Hidden>,
+    /// Goes with keys that are good for a time.
+    pub aws_session_token: Option<Hidden>,
+    /// Whether the bucket is part of the host's name.
+    pub aws_virtual_hosted_style_request: Option<bool>,
     /// A `tracing` filter.
     pub log_level: String,
     /// How log lines look.
@@ -187,6 +203,15 @@ impl Settings {
             worker_drain_seconds: reader.required("WORKER_DRAIN_SECONDS", parse::number(0..=3_600)),
             worker_kinds: reader.optional("WORKER_KINDS", parse::kind_names),
             jobs_file: reader.required("JOBS_FILE", parse::path),
+            job_retention_days: reader.required("JOB_RETENTION_DAYS", parse::number(0..=36_500)),
+            artifacts_url: reader.optional("ARTIFACTS_URL", parse::bucket),
+            artifacts_endpoint: reader.optional("ARTIFACTS_ENDPOINT", parse::http_url),
+            aws_region: reader.optional("AWS_REGION", parse::word),
+            aws_access_key_id: reader.optional("AWS_ACCESS_KEY_ID", parse::word),
+            aws_secret_access_key: reader.optional("AWS_SECRET_ACCESS_KEY", parse::hidden),
+            aws_session_token: reader.optional("AWS_SESSION_TOKEN", parse::hidden),
+            aws_virtual_hosted_style_request: reader
+                .optional("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", parse::boolean),
             log_level: reader.required("LOG_LEVEL", parse::log_level),
             log_format: reader
                 .optional("LOG_FORMAT", parse::log_format)
@@ -198,6 +223,15 @@ impl Settings {
     }
 
     fn check_together(&self, reader: &mut Reader) {
+        let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+        for (name, other) in [(keys[0], keys[1]), (keys[1], keys[0])] {
+            if self.artifacts_url.is_some() && reader.is_set(other) && !reader.is_set(name) {
+                reader.problem(name, format!("must be set with {other}"));
+            }
+        }
+        if reader.is_set("ARTIFACTS_ENDPOINT") && !reader.is_set("ARTIFACTS_URL") {
+            reader.problem("ARTIFACTS_URL", "must be set with ARTIFACTS_ENDPOINT");
+        }
         if self.smtp_url.is_some() && !reader.is_set("MAIL_FROM") {
             reader.problem("MAIL_FROM", "must be set with SMTP_URL");
         }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use axum::http::Uri;
+use commands::jobs::S3Bucket;
 use commands::mail::{MailFrom, SmtpServer};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -167,6 +168,20 @@ pub(super) fn kind_names(text: &str) -> Result<Vec<String>, String> {
         .map(one)
         .collect::<Result<_, _>>()
         .map_err(|invalid| format!("holds a name that {invalid}"))
+}
+
+/// The bucket of artifacts.
+pub(super) fn bucket(text: &str) -> Result<String, String> {
+    S3Bucket::parse(text).map(|_| text.to_owned())
+}
+
+/// Letters and signs without blanks.
+pub(super) fn word(text: &str) -> Result<String, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be one word".into())
+    }
 }
 
 pub(super) fn path(text: &str) -> Result<std::path::PathBuf, String> {

@@ -87,6 +87,30 @@ pub const SETTINGS: &[Setting] = &[
     ),
     described("WORKER_KINDS", "all", "kinds that the worker runs, comma-separated"),
     value("JOBS_FILE", "daybook.toml", "where the job kinds are"),
+    value(
+        "JOB_RETENTION_DAYS",
+        "30",
+        "how long logs and artifacts of jobs are kept after the jobs' end, 0 to 36500; 0 is for ever",
+    ),
+    described(
+        "ARTIFACTS_URL",
+        "DATA_DIR/artifacts/",
+        "where files are kept that jobs leave, `s3://bucket/prefix`; needed where workers are on several machines",
+    ),
+    described(
+        "ARTIFACTS_ENDPOINT",
+        "Amazon's",
+        "address of another service that speaks S3, `http(s)://host:port`",
+    ),
+    described("AWS_REGION", "us-east-1", "region of the bucket"),
+    described("AWS_ACCESS_KEY_ID", "from the machine's role", "who asks for the bucket"),
+    described("AWS_SECRET_ACCESS_KEY", "from the machine's role", "the key to that"),
+    described("AWS_SESSION_TOKEN", "none", "goes with keys that are good for a time"),
+    described(
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+        "false",
+        "`true` where the bucket is part of the host's name (with ARTIFACTS_ENDPOINT: part of it)",
+    ),
     value("LOG_LEVEL", "info", "`error` to `trace`, or a filter such as `info,sqlx=warn`"),
     described("LOG_FORMAT", "text in development, json in production", "`text` or `json`"),
     described(

@@ -306,7 +306,7 @@ fn team_seen(caller: &Identity) -> Result<Option<TeamId>, Problem> {
 }
 
 /// The part of the trail that the caller sees.
-fn trail<'a>(app: &'a App, caller: &Identity) -> Result<TeamReader<'a, Audit>, Problem> {
+pub(super) fn trail<'a>(app: &'a App, caller: &Identity) -> Result<TeamReader<'a, Audit>, Problem> {
     let audit = app.projections.audit();
     Ok(match team_seen(caller)? {
         Some(team) => audit.of(team),

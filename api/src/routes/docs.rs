@@ -34,6 +34,9 @@ pub fn describe(openapi: &mut OpenApi) {
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
     let components = openapi.components.get_or_insert_with(Components::new);
     components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
+    let paths = std::mem::take(&mut openapi.paths.paths);
+    // The document has no way of saying that a parameter is the rest of a path.
+    openapi.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     errors::document(openapi);
     openapi.security = Some(vec![SecurityRequirement::new(BEARER, Vec::<String>::new())]);
 }

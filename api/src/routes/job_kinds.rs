@@ -58,7 +58,7 @@ pub struct KindBody {
 /// What a process may use.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LimitsBody {
-    /// Address space, in bytes.
+    /// Memory it may write to, in bytes: heap, private mappings and stacks of threads. What it asks for beyond is refused.
     pub memory_bytes: Option<u64>,
     /// Processor time, in seconds.
     pub cpu_seconds: Option<u64>,

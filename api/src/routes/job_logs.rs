@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use commands::jobs::{FoundLine, JobLine, LineFilter, LogPlace};
-use domain::JobId;
+use domain::{JobId, KindName};
 use projections::time::text as time;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::authenticate::Can;
 use crate::authenticate::needs::JobsRead;
 use crate::extract::{Json, Path, Query};
+use crate::input::Fields;
 use crate::list::{Cursors, Page, limit};
 use crate::problem::{Problem, ProblemBody};
 
@@ -84,12 +85,24 @@ impl From<JobLine> for LineBody {
     }
 }
 
+/// A page of a job's log.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"items": [], "next": null, "expired": false}))]
+pub struct LogPage {
+    /// The lines, in order.
+    pub items: Vec<LineBody>,
+    /// Where the next page begins; null on the last one.
+    pub next: Option<String>,
+    /// Whether the job has logged something that was removed because its time was over.
+    pub expired: bool,
+}
+
 /// What a job printed, through all attempts, in order. A page of a search may have fewer lines than asked for, or none, and still have a
 /// `next`: so much is looked at in one request and no more.
 #[utoipa::path(
     get, path = "/jobs/{id}/logs", tag = "jobs", params(("id" = Uuid, Path), LogQuery),
     responses(
-        (status = 200, description = "A page", body = Page<LineBody>),
+        (status = 200, description = "A page", body = LogPage),
         (status = 404, description = "No such job in this team", body = ProblemBody),
     ),
 )]
@@ -98,7 +111,7 @@ pub async fn logs(
     caller: Can<JobsRead>,
     Path(id): Path<Uuid>,
     Query(query): Query<LogQuery>,
-) -> Result<Json<Page<LineBody>>, Problem> {
+) -> Result<Json<LogPage>, Problem> {
     let job = JobId(id);
     let row = app.projections.jobs().of(caller.team()?).get(job).await?;
     row.ok_or_else(|| Problem::not_found().with_code("job_not_found"))?;
@@ -116,7 +129,8 @@ pub async fn logs(
         Some(seq) => Some(cursors.seal(&seq.to_string()).await?),
         None => None,
     };
-    Ok(Json(Page { items: found.lines.into_iter().map(LineBody::from).collect(), next }))
+    let expired = found.lines.is_empty() && app.commands.logs_expired(job).await?;
+    Ok(Json(LogPage { items: found.lines.into_iter().map(LineBody::from).collect(), next, expired }))
 }
 
 /// Which lines of which jobs.
@@ -187,6 +201,9 @@ pub async fn search(
     let team = caller.team()?;
     let limit = limit(query.limit)?;
     checked(query.q.as_deref())?;
+    let mut fields = Fields::default();
+    fields.check_optional("kind", query.kind.as_deref(), KindName::parse);
+    fields.done()?;
     let cursors =
         Cursors::new(&app, ("all logs", team, &query.kind, &query.q, query.stream, query.from, query.to));
     let place = cursors.open(query.cursor.as_deref()).await?;

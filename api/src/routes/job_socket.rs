@@ -3,6 +3,7 @@
 //! A browser cannot see the status of a handshake that was refused. So what a client must know is said by a close code, after a handshake
 //! that is accepted; only what no client of ours meets is an ordinary problem.
 
+mod presence;
 mod session;
 
 use axum::extract::ws::{

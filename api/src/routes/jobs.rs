@@ -50,12 +50,12 @@ pub async fn create(
     let first = queued.jobs.first().ok_or_else(|| Problem::internal("no job was queued"))?;
     let id = first.id.to_string();
     let jobs = app.projections.jobs().of(team);
-    if first.existing {
-        let row = jobs.get(&id).await?.ok_or_else(Problem::not_found)?;
-        return Ok(Answer::ok(full_body(&app, &row).await?).tagged(row.sequence).at(queued.position));
-    }
+    // One that waited was found in the log: the view may not have it yet.
     let done = Executed { id, position: queued.position, sequence: 1, stored: 1, replayed: queued.replayed };
     let row = app.as_written(jobs, &done, |row| row.sequence).await?;
+    if first.existing {
+        return Ok(Answer::ok(full_body(&app, &row).await?).tagged(row.sequence).at(queued.position));
+    }
     Ok(Answer::created(body_of(&row, None)).tagged(row.sequence).at(queued.position))
 }
 
@@ -106,7 +106,7 @@ pub async fn list(
     let cursors = Cursors::new(&app, ("jobs", team, query.status, &query.kind, query.schedule_id));
     let after = cursors.open(query.cursor.as_deref()).await?;
     let filter = JobFilter {
-        status: query.status,
+        statuses: query.status.into_iter().collect(),
         kind: query.kind,
         schedule_id: query.schedule_id.map(ScheduleId),
         ..JobFilter::default()

@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod api_keys;
+pub mod artifacts;
 pub mod audit;
 pub mod auth;
 pub mod docs;
@@ -14,6 +15,7 @@ pub mod job_socket;
 pub mod jobs;
 pub mod projections;
 pub mod recovery;
+pub mod reports;
 pub mod schedules;
 pub mod secret_changes;
 pub mod secrets;
@@ -108,6 +110,11 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(workers::list))
         .routes(routes!(workers::drain))
         .routes(routes!(workers::resume))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::download))
+        .routes(routes!(reports::jobs))
+        .routes(routes!(reports::result))
+        .routes(routes!(reports::activity::activity))
         .routes(routes!(job_logs::logs))
         .routes(routes!(schedules::create, schedules::list))
         .routes(routes!(schedules::show, schedules::amend, schedules::delete))

@@ -28,7 +28,7 @@ use projections::time::text as time;
 
 mod bodies;
 
-pub use bodies::{AmendBody, CreateBody, ScheduleBody};
+pub use bodies::{ScheduleAmendBody, ScheduleBody, ScheduleCreateBody};
 
 /// Schedules that a team has at most.
 const MOST_SCHEDULES: i64 = 1_000;
@@ -37,7 +37,7 @@ const PREVIEWED: usize = 10;
 
 /// Makes a schedule.
 #[utoipa::path(
-    post, path = "/schedules", tag = "schedules", request_body = CreateBody,
+    post, path = "/schedules", tag = "schedules", request_body = ScheduleCreateBody,
     responses(
         (status = 201, description = "The schedule", body = ScheduleBody),
         (status = 409, description = "The name is taken, or the team has 1,000 already", body = ProblemBody),
@@ -47,7 +47,7 @@ const PREVIEWED: usize = 10;
 pub async fn create(
     State(app): State<App>,
     caller: Can<JobsRun>,
-    creation: Creation<CreateBody>,
+    creation: Creation<ScheduleCreateBody>,
 ) -> Result<Answer<ScheduleBody>, Problem> {
     let team = caller.team()?;
     let (body, context) = creation.within(&caller.context);
@@ -132,7 +132,7 @@ pub async fn show(
 /// Changes a schedule, pauses it (`paused: true`) or goes on with it. While it is paused nothing runs, and nothing of that time is caught
 /// up with. What is left out stays.
 #[utoipa::path(
-    patch, path = "/schedules/{id}", tag = "schedules", params(("id" = Uuid, Path)), request_body = AmendBody,
+    patch, path = "/schedules/{id}", tag = "schedules", params(("id" = Uuid, Path)), request_body = ScheduleAmendBody,
     responses(
         (status = 200, description = "The schedule", body = ScheduleBody),
         (status = 404, description = "No such schedule in this team", body = ProblemBody),
@@ -146,7 +146,7 @@ pub async fn amend(
     caller: Can<JobsRun>,
     Path(id): Path<Uuid>,
     headers: HeaderMap,
-    Json(body): Json<AmendBody>,
+    Json(body): Json<ScheduleAmendBody>,
 ) -> Result<Answer<ScheduleBody>, Problem> {
     let expected = if_match(&headers)?;
     let amendment = body.checked()?;

@@ -8,11 +8,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::authenticate::Can;
 use crate::authenticate::needs::{JobsRead, WorkersManage};
+use crate::authenticate::{Can, Identity};
 use crate::extract::{Json, Path};
 use crate::list::Page;
 use crate::problem::{Problem, ProblemBody};
+
+/// Bytes of a worker's name: its host's, 64 at most, and some digits.
+const LONGEST_NAME: usize = 300;
 
 /// A worker, as it says of itself.
 #[derive(Debug, Serialize, ToSchema)]
@@ -84,7 +87,7 @@ pub async fn drain(
     caller: Can<WorkersManage>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    tell(app.commands.drain_worker(&caller.context, &name, true).await?)
+    tell(&app, &caller, &name, true).await
 }
 
 /// Has a worker that was drained take jobs again. Recorded.
@@ -100,9 +103,18 @@ pub async fn resume(
     caller: Can<WorkersManage>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    tell(app.commands.drain_worker(&caller.context, &name, false).await?)
+    tell(&app, &caller, &name, false).await
 }
 
-fn tell(known: bool) -> Result<StatusCode, Problem> {
-    if known { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found().with_code("worker_not_found")) }
+async fn tell(app: &App, caller: &Identity, name: &str, draining: bool) -> Result<StatusCode, Problem> {
+    if may_be_a_name(name) && app.commands.drain_worker(&caller.context, name, draining).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::not_found().with_code("worker_not_found"))
+    }
+}
+
+/// What no worker is called is not looked for.
+fn may_be_a_name(name: &str) -> bool {
+    name.len() <= LONGEST_NAME && !name.chars().any(char::is_control)
 }

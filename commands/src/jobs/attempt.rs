@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use domain::{AccessEvent, Ending as Recorded, Failure, JobCommand, LogDigest};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use uuid::Uuid;
 
-use super::artifacts_folder::NoArtifacts;
+use super::artifacts::KeepAttempt;
+use super::artifacts_folder::{KeepArtifacts, NoArtifacts};
 use super::kinds::Kind;
 use super::log_store::{LogWriter, Writing};
 use super::prepare::Surroundings;
 use super::process::{Ending, Finished, StopReason};
 use super::queue::{ReadyJob, WorkQueue};
+use super::result;
 use super::starting::Started;
 use super::watchdog::Watchdog;
 use super::worker::Worker;
@@ -24,6 +26,9 @@ const OUTPUT_QUEUE: usize = 256;
 /// How long the end of an attempt is tried to be recorded while the log is away. After that the lease runs out and the job is
 /// given to another worker.
 const REPORT_PATIENCE: Duration = Duration::from_secs(60);
+/// How long one try may take: more than the append lane takes to say that it cannot.
+const RECORD_PATIENCE: Duration = Duration::from_secs(30);
+const UNANSWERED: &str = "the database did not answer in time";
 /// Pause between two tries.
 const REPORT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -59,13 +64,20 @@ impl<Q: WorkQueue> Worker<Q> {
         let mut log = LogWriter::new(pool, writing);
         let note = |progress| self.claims.set_progress(job.id, worker, progress);
         let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
-        let surroundings = Surroundings { output, stop, watchdog, keep: &NoArtifacts };
-        let finished = match self.prepare_attempt(&context, job, attempt, surroundings).await {
+        let keeper = self.keeper(job, attempt);
+        let keep: &dyn KeepArtifacts = keeper.as_ref().map_or(&NoArtifacts, |keeper| keeper);
+        let surroundings = Surroundings { output, stop, watchdog, keep };
+        let mut finished = match self.prepare_attempt(&context, job, attempt, surroundings).await {
             Ok(prepared) => tokio::join!(prepared.run(), log.take(lines, note)).0,
-            Err(error) => Finished::without_process(Ending::CouldNotStart { error }),
+            Err(ending) => Finished::without_process(ending),
         };
         if let Ending::CouldNotStart { error } | Ending::Failed { error, .. } = &finished.ending {
             log.remark(error.clone());
+        }
+        // Whatever action it was: the log would not take its end with such a result.
+        match finished.result.take().map(result::not_too_deep).transpose() {
+            Ok(result) => finished.result = result,
+            Err(remark) => log.remark(remark),
         }
         let settings = self.kinds.get(&job.kind).map(Kind::settings);
         let finals = settings.map_or(&[][..], |settings| &settings.final_exit_codes);
@@ -73,53 +85,83 @@ impl<Q: WorkQueue> Worker<Q> {
         if finished.ending == Ending::TakenAway {
             // Else we could be faster than they are, and hand back what they have.
             tracing::warn!(job = %job.id, attempt, "this worker was given up: the attempt was stopped");
-            return Ok(self.record_late(&end, job).await?);
+            return self.record_late(&end, started).await;
         }
         self.report(&end, started, &mut log).await
+    }
+
+    /// What keeps the files that the attempt leaves, if there is a place for them.
+    fn keeper(&self, job: &ReadyJob, attempt: u32) -> Option<KeepAttempt> {
+        let store = self.options.artifacts.clone()?;
+        Some(KeepAttempt { store, team: job.team_id, job: job.id, attempt })
     }
 
     /// Records the end, the lines first: the event has their digest. Patient while the log is away, for it would be a pity to
     /// run again what has run.
     async fn report(&self, end: &End<'_>, started: &Started, log: &mut LogWriter) -> Result<(), Failed> {
-        let (begun, job) = (Instant::now(), &started.job);
+        let until = Instant::now() + REPORT_PATIENCE;
         loop {
-            let error: Failed = match log.store().await {
-                Err(error) => error.into(),
-                Ok(()) => {
-                    let digest = log.digest(end.finished.dropped_lines);
-                    let command = end.report(job.timeout_seconds, digest);
-                    match self.commands.end_attempt(&end.context, &started.held, job.id, command).await {
-                        Ok(()) => return Ok(()),
-                        // Another attempt has taken over, or an earlier try did get through.
-                        Err(CommandError::Refused(refusal)) => {
-                            tracing::info!(job = %job.id, %refusal, "a late result was refused");
-                            return Ok(self.record_late(end, job).await?);
-                        }
-                        Err(error) if error.is_passing() => error.into(),
-                        Err(error) => return Err(error.into()),
-                    }
-                }
+            let error = match timeout_at(until, self.try_report(end, started, log)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(Unreported::ForNow(error))) => error,
+                Ok(Err(Unreported::ForGood(error))) => return Err(error),
+                Err(_) => return Err(UNANSWERED.into()),
             };
-            if begun.elapsed() > REPORT_PATIENCE {
+            if Instant::now() + REPORT_PAUSE >= until {
                 return Err(error);
             }
             sleep(REPORT_PAUSE).await;
         }
     }
 
-    /// Records that an attempt came too late with its end, unless that end is what the log has.
-    async fn record_late(&self, end: &End<'_>, job: &ReadyJob) -> Result<(), CommandError> {
-        if self.commands.has_ended(job.id, end.attempt, end.worker).await? {
-            return Ok(());
+    async fn try_report(
+        &self,
+        end: &End<'_>,
+        started: &Started,
+        log: &mut LogWriter,
+    ) -> Result<(), Unreported> {
+        let job = &started.job;
+        log.store().await.map_err(|error| Unreported::ForNow(error.into()))?;
+        let command = end.report(job.timeout_seconds, log.digest(end.finished.dropped_lines));
+        let recording = self.commands.end_attempt(&end.context, &started.held, job.id, command);
+        match timeout(RECORD_PATIENCE, recording).await {
+            // What it did all the same is found by the next try.
+            Err(_) => Err(Unreported::ForNow(UNANSWERED.into())),
+            Ok(Ok(())) => Ok(()),
+            // Another attempt has taken over, or an earlier try did get through.
+            Ok(Err(CommandError::Refused(refusal))) => {
+                tracing::info!(job = %job.id, %refusal, "a late result was refused");
+                self.record_late(end, started).await.map_err(Unreported::ForGood)
+            }
+            Ok(Err(error)) if error.is_passing() => Err(Unreported::ForNow(error.into())),
+            Ok(Err(error)) => Err(Unreported::ForGood(error.into())),
         }
-        let record = AccessEvent::JobResultRefused {
-            job_id: job.id,
-            attempt: end.attempt,
-            worker: end.worker.to_owned(),
-            outcome: outcome(&end.finished.ending).to_owned(),
-        };
-        self.commands.record(&end.context, &record).await.map(drop)
     }
+
+    /// Records that an attempt came too late with its end, unless that end is what the log has.
+    async fn record_late(&self, end: &End<'_>, started: &Started) -> Result<(), Failed> {
+        let recording = async {
+            if self.commands.has_ended(started, end.attempt, end.worker).await? {
+                return Ok(());
+            }
+            let record = AccessEvent::JobResultRefused {
+                job_id: started.job.id,
+                attempt: end.attempt,
+                worker: end.worker.to_owned(),
+                outcome: outcome(&end.finished.ending).to_owned(),
+            };
+            self.commands.record(&end.context, &record).await.map(drop)
+        };
+        Ok(timeout(RECORD_PATIENCE, recording).await.map_err(|_| UNANSWERED)??)
+    }
+}
+
+/// Why an end is not recorded.
+enum Unreported {
+    /// Another try may help.
+    ForNow(Failed),
+    /// None will.
+    ForGood(Failed),
 }
 
 /// An attempt that is over, and who says so.

@@ -1,17 +1,20 @@
 //! Claims: operational rows that keep workers from reaching for the same job, and jobs with the same concurrency key apart. They decide
 //! nothing, for the aggregate does, so they need not outlive a crash of the database.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use domain::JobId;
-use sqlx::PgPool;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{PgPool, Postgres};
 use uuid::Uuid;
 
+use super::in_time::{PATIENCE, in_time};
 use super::queue::ReadyJob;
 use crate::{CommandError, Commands};
 
-/// Jobs that may run with one concurrency key, whatever their kinds allow.
-const MOST_SLOTS: i32 = 1_000;
+/// How long a claimed job may take to be started.
+const ABOUT_TO_RUN_SECONDS: f64 = 10.0;
 
 /// The claims of all workers.
 #[derive(Clone)]
@@ -25,50 +28,66 @@ impl Claims {
     }
 
     /// Takes those of `jobs` for `worker` that nobody has and whose turn it is; says which. A job with a concurrency key takes the lowest
-    /// free slot, if fewer are taken than it allows: of two workers that want the same one, one gets nothing.
+    /// free slot, if fewer are taken than it allows: of two workers that want the same one, one gets nothing. Jobs that run without a
+    /// claim count as well: after a crash of the database none of those that ran before has one with a slot.
     pub(super) async fn take(&self, worker: &str, jobs: &[ReadyJob]) -> Result<Vec<JobId>, sqlx::Error> {
         let ids: Vec<Uuid> = jobs.iter().map(|job| job.id.0).collect();
         let turns: Vec<Option<String>> = jobs.iter().map(turn).collect();
         let limits: Vec<i32> =
             jobs.iter().map(|job| job.concurrency_limit.min(1_000).cast_signed()).collect();
-        let taken: Vec<Uuid> = sqlx::query_scalar(
+        let holders: HashSet<(String, JobId)> = jobs
+            .iter()
+            .filter_map(|job| Some((turn(job)?, &job.holders)))
+            .flat_map(|(turn, holders)| holders.iter().map(move |holder| (turn.clone(), *holder)))
+            .collect();
+        let (held, holding): (Vec<String>, Vec<Uuid>) =
+            holders.into_iter().map(|(turn, holder)| (turn, holder.0)).unzip();
+        let query = sqlx::query_scalar(
             "insert into job_claims (job_id, worker, turn, slot) \
              select job.id, $1, job.turn, free.slot \
              from (select id, turn, most, row_number() over (partition by turn order by place) as nth \
                    from unnest($2, $3, $4) with ordinality as job(id, turn, most, place)) job \
              left join lateral ( \
-                 select slot from generate_series(1, $5) slot \
+                 select slot from generate_series(1, job.most) slot \
                  where not exists (select from job_claims c where c.turn = job.turn and c.slot = slot.slot) \
                  order by slot offset job.nth - 1 limit 1) free on job.turn is not null \
-             where job.turn is null or free.slot is not null and job.most >= job.nth + \
-                 (select count(*) from job_claims c where c.turn = job.turn) \
+             where exists (select from workers where name = $1 and not lost) \
+               and (job.turn is null or free.slot is not null and job.most >= job.nth + (select count(*) from ( \
+                 select c.job_id from job_claims c where c.turn = job.turn \
+                 union select h.job_id from unnest($5, $6) h(turn, job_id) where h.turn = job.turn) held)) \
              on conflict do nothing returning job_id",
-        )
-        .bind(worker)
-        .bind(ids)
-        .bind(turns)
-        .bind(limits)
-        .bind(MOST_SLOTS)
-        .fetch_all(&self.pool)
-        .await?;
+        );
+        let query = query.bind(worker).bind(ids).bind(turns).bind(limits).bind(held).bind(holding);
+        // Claims of a try that was given up are given up as well, once they are stale.
+        let taken: Vec<Uuid> = in_time(PATIENCE, query.fetch_all(&self.pool)).await?;
         Ok(taken.into_iter().map(JobId).collect())
     }
 
-    /// Enters what `worker` runs once more where it is missing: the table is empty after a crash of the database.
-    pub(super) async fn restore(&self, worker: &str, jobs: &[JobId]) -> Result<(), sqlx::Error> {
-        let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
+    /// Makes the claims of `worker` what it runs: enters what is missing, since the table is empty after a crash of the database, and gives
+    /// up what is neither run nor about to be, since giving it up may have failed. What is entered here is not about to be run: should it
+    /// have ended just now, it is given up the next time.
+    pub(super) async fn settle(&self, worker: &str, running: &[JobId]) -> Result<(), sqlx::Error> {
+        let ids: Vec<Uuid> = running.iter().map(|job| job.0).collect();
         let query = sqlx::query(
-            "insert into job_claims (job_id, worker) select id, $1 from unnest($2) as job(id) on conflict do nothing",
+            "with stale as (delete from job_claims where worker = $1 and job_id <> all($2) \
+                 and claimed_at < clock_timestamp() - make_interval(secs => $3)) \
+             insert into job_claims (job_id, worker, claimed_at) \
+             select id, $1, 'epoch'::timestamptz from unnest($2) as job(id) on conflict do nothing",
         );
-        query.bind(worker).bind(ids).execute(&self.pool).await?;
-        Ok(())
+        let query = query.bind(worker).bind(ids).bind(ABOUT_TO_RUN_SECONDS);
+        self.change(query).await
     }
 
     /// Gives claims up; does nothing to another worker's.
     pub(super) async fn release(&self, worker: &str, jobs: &[JobId]) -> Result<(), sqlx::Error> {
         let ids: Vec<Uuid> = jobs.iter().map(|job| job.0).collect();
         let query = sqlx::query("delete from job_claims where worker = $1 and job_id = any($2)");
-        query.bind(worker).bind(ids).execute(&self.pool).await?;
+        self.change(query.bind(worker).bind(ids)).await
+    }
+
+    /// Gives up all that `worker` has, which stops.
+    pub(super) async fn release_all(&self, worker: &str) -> Result<(), sqlx::Error> {
+        sqlx::query("delete from job_claims where worker = $1").bind(worker).execute(&self.pool).await?;
         Ok(())
     }
 
@@ -77,8 +96,7 @@ impl Claims {
         let query = sqlx::query(
             "delete from job_claims c where not exists (select from workers w where w.name = c.worker and not w.lost)",
         );
-        query.execute(&self.pool).await?;
-        Ok(())
+        self.change(query).await
     }
 
     pub(super) async fn set_progress(
@@ -88,8 +106,11 @@ impl Claims {
         progress: f64,
     ) -> Result<(), sqlx::Error> {
         let query = sqlx::query("update job_claims set progress = $3 where job_id = $1 and worker = $2");
-        query.bind(job.0).bind(worker).bind(progress).execute(&self.pool).await?;
-        Ok(())
+        self.change(query.bind(job.0).bind(worker).bind(progress)).await
+    }
+
+    async fn change(&self, query: Query<'_, Postgres, PgArguments>) -> Result<(), sqlx::Error> {
+        in_time(PATIENCE, query.execute(&self.pool)).await.map(drop)
     }
 }
 

@@ -148,7 +148,11 @@ impl Process {
         // The name before may hold anything, parentheses too.
         let fields = &stat[stat.iter().rposition(|byte| *byte == b')')? + 1..];
         let fields: Vec<&str> = std::str::from_utf8(fields).ok()?.split_ascii_whitespace().collect();
-        let process = |index: usize| fields.get(index)?.parse().ok().and_then(Pid::from_raw);
+        // A process that is ending has none, which is written as -1.
+        let process = |index: usize| {
+            let number = fields.get(index)?.parse().ok().filter(|number: &i32| *number > 0)?;
+            Pid::from_raw(number)
+        };
         Some(Self {
             id,
             parent: process(1),

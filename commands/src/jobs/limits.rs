@@ -1,7 +1,7 @@
 //! What a job's processes may use (rlimits).
 //!
-//! Each limit holds for every process of the job by itself, not for all of them together, and none can be raised by the job. They are set before
-//! the job's program begins: the process waits as a shell until they are (see `launch.rs`). Core dumps are off for Daybook and all it
+//! Each limit holds for every process of the job by itself, not for all of them together, and the job cannot raise them, unless Daybook runs as
+//! root: root may. They are set before the job's program begins: the process waits as a shell until they are (see `launch.rs`). Core dumps are off for Daybook and all it
 //! starts in any case.
 
 use rustix::process::{Pid, Signal};

@@ -121,6 +121,9 @@ impl Chunk {
     }
 }
 
+/// The same, with kind and time (microseconds since 1970).
+type FoundRow = (Uuid, i64, i32, Json<Vec<StoredLine>>, String, i64);
+
 /// A chunk as a search meets it.
 struct FoundChunk {
     chunk: Chunk,
@@ -300,8 +303,7 @@ async fn newest(
         query.push_bind(at).push(", ").push_bind(place.job.0).push(", ").push_bind(place.first_seq).push(")");
     }
     query.push(" order by at desc, job_id desc, first_seq desc limit ").push_bind(CHUNKS_READ);
-    let rows: Vec<(Uuid, i64, i32, Json<Vec<StoredLine>>, String, i64)> =
-        query.build_query_as().fetch_all(pool).await?;
+    let rows: Vec<FoundRow> = query.build_query_as().fetch_all(pool).await?;
     let found = |(job, first_seq, attempt, lines, kind, micros)| FoundChunk {
         chunk: Chunk::from((job, first_seq, attempt, lines)),
         kind,

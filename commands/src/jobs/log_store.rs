@@ -16,6 +16,7 @@ use sqlx::types::Json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use super::in_time::{self, in_time};
 use super::lines::{Output, Stream};
 use super::log_news::LogNews;
 
@@ -76,6 +77,8 @@ pub(super) struct LogWriter {
     /// When something was stored last.
     last: Option<Instant>,
     digest: Sha256,
+    /// How long a chunk may take to be stored.
+    patience: Duration,
 }
 
 /// What became of a store.
@@ -98,6 +101,7 @@ impl LogWriter {
             progress: None,
             last: None,
             digest: Sha256::default(),
+            patience: in_time::PATIENCE,
         }
     }
 
@@ -106,7 +110,7 @@ impl LogWriter {
         self.add(Stream::System, text.into(), Utc::now());
     }
 
-    /// Takes what an attempt says until it has ended; `note` keeps how far it says it is. While the database is away lines wait in
+    /// Takes what an attempt says until it has ended; `note` keeps how far it says it is, in bounded time. While the database is away lines wait in
     /// memory; there are never more than the attempt may store.
     pub(super) async fn take<F, N>(&mut self, mut output: mpsc::Receiver<Output>, note: F)
     where
@@ -185,7 +189,7 @@ impl LogWriter {
     pub(super) async fn store(&mut self) -> Result<(), sqlx::Error> {
         while !self.waiting.is_empty() {
             let length = self.chunk();
-            match self.store_chunk(length).await? {
+            match in_time(self.patience, self.store_chunk(length)).await? {
                 Outcome::Stored { lines, last_seq } => {
                     self.count(lines, last_seq);
                     // Not in the same transaction: who notifies holds a lock of the whole server until its commit has reached the
@@ -269,7 +273,7 @@ impl LogWriter {
     }
 
     async fn tell(&self, news: LogNews) {
-        if let Err(error) = news.send(&self.pool).await {
+        if let Err(error) = in_time(self.patience, news.send(&self.pool)).await {
             tracing::debug!(job = %self.writing.job_id, %error, "who watches a job was not told of news");
         }
     }
@@ -277,5 +281,53 @@ impl LogWriter {
     /// Count and digest (SHA-256 over `seq TAB stream TAB text LF` of each line) of what is stored, for the event that ends the attempt.
     pub(super) fn digest(&self, dropped: u64) -> LogDigest {
         LogDigest { lines: self.stored, dropped, sha256: self.digest.clone().finish() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::net::TcpListener;
+
+    use domain::TeamId;
+    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use tokio::time::timeout;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// A writer whose server takes connections and never says anything: the kernel does that for it.
+    fn before_a_frozen_server() -> (TcpListener, LogWriter) {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(server.local_addr().unwrap().port())
+            .username("nobody");
+        let pool = PgPoolOptions::new().acquire_timeout(LIMIT * 10).connect_lazy_with(options);
+        let (job_id, team_id) = (JobId(Uuid::now_v7()), TeamId(Uuid::now_v7()));
+        let writing = Writing { job_id, team_id, kind: "k".to_owned(), attempt: 1 };
+        let mut log = LogWriter::new(pool, writing);
+        log.patience = Duration::from_millis(20);
+        (server, log)
+    }
+
+    #[tokio::test]
+    async fn a_frozen_server_holds_nobody_for_ever() {
+        let (_server, mut log) = before_a_frozen_server();
+        log.remark("one");
+        let stored = timeout(LIMIT, log.store()).await.unwrap();
+        assert!(stored.is_err_and(|error| error.to_string().contains("did not answer in time")));
+        let (output, lines) = mpsc::channel(1);
+        let saying = async move {
+            let line = Output::Line { stream: Stream::Stdout, text: "two".to_owned(), at: Utc::now() };
+            output.send(line).await.unwrap();
+            output.send(Output::Progress(0.5)).await.unwrap();
+        };
+        let taking = async { tokio::join!(saying, log.take(lines, async |_| Ok(()))) };
+        timeout(LIMIT, taking).await.unwrap();
+        assert_eq!((log.waiting.len(), log.stored), (2, 0), "what is not stored waits");
     }
 }

@@ -1,6 +1,7 @@
 //! Jobs: what can run, running one attempt of it, and the worker that does.
 
 pub mod action;
+pub mod artifacts;
 mod artifacts_folder;
 mod attempt;
 mod changing;
@@ -10,6 +11,7 @@ mod descendants;
 mod folder;
 mod group;
 mod history;
+mod in_time;
 mod json_line;
 pub mod kinds;
 mod launch;
@@ -28,11 +30,13 @@ mod queue;
 mod queueing;
 mod registry;
 mod result;
+mod retention;
 mod starting;
 pub mod watchdog;
 mod worker;
 
 pub use action::Actions;
+pub use artifacts::{ArtifactError, ArtifactPlace, ArtifactStore, KeepAttempt, OpenArtifact, S3Bucket};
 pub use artifacts_folder::{Artifact, KeepArtifacts, KeptArtifact, MOST_ARTIFACTS, NoArtifacts};
 pub use changing::{ChangedJobs, JobChange, MOST_CHANGED};
 pub use folder::sweep;
@@ -45,4 +49,5 @@ pub use log_store::JobLine;
 pub use queue::{QueueError, ReadyJob, RunningJob, WorkQueue};
 pub use queueing::{CheckedJob, JobDefaults, JobRequest, MOST_QUEUED, QueuedJob, QueuedJobs, USUAL_PRIORITY};
 pub use registry::ListedWorker;
+pub use retention::{Removed, Retention, RetentionError};
 pub use worker::{Worker, WorkerOptions};

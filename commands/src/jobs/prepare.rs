@@ -7,19 +7,22 @@ use std::time::Duration;
 use domain::{Actor, Permissions};
 use futures::FutureExt as _;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use super::action::{Action, Run};
 use super::artifacts_folder::KeepArtifacts;
 use super::kinds::Kind;
 use super::lines::Output;
 use super::mask::SecretBytes;
-use super::process::{Ending, Finished, StopReason};
+use super::process::{Ending, Finished, StopReason, stop_reason};
 use super::queue::{ReadyJob, WorkQueue};
 use super::watchdog::Watchdog;
 use super::worker::Worker;
 use crate::{Context, RevealError};
 
 const KIB: u64 = 1024;
+/// How long the database may take over what an attempt needs.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What an attempt is connected to while it runs.
 pub(super) struct Surroundings<'a> {
@@ -51,8 +54,27 @@ impl Prepared<'_> {
 }
 
 impl<Q: WorkQueue> Worker<Q> {
-    /// Everything an attempt needs; a sentence for the job's error where it cannot be had.
+    /// Everything an attempt needs, in bounded time; or how it ended without it.
     pub(super) async fn prepare_attempt<'a>(
+        &'a self,
+        context: &Context,
+        job: &ReadyJob,
+        attempt: u32,
+        surroundings: Surroundings<'a>,
+    ) -> Result<Prepared<'a>, Ending> {
+        let stopped = stop_reason(surroundings.stop.clone());
+        let preparing = timeout(PATIENCE, self.try_prepare(context, job, attempt, surroundings));
+        tokio::select! {
+            biased;
+            reason = stopped => Err(reason.into()),
+            prepared = preparing => prepared
+                .unwrap_or_else(|_| Err("the values of its secrets were not to be had in time".to_owned()))
+                .map_err(|error| Ending::CouldNotStart { error }),
+        }
+    }
+
+    /// Everything an attempt needs; a sentence for the job's error where it cannot be had.
+    async fn try_prepare<'a>(
         &'a self,
         context: &Context,
         job: &ReadyJob,

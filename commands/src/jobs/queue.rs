@@ -34,8 +34,8 @@ pub struct ReadyJob {
     pub concurrency_key: Option<String>,
     /// How many of them may run at once for this one to start.
     pub concurrency_limit: u32,
-    /// Whether it held a place that is free once it starts.
-    pub unique: bool,
+    /// Those of them that run.
+    pub holders: Vec<JobId>,
 }
 
 /// A job that a worker has, or had.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{CommandError, Commands, Context};
 
 /// How long a worker may be silent before it is given up and its jobs go to others.
-pub(super) const LEASE: Duration = Duration::from_secs(15);
+pub(super) const LEASE: Duration = Duration::from_secs(20);
 /// How long a worker that was given up stays on the list, in minutes.
 const SHOWN_MINUTES: f64 = 10.0;
 /// Workers listed at most.
@@ -68,8 +68,8 @@ impl FromRow<'_, PgRow> for ListedWorker {
 /// What a worker is told when it says that it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pulse {
-    /// It goes on; whether it is to take no more jobs.
-    Known { draining: bool },
+    /// It goes on; whether it is to take no more jobs, and the time by the database's clock.
+    Known { draining: bool, at: DateTime<Utc> },
     /// It was given up: what it runs belongs to others by now.
     GivenUp,
 }
@@ -86,32 +86,38 @@ impl Registry {
     }
 
     /// Enters a worker under a name of its own.
-    pub(super) async fn enter(&self, kinds: &[String], concurrency: usize) -> Result<String, sqlx::Error> {
+    pub(super) async fn enter(
+        &self,
+        kinds: &[String],
+        concurrency: usize,
+        draining: bool,
+    ) -> Result<String, sqlx::Error> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let pid = std::process::id();
         // Host, process and a few random digits: unique also where every container has process 1.
         let random = Uuid::now_v7().simple().to_string();
         let name = format!("{host}-{pid}-{}", &random[random.len() - 6..]);
         let query = sqlx::query(
-            "insert into workers (name, host, pid, version, kinds, concurrency) values ($1, $2, $3, $4, $5, $6)",
+            "insert into workers (name, host, pid, version, kinds, concurrency, draining) \
+             values ($1, $2, $3, $4, $5, $6, $7)",
         );
         let query = query.bind(&name).bind(host).bind(pid.cast_signed()).bind(env!("CARGO_PKG_VERSION"));
         let concurrency = i32::try_from(concurrency).unwrap_or(i32::MAX);
-        query.bind(kinds).bind(concurrency).execute(&self.pool).await?;
+        query.bind(kinds).bind(concurrency).bind(draining).execute(&self.pool).await?;
         Ok(name)
     }
 
     /// Says that `worker` runs this many jobs.
     pub(super) async fn beat(&self, worker: &str, running: usize) -> Result<Pulse, sqlx::Error> {
-        let draining: Option<bool> = sqlx::query_scalar(
+        let known: Option<(bool, DateTime<Utc>)> = sqlx::query_as(
             "update workers set beats = beats + 1, beat_at = clock_timestamp(), running = $2 \
-             where name = $1 and not lost returning draining",
+             where name = $1 and not lost returning draining, clock_timestamp()",
         )
         .bind(worker)
         .bind(i32::try_from(running).unwrap_or(i32::MAX))
         .fetch_optional(&self.pool)
         .await?;
-        Ok(draining.map_or(Pulse::GivenUp, |draining| Pulse::Known { draining }))
+        Ok(known.map_or(Pulse::GivenUp, |(draining, at)| Pulse::Known { draining, at }))
     }
 
     /// Takes a worker off the list that stops in order.
@@ -150,17 +156,25 @@ impl Registry {
     }
 }
 
-/// Tells silence by this process' own clock, which never jumps: a database whose clock is set forward loses nobody.
+/// Tells silence by this process' own clock, which never jumps: a database whose clock is set forward loses nobody. Nor does one that was
+/// away, for then nobody could beat.
 #[derive(Default)]
-pub(super) struct Silence(HashMap<String, (i64, Instant)>);
+pub(super) struct Silence {
+    since: HashMap<String, (i64, Instant)>,
+    looked: Option<Instant>,
+}
 
 impl Silence {
     /// Those of `live` whose beats have not changed for a whole [`LEASE`].
     pub(super) fn broken_off(&mut self, live: &HashMap<String, i64>, now: Instant) -> Vec<(String, i64)> {
-        self.0.retain(|name, (beats, _)| live.get(name) == Some(beats));
+        let looked = self.looked.replace(now);
+        if looked.is_some_and(|looked| now.duration_since(looked) > LEASE / 2) {
+            self.since.clear();
+        }
+        self.since.retain(|name, (beats, _)| live.get(name) == Some(beats));
         let mut silent = vec![];
         for (name, beats) in live {
-            let (_, since) = self.0.entry(name.clone()).or_insert((*beats, now));
+            let (_, since) = self.since.entry(name.clone()).or_insert((*beats, now));
             if now.duration_since(*since) >= LEASE {
                 silent.push((name.clone(), *beats));
             }
@@ -224,5 +238,17 @@ mod tests {
         let lost = silence.broken_off(&live(&[("a", 1), ("b", 2)]), begin + LEASE);
         assert_eq!(lost, [("a".to_owned(), 1)]);
         assert_eq!(silence.broken_off(&live(&[("a", 2), ("b", 3)]), begin + LEASE * 2), []);
+    }
+
+    #[test]
+    fn while_nobody_could_look_nobody_was_silent() {
+        let mut silence = Silence::default();
+        let begin = Instant::now();
+        let live = HashMap::from([("a".to_owned(), 1)]);
+        assert_eq!(silence.broken_off(&live, begin), []);
+        // The database was away.
+        assert_eq!(silence.broken_off(&live, begin + LEASE), []);
+        assert_eq!(silence.broken_off(&live, begin + LEASE * 3 / 2), []);
+        assert_eq!(silence.broken_off(&live, begin + LEASE * 2), [("a".to_owned(), 1)]);
     }
 }

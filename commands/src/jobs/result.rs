@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use ledger::is_deeper_than;
 use rustix::fs::OFlags;
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -15,6 +16,8 @@ use super::mask::Patterns;
 
 /// The largest result that is kept, in bytes.
 pub(super) const RESULT_BYTES: u64 = 1024 * 1024;
+/// Levels of objects and arrays in a result that is kept: fewer than those that can be read back, whatever it is stored within.
+pub(super) const RESULT_LEVELS: usize = 64;
 
 /// Reads the result, if the job wrote one, with the values of its secrets masked. The error is a sentence for the job's log. Blocks.
 pub(super) fn read(path: &Path, patterns: &Arc<Patterns>) -> Result<Option<Value>, String> {
@@ -52,7 +55,15 @@ pub(super) fn of_line(line: LastLine, patterns: &Arc<Patterns>) -> Result<Option
 fn parse(text: &[u8], patterns: &Arc<Patterns>) -> Result<Value, String> {
     let value = serde_json::from_slice(text)
         .map_err(|error| format!("the result is not valid JSON and was not kept: {error}"))?;
-    Ok(masked(value, patterns))
+    not_too_deep(value).map(|value| masked(value, patterns))
+}
+
+/// The error is a sentence for the job's log.
+pub(super) fn not_too_deep(value: Value) -> Result<Value, String> {
+    if is_deeper_than(RESULT_LEVELS, &value) {
+        return Err(format!("the result has more than {RESULT_LEVELS} levels and was not kept"));
+    }
+    Ok(value)
 }
 
 /// Follows no link and waits for no pipe the job may have put there.
@@ -146,6 +157,11 @@ mod tests {
     #[test]
     fn anything_else_is_refused_with_a_reason() {
         assert!(read_text(&[], "{").unwrap_err().starts_with("the result is not valid JSON"));
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(read_text(&[], &nested(RESULT_LEVELS)).unwrap().is_some());
+        for levels in [RESULT_LEVELS + 1, 127] {
+            assert!(read_text(&[], &nested(levels)).unwrap_err().contains("more than 64 levels"));
+        }
         assert!(read_text(&[], "").unwrap_err().starts_with("the result is not valid JSON"));
         assert!(
             read_text(&[], &"[".repeat(100_000)).unwrap_err().starts_with("the result is not valid JSON")

@@ -1,18 +1,17 @@
 //! Starting and ending jobs by command, as few looks at the log as it takes: jobs that are claimed together are read together, and what a
 //! worker has started it need not read again to end it.
 
-use std::collections::HashMap;
-
+use chrono::{DateTime, Utc};
+use cqrs_es::EventStore as _;
 use domain::{Job, JobCommand, JobEvent, JobId};
 use futures::future::join_all;
 use ledger::{Append, AppendError, Loaded, Store, StreamId};
 
 use super::queue::ReadyJob;
-use crate::context::now;
 use crate::door::decided;
 use crate::{CommandError, Commands, Context};
 
-/// Events of a job that are looked at.
+/// Events after an attempt's start that are looked at for its end, which is among the first of them.
 const MOST_EVENTS: i64 = 1_000;
 
 /// A job that this process has started, as it stands in the log as far as is known here.
@@ -27,21 +26,31 @@ impl Commands {
         &self,
         jobs: Vec<ReadyJob>,
         worker: &str,
+        at: DateTime<Utc>,
     ) -> Vec<(ReadyJob, Result<Started, CommandError>)> {
         let ids: Vec<String> = jobs.iter().map(|job| job.id.to_string()).collect();
-        let mut loaded = match Store::<Job>::new(&self.ledger).load_many(&ids).await {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                tracing::warn!(%error, "jobs could not be read, and are not started");
-                HashMap::new()
+        let store = Store::<Job>::new(&self.ledger);
+        let mut loaded = store.load_many(&ids).await.unwrap_or_default();
+        if loaded.is_empty() {
+            // One that cannot be read keeps only itself from starting.
+            for id in ids {
+                match store.load_aggregate(&id).await {
+                    Ok(held) => _ = loaded.insert(id, held),
+                    Err(error) => {
+                        tracing::warn!(job = id, %error, "a job could not be read, and is not started")
+                    }
+                }
             }
-        };
-        let starts = jobs.into_iter().filter_map(|job| {
-            let held = loaded.remove(&job.id.to_string())?;
-            Some(async move {
-                let outcome = self.start_job(job.clone(), held, worker).await;
+        }
+        let starts = jobs.into_iter().map(|job| {
+            let held = loaded.remove(&job.id.to_string());
+            async move {
+                let outcome = match held {
+                    Some(held) => self.start_job(job.clone(), held, worker, at).await,
+                    None => Err(CommandError::Stale { present: 0 }),
+                };
                 (job, outcome)
-            })
+            }
         });
         join_all(starts).await
     }
@@ -51,6 +60,7 @@ impl Commands {
         job: ReadyJob,
         mut held: Loaded<Job>,
         worker: &str,
+        at: DateTime<Utc>,
     ) -> Result<Started, CommandError> {
         // The view the job was found in may be late: only a stream of just this length makes our attempt number the right one.
         if held.sequence != job.sequence {
@@ -58,7 +68,7 @@ impl Commands {
         }
         let context = Context::system(Some(job.team_id));
         let claim = held.aggregate.unique_claim().map(str::to_owned);
-        let start = JobCommand::Start { worker: worker.to_owned(), at: now() };
+        let start = JobCommand::Start { worker: worker.to_owned(), at };
         let mut events = decided(&context, &mut held, start).await?;
         held.sequence += events.len() as i64;
         if let Some(claim) = claim {
@@ -88,15 +98,16 @@ impl Commands {
         }
     }
 
-    /// Whether the log has an end of this attempt that `worker` itself reported: not that the worker was lost.
+    /// Whether the log has an end of this attempt that `worker` itself reported: not that the worker was lost. It comes after what
+    /// was held when the attempt had started, however long the job's history is.
     pub(super) async fn has_ended(
         &self,
-        id: JobId,
+        started: &Started,
         attempt: u32,
         worker: &str,
     ) -> Result<bool, CommandError> {
-        let stream = StreamId::new("job", id);
-        let history = self.ledger.read_stream(&stream, 0, None, MOST_EVENTS).await?;
+        let stream = StreamId::new("job", started.job.id);
+        let history = self.ledger.read_stream(&stream, started.held.sequence, None, MOST_EVENTS).await?;
         let events = history.into_iter().filter_map(|event| serde_json::from_value(event.payload).ok());
         Ok(events.into_iter().any(|event: JobEvent| {
             let (of, ran) = match event {

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use domain::JobId;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::artifacts::ArtifactStore;
 use super::claims::Claims;
 use super::kinds::Kinds;
 use super::process::StopReason;
@@ -23,10 +24,14 @@ use crate::{CommandError, Commands};
 
 /// How often it looks for work by itself, besides being told of changes: this finds what has become due.
 const POLL: Duration = Duration::from_millis(500);
+/// How long it rests at least after it has found nothing.
+const REST: Duration = Duration::from_millis(5);
 /// How often it looks for cancelled jobs by itself, besides being told of changes.
 const CANCELLATIONS: Duration = Duration::from_secs(1);
-/// How long a job that this worker has ended may look in the view as it did before.
+/// Jobs that are remembered as dealt with, since the view may show them as they were before.
 const REMEMBERED: usize = 10_000;
+/// How long a worker that stops tries to say so.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Claims given up at a time.
 const MOST_RELEASED: usize = 1_000;
 
@@ -47,6 +52,8 @@ pub struct WorkerOptions {
     pub directory: Option<PathBuf>,
     /// The kinds it runs; all it knows if none.
     pub only: Option<Vec<String>>,
+    /// Where files are kept that jobs leave; none are if none.
+    pub artifacts: Option<ArtifactStore>,
 }
 
 impl Default for WorkerOptions {
@@ -59,6 +66,7 @@ impl Default for WorkerOptions {
             working_root: std::env::temp_dir(),
             directory: None,
             only: None,
+            artifacts: None,
         }
     }
 }
@@ -74,6 +82,8 @@ pub struct Worker<Q> {
     pub(super) running: Running,
     /// The name it is on the list under; another one after it was given up.
     name: Mutex<Arc<str>>,
+    /// How far the database's clock is ahead of ours, as of the last beat: due is what is due by its clock, for all workers alike.
+    ahead: Mutex<TimeDelta>,
     /// Somebody wants it to take no more jobs.
     draining: watch::Sender<bool>,
     /// Told when an attempt has ended and there is room for another.
@@ -156,6 +166,7 @@ impl<Q: WorkQueue> Worker<Q> {
             registry: Registry::new(pool.clone()),
             running: Running::default(),
             name: Mutex::new(Arc::from("")),
+            ahead: Mutex::new(TimeDelta::zero()),
             draining: watch::Sender::new(false),
             room: Notify::new(),
         }
@@ -164,6 +175,21 @@ impl<Q: WorkQueue> Worker<Q> {
     /// The name it is on the list under.
     pub(super) fn name(&self) -> Arc<str> {
         Arc::clone(&self.name.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on it has none, until it is entered into the list again.
+    pub(super) fn forget_name(&self) {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Arc::from("");
+    }
+
+    /// Sets our clock by the database's.
+    pub(super) fn set_clock(&self, at: DateTime<Utc>) {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = at - Utc::now();
+    }
+
+    /// The time by the database's clock, to the millisecond.
+    fn now(&self) -> DateTime<Utc> {
+        (Utc::now() + *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)).trunc_subsecs(3)
     }
 
     pub(super) fn set_draining(&self, draining: bool) {
@@ -198,10 +224,21 @@ impl<Q: WorkQueue> Worker<Q> {
         for task in [beating, recovering, watching] {
             task.abort();
         }
-        if let Err(error) = worker.registry.leave(&worker.name()).await {
-            tracing::debug!(%error, "the worker could not say that it has stopped");
+        if timeout(FAREWELL, worker.take_leave()).await.is_err() {
+            tracing::debug!("the worker could not say in time that it has stopped");
         }
         tracing::info!(worker = %worker.name(), "worker stopped");
+    }
+
+    /// Best effort: whoever does not beat is given up, and its claims with it.
+    async fn take_leave(&self) {
+        let name = self.name();
+        if let Err(error) = self.claims.release_all(&name).await {
+            tracing::debug!(%error, "claims were not given up, and are by the next worker that looks");
+        }
+        if let Err(error) = self.registry.leave(&name).await {
+            tracing::debug!(%error, "the worker could not say that it has stopped");
+        }
     }
 
     fn prepare(&self) -> std::io::Result<Watchdog> {
@@ -219,11 +256,12 @@ impl<Q: WorkQueue> Worker<Q> {
         self.kinds.iter().map(|kind| kind.name().to_owned()).filter(|name| wanted(name)).collect()
     }
 
-    /// Enters the list under a new name. `false`: it is to stop before that could be done.
+    /// Enters the list under a new name; one that was given up while it was drained is drained still. `false`: it is to stop before that could be done.
     pub(super) async fn enter_list(&self, shutdown: &CancellationToken) -> bool {
         let kinds = self.kind_names();
         while !shutdown.is_cancelled() {
-            match self.registry.enter(&kinds, self.options.concurrency).await {
+            let draining = *self.draining.borrow();
+            match self.registry.enter(&kinds, self.options.concurrency, draining).await {
                 Ok(name) => {
                     *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Arc::from(name);
                     return true;
@@ -254,11 +292,16 @@ impl<Q: WorkQueue> Worker<Q> {
             let room = self.room.notified();
             while attempts.try_join_next().is_some() {}
             let free = self.options.concurrency.saturating_sub(attempts.len());
+            let looked = Instant::now();
             let works = free > 0 && !kinds.is_empty() && !*draining.borrow_and_update();
             let took = if works { self.take(&kinds, free).await } else { vec![] };
             let took_some = !took.is_empty();
             for (started, name) in took {
                 let stopped = self.running.begin(&started.job);
+                // Given up meanwhile: others may have the job already.
+                if self.name() != name {
+                    self.running.stop(started.job.id, StopReason::LeaseLost);
+                }
                 let (worker, watchdog, ended) = (Arc::clone(self), Arc::clone(watchdog), ended.clone());
                 attempts.spawn(async move {
                     let id = started.job.id;
@@ -271,6 +314,12 @@ impl<Q: WorkQueue> Worker<Q> {
             }
             if took_some {
                 continue;
+            }
+            // Views change all the time on a busy node, mostly for other reasons.
+            let rested = sleep_until(looked + REST);
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = rested => {}
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -285,6 +334,9 @@ impl<Q: WorkQueue> Worker<Q> {
     /// Claims and starts jobs, `free` at most.
     async fn take(&self, kinds: &[String], free: usize) -> Vec<(Started, Arc<str>)> {
         let name = self.name();
+        if name.is_empty() {
+            return vec![];
+        }
         let claimed = match self.claimed(&name, kinds, free).await {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -294,25 +346,25 @@ impl<Q: WorkQueue> Worker<Q> {
             }
         };
         let mut started = vec![];
-        let mut left = vec![];
-        for (job, outcome) in self.commands.start_jobs(claimed, &name).await {
+        // Also what could not even be looked at is left.
+        let mut left: Vec<JobId> = claimed.iter().map(|job| job.id).collect();
+        for (job, outcome) in self.commands.start_jobs(claimed, &name, self.now()).await {
             match outcome {
                 Ok(start) => {
                     metrics::counter!("job_attempts_total").increment(1);
                     // If we die from here on, the attempt is recorded as lost once we are missed.
+                    left.retain(|id| *id != job.id);
                     started.push((start, Arc::clone(&name)));
-                    continue;
                 }
                 Err(CommandError::Refused(_) | CommandError::Stale { .. }) => {}
                 Err(CommandError::Append(ledger::AppendError::Conflict)) => {}
                 Err(error) => tracing::warn!(job = %job.id, %error, "a job could not be started"),
             }
-            left.push(job.id);
         }
         if !left.is_empty()
             && let Err(error) = self.claims.release(&name, &left).await
         {
-            tracing::debug!(%error, "claims were not given up");
+            tracing::debug!(%error, "claims were not given up, and are with the next heartbeat");
         }
         started
     }
@@ -324,7 +376,7 @@ impl<Q: WorkQueue> Worker<Q> {
         free: usize,
     ) -> Result<Vec<ReadyJob>, Box<dyn std::error::Error + Send + Sync>> {
         // More than there is room for: other workers look at the same head of the queue.
-        let mut ready = self.queue.ready(Utc::now(), kinds, 2 * free + self.options.concurrency).await?;
+        let mut ready = self.queue.ready(self.now(), kinds, 2 * free + self.options.concurrency).await?;
         ready.retain(|job| self.running.is_new(job));
         if ready.is_empty() {
             return Ok(ready);
@@ -348,7 +400,7 @@ impl<Q: WorkQueue> Worker<Q> {
             }
             for (name, jobs) in by_name {
                 if let Err(error) = self.claims.release(&name, &jobs).await {
-                    tracing::warn!(%error, "claims were not given up, and are when this worker stops");
+                    tracing::warn!(%error, "claims were not given up, and are with the next heartbeat");
                 }
             }
         }
@@ -375,6 +427,7 @@ impl<Q: WorkQueue> Worker<Q> {
             if running.is_empty() {
                 continue;
             }
+            sleep(REST).await;
             match self.queue.cancel_requested(&running).await {
                 Ok(jobs) => jobs.into_iter().for_each(|job| self.running.stop(job, StopReason::Cancel)),
                 Err(error) => tracing::warn!(%error, "looking for cancelled jobs failed"),

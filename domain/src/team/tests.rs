@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::event::testing::given;
+use crate::{Refusal as _, RefusalKind};
 
 fn user(n: u128) -> UserId {
     UserId(Uuid::from_u128(n))

@@ -1,9 +1,13 @@
 //! The audit trail: one row for every event but claims, by position (20 digits).
 
+mod activity;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{Event, TeamId};
 use serde::{Deserialize, Serialize};
 use sqlx::QueryBuilder;
+
+pub use activity::{Activity, ActivityDay, ActivityFilter};
 
 use crate::confined::Whose;
 use crate::error::ReadError;

@@ -10,7 +10,7 @@ use crate::time::{millis, millis_option, to_millis, up_to_millis};
 use crate::view::{Owner, StreamView, TeamView, View};
 
 mod queue;
-pub use queue::{JobFilter, Line, RunningJob};
+pub use queue::{Holder, JobFilter, Line, RunningJob};
 
 /// See the module.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Random histories, made as people make them: by commands.
 
 mod people;
+mod schedules;
 
 use std::collections::BTreeMap;
 
@@ -51,6 +52,7 @@ pub(crate) struct History<'a> {
     teams: Vec<TeamId>,
     secrets: Vec<(TeamId, SecretId)>,
     jobs: Vec<Running>,
+    schedules: Vec<(TeamId, ScheduleId)>,
 }
 
 /// A job, and how often it was started.
@@ -78,6 +80,7 @@ impl<'a> History<'a> {
             teams: vec![],
             secrets: vec![],
             jobs: vec![],
+            schedules: vec![],
         };
         history.register().await;
         history.make_team().await;
@@ -86,7 +89,7 @@ impl<'a> History<'a> {
 
     pub(crate) async fn steps(&mut self, number: usize) {
         for _ in 0..number {
-            match self.rng.below(32) {
+            match self.rng.below(36) {
                 0 if self.addresses.len() < MOST_ACCOUNTS => self.register().await,
                 0 | 1 => self.rename().await,
                 2 => self.make_team().await,
@@ -96,12 +99,15 @@ impl<'a> History<'a> {
                 11 | 12 => self.queue_job().await,
                 13..=17 => self.change_job().await,
                 18 | 19 => self.see_something().await,
+                20 => self.make_schedule().await,
+                21..=23 => self.change_schedule().await,
                 _ => self.change_person().await,
             }
         }
         // Whatever has ended before: somebody is there, and has read a secret.
         self.sign_in().await;
         self.read_a_secret().await;
+        self.make_schedule().await;
     }
 
     async fn read_a_secret(&mut self) {

@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Goodbye;
-
+use super::presence::{Presence, Then};
 use crate::app::App;
 use crate::authenticate::Standing;
 use crate::problem::Problem;
@@ -30,9 +30,6 @@ use crate::watching::{Seen, Watch};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often somebody's right to watch is looked at.
 const CHECK: Duration = Duration::from_millis(500);
-/// How often a client is asked whether it is there, and how long it may then say nothing.
-const PING: Duration = Duration::from_secs(10);
-const SILENCE: Duration = Duration::from_secs(25);
 
 /// A message to the client.
 #[derive(Serialize)]
@@ -109,14 +106,11 @@ pub(super) struct Session {
     told_progress: Option<(u32, f64)>,
     /// When the right to watch was looked at last.
     checked: Option<Instant>,
-    /// When the client was asked last whether it is there, and when it was heard last.
-    asked: Instant,
-    heard: Instant,
+    presence: Presence,
 }
 
 impl Session {
     pub(super) fn new(app: &App, standing: Standing, watch: Watch, job: JobId, after: u64) -> Self {
-        let now = Instant::now();
         Self {
             app: app.clone(),
             standing,
@@ -126,8 +120,7 @@ impl Session {
             told_sequence: 0,
             told_progress: None,
             checked: None,
-            asked: now,
-            heard: now,
+            presence: Presence::new(Instant::now()),
         }
     }
 
@@ -149,7 +142,9 @@ impl Session {
         let mut ticks = interval(CHECK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let begun = Instant::now();
             self.tell_news(socket, &seen).await?;
+            self.presence.told(begun, Instant::now());
             loop {
                 tokio::select! {
                     changed = self.watch.seen.changed() => {
@@ -160,7 +155,7 @@ impl Session {
                     said = socket.recv() => match said {
                         // The protocol's own messages are answered beneath; others are nobody's.
                         Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Ended::Left),
-                        Some(Ok(_)) => self.heard = Instant::now(),
+                        Some(Ok(_)) => self.presence.heard(Instant::now()),
                     },
                 }
             }
@@ -265,14 +260,11 @@ impl Session {
     /// Looks after the session while nothing happens.
     async fn look_after(&mut self, socket: &mut WebSocket) -> Result<(), Ended> {
         self.check().await?;
-        if self.heard.elapsed() > SILENCE {
-            return Err(Ended::Saying(Goodbye::SILENT));
+        match self.presence.look(Instant::now()) {
+            Then::Wait => Ok(()),
+            Then::Ask => self.write(socket.send(Message::Ping(Bytes::new()))).await,
+            Then::Leave => Err(Ended::Saying(Goodbye::SILENT)),
         }
-        if self.asked.elapsed() > PING {
-            self.asked = Instant::now();
-            self.write(socket.send(Message::Ping(Bytes::new()))).await?;
-        }
-        Ok(())
     }
 
     async fn check_now_and_then(&mut self) -> Result<(), Ended> {

@@ -1,9 +1,11 @@
 //! Many jobs at once: queueing a batch, and cancelling or retrying what a filter picks.
 
+use std::collections::BTreeSet;
+
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use commands::jobs::{JobChange, MOST_CHANGED, MOST_QUEUED};
-use domain::{JobId, JobStatus, ScheduleId};
+use domain::{JobId, JobStatus, KindName, ScheduleId};
 use projections::JobFilter;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,7 +18,7 @@ use crate::app::App;
 use crate::authenticate::Can;
 use crate::authenticate::needs::JobsRun;
 use crate::extract::Json;
-use crate::input::Creation;
+use crate::input::{Creation, Fields};
 use crate::problem::{Problem, ProblemBody};
 
 /// Fields that are told of a batch at most.
@@ -100,10 +102,11 @@ pub enum BulkAction {
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BulkFilter {
-    /// Just these, 1,000 at most.
+    /// Just these, 1,000 at most. Of each that is not changed the answer says why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ids: Option<Vec<Uuid>>,
-    /// Those that stand so. By default, those that the action can change: pending and running ones are cancelled, failed ones retried.
+    /// Those that stand so. By default, all that `ids` names; without them those that the action is for: pending and running ones are
+    /// cancelled, failed ones retried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     status: Option<JobStatus>,
@@ -169,6 +172,9 @@ pub async fn bulk(
     Json(body): Json<BulkBody>,
 ) -> Result<Answer<BulkAnswer>, Problem> {
     let BulkBody { action, filter } = body;
+    let mut fields = Fields::default();
+    fields.check_optional("filter.kind", filter.kind.as_deref(), KindName::parse);
+    fields.done()?;
     if filter.ids.as_ref().is_some_and(|ids| ids.len() > MOST_CHANGED) {
         return Err(Problem::invalid("filter.ids", format!("must be at most {MOST_CHANGED}")));
     }
@@ -180,10 +186,26 @@ pub async fn bulk(
     let said = serde_json::to_value(&filter).map_err(Problem::internal)?;
     let done = app.commands.change_jobs(&caller.context, &ids, change, &said).await?;
     app.settle(Some(done.position)).await;
+    let unknown = unknown(&app, caller.team()?, &filter).await?;
     let skipped = done.skipped.iter().map(|(id, code)| SkippedBody { id: id.to_string(), code });
+    let skipped = skipped.chain(unknown.into_iter().map(|id| SkippedBody { id, code: "job_not_found" }));
     let answer =
         BulkAnswer { matched: ids.len(), changed: done.changed.len(), skipped: skipped.collect(), more };
     Ok(Answer::ok(answer).at(Some(done.position)))
+}
+
+fn texts(ids: &[Uuid]) -> Vec<String> {
+    ids.iter().map(Uuid::to_string).collect()
+}
+
+/// Those of the named jobs that are none of the team's.
+async fn unknown(app: &App, team: domain::TeamId, filter: &BulkFilter) -> Result<BTreeSet<String>, Problem> {
+    let Some(named) = &filter.ids else { return Ok(BTreeSet::new()) };
+    let named = texts(named);
+    let among = JobFilter { among: Some(named.clone()), ..JobFilter::default() };
+    let known = app.projections.jobs().of(team).ids(&among, MOST_CHANGED).await?;
+    let known: BTreeSet<String> = known.iter().map(ToString::to_string).collect();
+    Ok(named.into_iter().filter(|id| !known.contains(id)).collect())
 }
 
 /// The jobs that fit, the newest first, and whether there are more than can be changed at once.
@@ -193,24 +215,22 @@ async fn matching(
     action: BulkAction,
     filter: &BulkFilter,
 ) -> Result<(Vec<JobId>, bool), Problem> {
-    let statuses: Vec<JobStatus> = match (filter.status, action) {
-        (Some(status), _) => vec![status],
-        (None, BulkAction::Cancel) => vec![JobStatus::Pending, JobStatus::Running],
-        (None, BulkAction::Retry) => vec![JobStatus::Failed],
+    let statuses = match (filter.status, &filter.ids, action) {
+        (Some(status), ..) => vec![status],
+        // Whoever names jobs is told of each why it was left as it was.
+        (None, Some(_), _) => vec![],
+        (None, None, BulkAction::Cancel) => vec![JobStatus::Pending, JobStatus::Running],
+        (None, None, BulkAction::Retry) => vec![JobStatus::Failed],
     };
-    let mut ids = vec![];
-    for status in statuses {
-        let wanted = JobFilter {
-            status: Some(status),
-            kind: filter.kind.clone(),
-            schedule_id: filter.schedule_id.map(ScheduleId),
-            from: filter.from,
-            to: filter.to,
-            among: filter.ids.clone().map(|ids| ids.iter().map(Uuid::to_string).collect()),
-        };
-        ids.extend(app.projections.jobs().of(team).ids(&wanted, MOST_CHANGED + 1).await?);
-    }
-    ids.sort_unstable_by(|left, right| right.cmp(left));
+    let wanted = JobFilter {
+        statuses,
+        kind: filter.kind.clone(),
+        schedule_id: filter.schedule_id.map(ScheduleId),
+        from: filter.from,
+        to: filter.to,
+        among: filter.ids.as_deref().map(texts),
+    };
+    let mut ids = app.projections.jobs().of(team).ids(&wanted, MOST_CHANGED + 1).await?;
     let more = ids.len() > MOST_CHANGED;
     ids.truncate(MOST_CHANGED);
     Ok((ids, more))

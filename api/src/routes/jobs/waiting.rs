@@ -41,18 +41,19 @@ pub(super) async fn waiting(
     if row.status != JobStatus::Pending {
         return Ok(None);
     }
+    let now = Utc::now();
     let team = app.projections.teams().get(row.team_id).await?;
     let workers = app.commands.workers().await?;
     let obstacles = Obstacles {
         team_paused: team.as_ref().is_some_and(|team| team.jobs_paused),
         kind_paused: team.as_ref().is_some_and(|team| team.paused_kinds.contains(&row.kind)),
-        line: app.projections.jobs().of(caller.team()?).line(row).await?,
+        line: app.projections.jobs().of(caller.team()?).line(row, now).await?,
         workers: workers
             .iter()
             .filter(|worker| !worker.lost && !worker.draining && worker.kinds.contains(&row.kind))
             .count(),
     };
-    Ok(Some(said(row, &obstacles, Utc::now())))
+    Ok(Some(said(row, &obstacles, now)))
 }
 
 fn said(row: &JobRow, obstacles: &Obstacles, now: DateTime<Utc>) -> WaitingBody {

@@ -135,7 +135,7 @@ fn catch_up(text: &str) -> Result<CatchUp, Invalid> {
     "name": "Nightly check", "kind": "http-check", "args": {"url": "http://127.0.0.1:8080/livez"}, "cron": "30 2 * * *",
     "time_zone": "Europe/Berlin", "catch_up": "last"
 }))]
-pub struct CreateBody {
+pub struct ScheduleCreateBody {
     name: String,
     kind: String,
     #[serde(default)]
@@ -167,7 +167,7 @@ pub struct CreateBody {
     concurrency_key: Option<String>,
 }
 
-impl CreateBody {
+impl ScheduleCreateBody {
     /// What is asked for, as far as that can be said of each field by itself.
     pub(super) fn checked(self) -> Result<Plan, Problem> {
         let mut fields = Fields::default();
@@ -225,7 +225,7 @@ impl CreateBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"cron": "0 3 * * *", "paused": false}))]
-pub struct AmendBody {
+pub struct ScheduleAmendBody {
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
@@ -267,7 +267,7 @@ pub struct AmendBody {
     paused: Option<bool>,
 }
 
-impl AmendBody {
+impl ScheduleAmendBody {
     /// What is asked for, as far as that can be said of each field by itself.
     pub(super) fn checked(self) -> Result<ScheduleAmendment, Problem> {
         let mut fields = Fields::default();

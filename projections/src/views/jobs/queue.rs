@@ -1,5 +1,7 @@
 //! Ways of reading jobs: a team's list, and what workers look for.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use domain::{JobId, JobStatus, ScheduleId, TeamId};
 use sqlx::{Postgres, QueryBuilder};
@@ -14,8 +16,8 @@ use crate::time;
 /// Which jobs of a team are wanted; all by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobFilter {
-    /// Those that stand so.
-    pub status: Option<JobStatus>,
+    /// Those that stand in one of these ways; in any, if none is named.
+    pub statuses: Vec<JobStatus>,
     /// Those of this kind.
     pub kind: Option<String>,
     /// Those that this schedule queued.
@@ -30,11 +32,14 @@ pub struct JobFilter {
 
 impl JobFilter {
     fn push(&self, query: &mut QueryBuilder<'_, Postgres>) {
-        if let Some(status) = self.status {
+        if let [status] = self.statuses[..] {
             query.push(" and status = ").push_bind(status.as_str());
+        } else if !self.statuses.is_empty() {
+            let statuses: Vec<&str> = self.statuses.iter().map(|status| status.as_str()).collect();
+            query.push(" and status = any(").push_bind(statuses).push(")");
         }
         if let Some(kind) = &self.kind {
-            query.push(" and kind = ").push_bind(kind.clone());
+            query.push(" and kind = ").push_bind(kind.replace('\0', "\u{fffd}"));
         }
         if let Some(schedule) = self.schedule_id {
             query.push(" and schedule_id = ").push_bind(schedule.to_string());
@@ -66,6 +71,17 @@ pub struct RunningJob {
     pub started_at: Option<DateTime<Utc>>,
 }
 
+/// A job that runs with a concurrency key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Which.
+    pub id: JobId,
+    /// Whose it is.
+    pub team_id: TeamId,
+    /// The key.
+    pub concurrency_key: String,
+}
+
 /// Who is before a job that waits for its concurrency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -76,7 +92,7 @@ pub struct Line {
 }
 
 /// Lanes are the pairs of team and priority that have pending jobs, found by skipping through the index; of each the first are looked
-/// at, however many wait.
+/// at, however many wait; those whose turn it is not are passed over.
 const READY: &str = r"
 with recursive lanes as (
     (select team_id, priority from jobs where status = 'pending' order by team_id, priority limit 1)
@@ -87,6 +103,9 @@ with recursive lanes as (
         order by team_id, priority limit 1) next
 ), busy as (
     select team_id, count(*) as jobs from jobs where status = 'running' group by team_id
+), turns as (
+    select team_id, concurrency_key, count(*) as jobs from jobs
+    where status = 'running' and concurrency_key is not null group by team_id, concurrency_key
 ), open as (
     select l.team_id, l.priority, coalesce(t.row->'paused_kinds', '[]') as paused_kinds
     from lanes l left join teams t on t.key = l.team_id
@@ -96,11 +115,10 @@ with recursive lanes as (
            row_number() over (partition by l.team_id order by j.priority desc, j.due, j.key) + coalesce(b.jobs, 0) as turn
     from open l cross join lateral (
         select c.key, c.priority, c.due from jobs c
+        left join turns t on t.team_id = c.team_id and t.concurrency_key = c.concurrency_key
         where c.status = 'pending' and c.team_id = l.team_id and c.priority = l.priority
           and c.due <= $1 and c.kind = any($2) and not l.paused_kinds ? c.kind
-          and (c.concurrency_key is null or (c.row->>'concurrency_limit')::bigint > (
-              select count(*) from jobs r where r.status = 'running' and r.team_id = c.team_id
-                  and r.concurrency_key = c.concurrency_key and r.concurrency_key is not null))
+          and (t.jobs is null or t.jobs < (c.row->>'concurrency_limit')::bigint)
         order by c.due, c.key limit $3
     ) j left join busy b on b.team_id = l.team_id
     order by turn, j.priority desc, j.due, j.key limit $3
@@ -133,32 +151,44 @@ impl TeamReader<'_, Jobs> {
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn ids(&self, filter: &JobFilter, limit: usize) -> Result<Vec<JobId>, ReadError> {
-        let mut query = QueryBuilder::new("select key from jobs where team_id = ");
-        query.push_bind(self.whose.setting());
-        filter.push(&mut query);
-        query.push(" order by key desc limit ").push_bind(limit as i64);
+        // One look, so that a job that changes meanwhile is neither seen twice nor missed; the index has the order of each status.
+        let mut query = QueryBuilder::new("select key from (");
+        let each =
+            filter.statuses.iter().map(|status| JobFilter { statuses: vec![*status], ..filter.clone() });
+        let each = if filter.statuses.is_empty() { vec![filter.clone()] } else { each.collect() };
+        for (number, part) in each.iter().enumerate() {
+            query.push(if number == 0 { "(" } else { " union all (" });
+            query.push("select key from jobs where team_id = ").push_bind(self.whose.setting());
+            part.push(&mut query);
+            query.push(" order by key desc limit ").push_bind(limit as i64).push(")");
+        }
+        query.push(") found order by key desc limit ").push_bind(limit as i64);
         let mut connection = self.connection().await?;
         let keys: Vec<String> = query.build_query_scalar().fetch_all(&mut *connection).await?;
         keys.iter().map(|key| Ok(JobId(uuid(key, key)?))).collect()
     }
 
-    /// Who is before a pending job that has a concurrency key; nobody is before others.
+    /// Who is before a pending job that has a concurrency key, at `now`; nobody is before others. Who waits for its time is before nobody.
     ///
     /// # Errors
     /// The database is out of reach.
-    pub async fn line(&self, job: &JobRow) -> Result<Line, ReadError> {
+    pub async fn line(&self, job: &JobRow, now: DateTime<Utc>) -> Result<Line, ReadError> {
         let (Some(key), Some(due)) = (&job.concurrency_key, job.next_attempt_at) else {
             return Ok(Line { running: 0, ahead: 0 });
         };
         let query = sqlx::query_as(
             "select (select count(*) from jobs where status = 'running' and team_id = $1 and concurrency_key = $2), \
                     (select count(*) from jobs where status = 'pending' and team_id = $1 and concurrency_key = $2 \
-                         and (-priority, due, key) < (-$3::int, $4, $5))",
+                         and due <= $6 and (-priority, due, key) < (-$3::int, $4, $5))",
         );
         let query = query.bind(self.whose.setting()).bind(key).bind(i32::from(job.priority));
         let mut connection = self.connection().await?;
-        let (running, ahead): (i64, i64) =
-            query.bind(time::text(due)).bind(&job.id).fetch_one(&mut *connection).await?;
+        let (running, ahead): (i64, i64) = query
+            .bind(time::text(due))
+            .bind(&job.id)
+            .bind(time::text(now))
+            .fetch_one(&mut *connection)
+            .await?;
         let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
         Ok(Line { running: count(running), ahead: count(ahead) })
     }
@@ -184,6 +214,31 @@ impl Reader<'_, Jobs> {
     ) -> Result<Vec<JobRow>, ReadError> {
         let query = sqlx::query_as(READY);
         self.rows(query.bind(time::text(now)).bind(kinds).bind(limit.min(MOST_LISTED))).await
+    }
+
+    /// Jobs that run with the concurrency keys of these.
+    ///
+    /// # Errors
+    /// The database is out of reach, or a row is not what this version expects.
+    pub async fn holders(&self, of: &[JobRow]) -> Result<Vec<Holder>, ReadError> {
+        let keys: BTreeSet<(String, &str)> = of
+            .iter()
+            .filter_map(|row| Some((row.team_id.to_string(), row.concurrency_key.as_deref()?)))
+            .collect();
+        if keys.is_empty() {
+            return Ok(vec![]);
+        }
+        let (teams, keys): (Vec<String>, Vec<&str>) = keys.into_iter().unzip();
+        let query = sqlx::query_as(
+            "select j.key, j.row::text from unnest($1, $2) held(team_id, concurrency_key) join jobs j \
+             on j.team_id = held.team_id and j.concurrency_key = held.concurrency_key and j.status = 'running' \
+                and j.concurrency_key is not null",
+        );
+        let holder = |row: JobRow| {
+            let id = JobId(uuid(&row.id, &row.id)?);
+            Ok(Holder { id, team_id: row.team_id, concurrency_key: row.concurrency_key.unwrap_or_default() })
+        };
+        self.rows(query.bind(teams).bind(keys)).await?.into_iter().map(holder).collect()
     }
 
     /// Jobs that run, as far as the view has got, and whose worker is not among `live`, oldest first: at most `limit` (and 1,000).

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use ledger::is_deeper_than;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::jobs::mask::Patterns;
-use crate::jobs::result;
+use crate::jobs::result::{self, RESULT_LEVELS};
 
 /// Bytes of a body that are kept.
 pub(super) const KEPT: usize = 64 * 1024;
+/// Levels of a body that is kept as a document: the result is one more.
+const BODY_LEVELS: usize = RESULT_LEVELS - 1;
 /// The longest pause that a host can ask for: a day.
 const LONGEST_PAUSE: Duration = Duration::from_secs(86_400);
 /// The headers that are kept.
@@ -83,7 +86,7 @@ impl Answer {
         text
     }
 
-    /// As the job's result, secrets masked.
+    /// As the job's result, secrets masked. A body that is too deep a document is kept as text.
     pub(super) fn document(&self, patterns: &Arc<Patterns>) -> Value {
         let mut headers = Map::new();
         for (name, value) in self.of_interest() {
@@ -91,7 +94,7 @@ impl Answer {
         }
         let body = match serde_json::from_slice(&self.body) {
             _ if self.body.is_empty() => Value::Null,
-            Ok(document) if !self.cut => document,
+            Ok(document) if !self.cut && !is_deeper_than(BODY_LEVELS, &document) => document,
             _ => String::from_utf8_lossy(&self.body).into_owned().into(),
         };
         let mut document = json!({"status": self.status.as_u16(), "headers": headers, "body": body});

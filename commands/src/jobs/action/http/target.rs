@@ -29,6 +29,10 @@ impl Target {
         if template.parts().len() > 1 && !rest.contains(['/', '?']) {
             return Err("no value may stand in the host or the port".to_owned());
         }
+        // What comes after would be taken for the host, be it a value.
+        if rest.starts_with(['/', '?']) {
+            return Err("must have a host after http:// or https://".to_owned());
+        }
         let literals = template.parts().iter().filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()),
             Part::Param(_) | Part::Secret(_) => None,
