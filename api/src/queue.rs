@@ -59,6 +59,10 @@ impl WorkQueue for ViewQueue {
         ready.collect()
     }
 
+    async fn next_due(&self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, QueueError> {
+        self.jobs().next_due(now).await.map_err(failed)
+    }
+
     async fn running_without(&self, live: &[String], limit: usize) -> Result<Vec<RunningJob>, QueueError> {
         let rows = self.jobs().running_without(live, limit as i64).await.map_err(failed)?;
         let running = rows.into_iter().map(|row| RunningJob {
@@ -72,12 +76,7 @@ impl WorkQueue for ViewQueue {
     }
 
     async fn cancel_requested(&self, jobs: &[JobId]) -> Result<Vec<JobId>, QueueError> {
-        let mut asked = vec![];
-        for id in jobs {
-            let row = self.jobs().get(id).await.map_err(failed)?;
-            asked.extend(row.filter(|row| row.cancel_requested).map(|_| *id));
-        }
-        Ok(asked)
+        self.jobs().cancel_requested(jobs).await.map_err(failed)
     }
 
     async fn secret(&self, team: TeamId, name: &str) -> Result<Option<SealedSecret>, QueueError> {

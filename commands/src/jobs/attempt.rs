@@ -1,8 +1,11 @@
 //! One attempt of one job, from its start to its recorded end.
 
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use domain::{AccessEvent, Ending as Recorded, Failure, JobCommand, LogDigest};
+use futures::poll;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use uuid::Uuid;
@@ -15,6 +18,7 @@ use super::prepare::Surroundings;
 use super::process::{Ending, Finished, StopReason};
 use super::queue::{ReadyJob, WorkQueue};
 use super::result;
+use super::running::Slot;
 use super::starting::Started;
 use super::watchdog::Watchdog;
 use super::worker::Worker;
@@ -42,9 +46,10 @@ impl<Q: WorkQueue> Worker<Q> {
         worker: &str,
         watchdog: &Watchdog,
         stop: watch::Receiver<Option<StopReason>>,
+        slot: Slot,
     ) {
         let (id, attempt) = (started.job.id, started.job.attempt + 1);
-        if let Err(error) = self.run_attempt(&started, attempt, worker, watchdog, stop).await {
+        if let Err(error) = self.run_attempt(&started, attempt, worker, watchdog, stop, slot).await {
             tracing::warn!(job = %id, attempt, %error, "an attempt's end could not be recorded");
         }
     }
@@ -56,6 +61,7 @@ impl<Q: WorkQueue> Worker<Q> {
         worker: &str,
         watchdog: &Watchdog,
         stop: watch::Receiver<Option<StopReason>>,
+        slot: Slot,
     ) -> Result<(), Failed> {
         let job = &started.job;
         let context = Context::system(Some(job.team_id));
@@ -87,7 +93,7 @@ impl<Q: WorkQueue> Worker<Q> {
             tracing::warn!(job = %job.id, attempt, "this worker was given up: the attempt was stopped");
             return self.record_late(&end, started).await;
         }
-        self.report(&end, started, &mut log).await
+        self.report(&end, started, &mut log, slot).await
     }
 
     /// What keeps the files that the attempt leaves, if there is a place for them.
@@ -98,10 +104,17 @@ impl<Q: WorkQueue> Worker<Q> {
 
     /// Records the end, the lines first: the event has their digest. Patient while the log is away, for it would be a pity to
     /// run again what has run.
-    async fn report(&self, end: &End<'_>, started: &Started, log: &mut LogWriter) -> Result<(), Failed> {
+    async fn report(
+        &self,
+        end: &End<'_>,
+        started: &Started,
+        log: &mut LogWriter,
+        slot: Slot,
+    ) -> Result<(), Failed> {
         let until = Instant::now() + REPORT_PATIENCE;
+        let mut slot = Some(slot);
         loop {
-            let error = match timeout_at(until, self.try_report(end, started, log)).await {
+            let error = match timeout_at(until, self.try_report(end, started, log, &mut slot)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(Unreported::ForNow(error))) => error,
                 Ok(Err(Unreported::ForGood(error))) => return Err(error),
@@ -119,12 +132,20 @@ impl<Q: WorkQueue> Worker<Q> {
         end: &End<'_>,
         started: &Started,
         log: &mut LogWriter,
+        slot: &mut Option<Slot>,
     ) -> Result<(), Unreported> {
         let job = &started.job;
         log.store().await.map_err(|error| Unreported::ForNow(error.into()))?;
         let command = end.report(job.timeout_seconds, log.digest(end.finished.dropped_lines));
-        let recording = self.commands.end_attempt(&end.context, &started.held, job.id, command);
-        match timeout(RECORD_PATIENCE, recording).await {
+        let mut recording = pin!(self.commands.end_attempt(&end.context, &started.held, job.id, command));
+        let recorded = poll!(&mut recording);
+        // The end is on its way to the log, and whatever takes the slot comes after it there: no need to wait until it is on disk.
+        drop(slot.take());
+        let recorded = match recorded {
+            Poll::Ready(recorded) => Ok(recorded),
+            Poll::Pending => timeout(RECORD_PATIENCE, recording).await,
+        };
+        match recorded {
             // What it did all the same is found by the next try.
             Err(_) => Err(Unreported::ForNow(UNANSWERED.into())),
             Ok(Ok(())) => Ok(()),

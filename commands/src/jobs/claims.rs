@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use domain::JobId;
 use sqlx::postgres::PgArguments;
-use sqlx::query::Query;
+use sqlx::query::{Query, QueryScalar};
 use sqlx::{PgPool, Postgres};
 use uuid::Uuid;
 
@@ -27,12 +27,35 @@ impl Claims {
         Self { pool }
     }
 
-    /// Takes those of `jobs` for `worker` that nobody has and whose turn it is; says which. A job with a concurrency key takes the lowest
-    /// free slot, if fewer are taken than it allows: of two workers that want the same one, one gets nothing. Jobs that run without a
-    /// claim count as well: after a crash of the database none of those that ran before has one with a slot.
+    /// Takes those of `jobs` for `worker` that nobody has and whose turn it is; says which.
     pub(super) async fn take(&self, worker: &str, jobs: &[ReadyJob]) -> Result<Vec<JobId>, sqlx::Error> {
-        let ids: Vec<Uuid> = jobs.iter().map(|job| job.id.0).collect();
-        let turns: Vec<Option<String>> = jobs.iter().map(turn).collect();
+        let (taking_turns, free): (Vec<&ReadyJob>, Vec<&ReadyJob>) =
+            jobs.iter().partition(|job| job.concurrency_key.is_some());
+        let mut taken = self.take_free(worker, &free).await?;
+        taken.extend(self.take_turns(worker, &taking_turns).await?);
+        Ok(taken)
+    }
+
+    async fn take_free(&self, worker: &str, jobs: &[&ReadyJob]) -> Result<Vec<JobId>, sqlx::Error> {
+        if jobs.is_empty() {
+            return Ok(vec![]);
+        }
+        let query = sqlx::query_scalar(
+            "insert into job_claims (job_id, worker) select id, $1 from unnest($2) as job(id) \
+             where exists (select from workers where name = $1 and not lost) \
+             on conflict do nothing returning job_id",
+        );
+        self.taken(query.bind(worker).bind(ids(jobs))).await
+    }
+
+    /// A job with a concurrency key takes the lowest free slot, if fewer are taken than it allows: of two workers that want the same one,
+    /// one gets nothing. Jobs that run without a claim count as well: after a crash of the database none of those that ran before has one
+    /// with a slot.
+    async fn take_turns(&self, worker: &str, jobs: &[&ReadyJob]) -> Result<Vec<JobId>, sqlx::Error> {
+        if jobs.is_empty() {
+            return Ok(vec![]);
+        }
+        let turns: Vec<Option<String>> = jobs.iter().map(|job| turn(job)).collect();
         let limits: Vec<i32> =
             jobs.iter().map(|job| job.concurrency_limit.min(1_000).cast_signed()).collect();
         let holders: HashSet<(String, JobId)> = jobs
@@ -47,19 +70,25 @@ impl Claims {
              select job.id, $1, job.turn, free.slot \
              from (select id, turn, most, row_number() over (partition by turn order by place) as nth \
                    from unnest($2, $3, $4) with ordinality as job(id, turn, most, place)) job \
-             left join lateral ( \
+             cross join lateral ( \
                  select slot from generate_series(1, job.most) slot \
                  where not exists (select from job_claims c where c.turn = job.turn and c.slot = slot.slot) \
-                 order by slot offset job.nth - 1 limit 1) free on job.turn is not null \
+                 order by slot offset job.nth - 1 limit 1) free \
              where exists (select from workers where name = $1 and not lost) \
-               and (job.turn is null or free.slot is not null and job.most >= job.nth + (select count(*) from ( \
+               and job.most >= job.nth + (select count(*) from ( \
                  select c.job_id from job_claims c where c.turn = job.turn \
-                 union select h.job_id from unnest($5, $6) h(turn, job_id) where h.turn = job.turn) held)) \
+                 union select h.job_id from unnest($5, $6) h(turn, job_id) where h.turn = job.turn) held) \
              on conflict do nothing returning job_id",
         );
-        let query = query.bind(worker).bind(ids).bind(turns).bind(limits).bind(held).bind(holding);
+        self.taken(query.bind(worker).bind(ids(jobs)).bind(turns).bind(limits).bind(held).bind(holding)).await
+    }
+
+    async fn taken(
+        &self,
+        query: QueryScalar<'_, Postgres, Uuid, PgArguments>,
+    ) -> Result<Vec<JobId>, sqlx::Error> {
         // Claims of a try that was given up are given up as well, once they are stale.
-        let taken: Vec<Uuid> = in_time(PATIENCE, query.fetch_all(&self.pool)).await?;
+        let taken = in_time(PATIENCE, query.fetch_all(&self.pool)).await?;
         Ok(taken.into_iter().map(JobId).collect())
     }
 
@@ -112,6 +141,10 @@ impl Claims {
     async fn change(&self, query: Query<'_, Postgres, PgArguments>) -> Result<(), sqlx::Error> {
         in_time(PATIENCE, query.execute(&self.pool)).await.map(drop)
     }
+}
+
+fn ids(jobs: &[&ReadyJob]) -> Vec<Uuid> {
+    jobs.iter().map(|job| job.id.0).collect()
 }
 
 fn turn(job: &ReadyJob) -> Option<String> {

@@ -51,11 +51,12 @@ impl<Q: WorkQueue> Worker<Q> {
     }
 
     async fn beat_once(&self) -> Result<(), sqlx::Error> {
-        let (name, running) = (self.name(), self.running.ids());
-        match self.registry.beat(&name, running.len()).await? {
+        let (name, running, asked) = (self.name(), self.running.ids(), Instant::now());
+        match self.registry.beat(&name, self.slots.taken()).await? {
             Pulse::Known { draining, at } => {
                 self.set_draining(draining);
-                self.set_clock(at);
+                // It was that late there about halfway between question and answer.
+                self.set_clock(at + asked.elapsed() / 2);
                 self.claims.settle(&name, &running).await?;
             }
             Pulse::GivenUp => {

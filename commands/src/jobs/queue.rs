@@ -63,6 +63,12 @@ pub trait WorkQueue: Clone + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<ReadyJob>, QueueError>> + Send;
 
+    /// When a pending job becomes due that is not at `now`: the first that does, of whatever kind.
+    fn next_due(
+        &self,
+        now: DateTime<Utc>,
+    ) -> impl Future<Output = Result<Option<DateTime<Utc>>, QueueError>> + Send;
+
     /// At most `limit` jobs that run, but with none of these workers, the oldest first.
     fn running_without(
         &self,

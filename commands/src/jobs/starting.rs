@@ -1,10 +1,11 @@
-//! Starting and ending jobs by command, as few looks at the log as it takes: jobs that are claimed together are read together, and what a
+//! Starting and ending jobs by command, with as few looks at the log as it takes: jobs that are claimed together are read together, and what a
 //! worker has started it need not read again to end it.
+
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use cqrs_es::EventStore as _;
 use domain::{Job, JobCommand, JobEvent, JobId};
-use futures::future::join_all;
 use ledger::{Append, AppendError, Loaded, Store, StreamId};
 
 use super::queue::ReadyJob;
@@ -21,13 +22,8 @@ pub(super) struct Started {
 }
 
 impl Commands {
-    /// Starts jobs for `worker`, each by itself: what cannot be started is left out. The log stores those starts together that come together.
-    pub(super) async fn start_jobs(
-        &self,
-        jobs: Vec<ReadyJob>,
-        worker: &str,
-        at: DateTime<Utc>,
-    ) -> Vec<(ReadyJob, Result<Started, CommandError>)> {
+    /// Reads the streams of jobs that are to be started, by their ids. One that cannot be read is left out.
+    pub(super) async fn load_jobs(&self, jobs: &[ReadyJob]) -> HashMap<String, Loaded<Job>> {
         let ids: Vec<String> = jobs.iter().map(|job| job.id.to_string()).collect();
         let store = Store::<Job>::new(&self.ledger);
         let mut loaded = store.load_many(&ids).await.unwrap_or_default();
@@ -42,20 +38,11 @@ impl Commands {
                 }
             }
         }
-        let starts = jobs.into_iter().map(|job| {
-            let held = loaded.remove(&job.id.to_string());
-            async move {
-                let outcome = match held {
-                    Some(held) => self.start_job(job.clone(), held, worker, at).await,
-                    None => Err(CommandError::Stale { present: 0 }),
-                };
-                (job, outcome)
-            }
-        });
-        join_all(starts).await
+        loaded
     }
 
-    async fn start_job(
+    /// Starts a job for `worker`. The log stores those starts together that come together.
+    pub(super) async fn start_job(
         &self,
         job: ReadyJob,
         mut held: Loaded<Job>,

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use domain::{JobId, JobStatus, ScheduleId, TeamId};
-use sqlx::{Postgres, QueryBuilder};
+use sqlx::{Executor as _, Postgres, QueryBuilder, Transaction};
 use uuid::Uuid;
 
 use super::{JobRow, Jobs};
 use crate::error::{Fault, ReadError};
-use crate::machine::{MOST_LISTED, Reader};
+use crate::machine::{self, MOST_LISTED, Reader};
 use crate::team_reader::TeamReader;
 use crate::time;
 
@@ -91,9 +91,14 @@ pub struct Line {
     pub ahead: u32,
 }
 
-/// Lanes are the pairs of team and priority that have pending jobs, found by skipping through the index; of each the first are looked
-/// at, however many wait; those whose turn it is not are passed over.
-const READY: &str = r"
+const ALONG_THE_INDEXES: &str = "set local enable_seqscan = off; set local enable_bitmapscan = off; \
+                                 set local plan_cache_mode = force_generic_plan";
+
+/// Lanes are the pairs of team and priority that have pending jobs, found by skipping through the index.
+macro_rules! with_lanes {
+    ($rest:literal) => {
+        concat!(
+            r"
 with recursive lanes as (
     (select team_id, priority from jobs where status = 'pending' order by team_id, priority limit 1)
     union all
@@ -101,7 +106,15 @@ with recursive lanes as (
         select team_id, priority from jobs
         where status = 'pending' and (team_id, priority) > (l.team_id, l.priority)
         order by team_id, priority limit 1) next
-), busy as (
+)",
+            $rest
+        )
+    };
+}
+
+/// Of each lane the first jobs are looked at, however many wait; those whose turn it is not are passed over.
+const READY: &str = with_lanes!(
+    r", busy as (
     select team_id, count(*) as jobs from jobs where status = 'running' group by team_id
 ), turns as (
     select team_id, concurrency_key, count(*) as jobs from jobs
@@ -123,7 +136,16 @@ with recursive lanes as (
     ) j left join busy b on b.team_id = l.team_id
     order by turn, j.priority desc, j.due, j.key limit $3
 )
-select j.key, j.row::text from found f join jobs j on j.key = f.key order by f.turn, f.priority desc, f.due, f.key";
+select j.key, j.row::text from found f join jobs j on j.key = f.key order by f.turn, f.priority desc, f.due, f.key"
+);
+
+const NEXT_DUE: &str = with_lanes!(
+    r"
+select min(next.due)::timestamptz from lanes l cross join lateral (
+    select due from jobs
+    where status = 'pending' and team_id = l.team_id and priority = l.priority and due > $1
+    order by due limit 1) next"
+);
 
 impl TeamReader<'_, Jobs> {
     /// The team's jobs, newest first, before id `before`: at most `limit` (and 1,000).
@@ -212,8 +234,45 @@ impl Reader<'_, Jobs> {
         limit: i64,
         kinds: &[String],
     ) -> Result<Vec<JobRow>, ReadError> {
-        let query = sqlx::query_as(READY);
-        self.rows(query.bind(time::text(now)).bind(kinds).bind(limit.min(MOST_LISTED))).await
+        let query = sqlx::query_as(READY).bind(time::text(now)).bind(kinds).bind(limit.min(MOST_LISTED));
+        let mut transaction = self.along_the_indexes().await?;
+        let rows = machine::rows::<Jobs>(query, &mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(rows)
+    }
+
+    /// For queries that are asked all the time, of the head of a queue. The indexes have their order, and a scan along one marks what it
+    /// finds dead, which is most of what lies at the head until the next vacuum; a bitmap would fetch it all every time. Their plan is the
+    /// same whatever they are asked for, and making it takes longer than following it.
+    async fn along_the_indexes(&self) -> Result<Transaction<'_, Postgres>, ReadError> {
+        let mut transaction = self.pool.begin().await?;
+        transaction.execute(ALONG_THE_INDEXES).await?;
+        Ok(transaction)
+    }
+
+    /// When the next pending job becomes due, of those that are not at `now`.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn next_due(&self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, ReadError> {
+        let query = sqlx::query_scalar(NEXT_DUE).bind(time::text(now));
+        let mut transaction = self.along_the_indexes().await?;
+        let due = query.fetch_one(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(due)
+    }
+
+    /// Those of `jobs` that somebody wants stopped, and that still run.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn cancel_requested(&self, jobs: &[JobId]) -> Result<Vec<JobId>, ReadError> {
+        let query = sqlx::query_scalar(
+            "select key from jobs where key = any($1) and (row->>'cancel_requested')::boolean",
+        );
+        let keys: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+        let asked: Vec<String> = query.bind(keys).fetch_all(self.pool).await?;
+        asked.iter().map(|key| Ok(JobId(uuid(key, key)?))).collect()
     }
 
     /// Jobs that run with the concurrency keys of these.
