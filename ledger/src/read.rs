@@ -111,8 +111,11 @@ impl Ledger {
         ids: &[String],
         limit: i64,
     ) -> Result<Vec<Recorded>, LedgerError> {
-        let query = sqlx::query_as(select!(
-            "where aggregate_type = $1 and aggregate_id = any($2) order by aggregate_id, sequence limit $3"
+        // Stream by stream: of `aggregate_id = any($2)` the planner makes a filter on all events of the type, for the sake of the order.
+        let query = sqlx::query_as(concat!(
+            "select event.* from unnest($2) as stream(id) cross join lateral (",
+            select!("where aggregate_type = $1 and aggregate_id = stream.id order by sequence limit $3"),
+            ") event limit $3"
         ));
         let query = query.bind(aggregate_type).bind(ids).bind(limit.min(LARGEST_PAGE));
         Ok(query.fetch_all(self.pool()).await?)

@@ -172,8 +172,11 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
 
     /// Begins to fetch jobs if there is or will be room for them and it is time to; else says when it will be, if there is room.
     fn fetch_more(&mut self, now: Instant, changes: &mut watch::Receiver<Q::Mark>) -> Option<Instant> {
-        let wanted = (self.worker.slots.free() + self.pace.ahead()).saturating_sub(self.kept.len());
-        if wanted == 0 || self.fetching.is_some() {
+        let (free, ahead) = (self.worker.slots.free(), self.pace.ahead());
+        let wanted = (free + ahead).saturating_sub(self.kept.len());
+        // Not one by one, as long as there are some at hand.
+        let enough = free == 0 && 2 * wanted < ahead;
+        if wanted == 0 || enough || self.fetching.is_some() {
             return None;
         }
         let lasts = self.outlook.lasts(now);
