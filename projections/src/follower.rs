@@ -10,7 +10,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{self, Outcome, Standing};
@@ -21,6 +21,8 @@ use crate::{Inner, Projections};
 
 /// The first and the longest pause after the database was lost.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Events come thick and fast if a batch has so many.
+const MANY: i64 = 16;
 /// How old the follower's knowledge of the checkpoints' states may get.
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -78,8 +80,8 @@ struct Follower {
 }
 
 enum Step {
-    /// There may be more at once.
-    Busy,
+    /// There may be more at once. With how many events the batch had.
+    Busy(i64),
     /// The end of the log.
     Idle,
 }
@@ -110,15 +112,16 @@ impl Follower {
     async fn run(mut self, shutdown: &CancellationToken) {
         let mut pause = PAUSES.0;
         while !shutdown.is_cancelled() {
+            let began = Instant::now();
             let outcome = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 outcome = self.step() => outcome,
             };
             match outcome {
-                Ok(Step::Busy) => {
+                Ok(Step::Busy(events)) => {
                     pause = PAUSES.0;
-                    self.gather(shutdown).await;
+                    self.gather(began, events, shutdown).await;
                 }
                 Ok(Step::Idle) => {
                     pause = PAUSES.0;
@@ -151,7 +154,7 @@ impl Follower {
             page.end_before(position);
         }
         self.fold(&page).await?;
-        Ok(Step::Busy)
+        Ok(Step::Busy(page.looked_at))
     }
 
     /// The first event that stops a view. What comes before it is folded in a batch of its own, so that the view stops there
@@ -168,11 +171,17 @@ impl Follower {
         page.entries.iter().find(stops).map(|entry| entry.position)
     }
 
-    /// Lets events gather, so that many are folded at once, where nobody waits for each.
-    async fn gather(&self, shutdown: &CancellationToken) {
-        if self.trailing {
-            let _ = timeout(self.projections.inner.options.stride, shutdown.cancelled()).await;
-        }
+    /// Lets events gather, so that many are folded at once: where nobody waits for each, and where there are many. Not those that have
+    /// gathered already.
+    async fn gather(&self, began: Instant, events: i64, shutdown: &CancellationToken) {
+        let options = &self.projections.inner.options;
+        let until = match self.trailing {
+            _ if events >= options.page => return,
+            true => Instant::now() + options.stride,
+            false if events >= MANY => began + options.busy_stride,
+            false => return,
+        };
+        let _ = timeout_at(until, shutdown.cancelled()).await;
     }
 
     async fn rest(&mut self, shutdown: &CancellationToken) {

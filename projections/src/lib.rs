@@ -88,6 +88,9 @@ pub struct Options {
     pub poll: Duration,
     /// How long the views that may trail the others gather events between two batches.
     pub stride: Duration,
+    /// How long it is at least from one batch of the other views to the next while events come thick and fast: fewer and larger ones
+    /// leave more of the machine to whoever appends. A single event is never kept waiting.
+    pub busy_stride: Duration,
     /// How much the cached rows of all views may weigh, in bytes of JSON.
     pub cache_bytes: u64,
     /// How far a view may lag behind the others, in events, before it is rebuilt rather than followed.
@@ -106,7 +109,8 @@ impl Default for Options {
             page: 1_000,
             rebuild_page: 5_000,
             poll: Duration::from_millis(100),
-            stride: Duration::from_millis(10),
+            stride: Duration::from_millis(25),
+            busy_stride: Duration::from_millis(10),
             cache_bytes: 64 * 1024 * 1024,
             longest_lag: 10_000,
             retry: Duration::from_secs(30),

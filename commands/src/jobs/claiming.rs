@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use domain::{Job, JobId};
 use ledger::{AppendError, Loaded};
 use tokio::sync::{mpsc, watch};
@@ -24,7 +25,7 @@ use crate::CommandError;
 /// How long a worker rests at least between two looks at the queue: views change all the time on a busy node, mostly for other reasons.
 const REST: Duration = Duration::from_millis(5);
 /// For how long what was seen of the queue is acted on, once there may be something newer to see.
-const FRESH: Duration = Duration::from_millis(50);
+const FRESH: Duration = Duration::from_millis(100);
 /// For how long a job is kept for which there is no room after all. Then it is given up for others.
 const KEPT: Duration = Duration::from_millis(100);
 /// Jobs looked at at a time, at most.
@@ -191,7 +192,7 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
             (self.outlook.news, self.outlook.looked) = (false, now);
             // Besides those wanted: what other workers reach for as well, what the view does not yet show as started, and what will be
             // wanted soon.
-            let seen = 2 * wanted + self.worker.options.concurrency + 2 * self.pace.in_a_stretch();
+            let seen = 2 * wanted + self.worker.options.concurrency + 3 * self.pace.in_a_stretch();
             look = Some((Arc::clone(&self.kinds), seen.min(MOST_SEEN)));
         }
         let worker = Arc::clone(self.worker);
@@ -242,10 +243,11 @@ impl<Q: WorkQueue> Worker<Q> {
     ) -> Result<(), Failed> {
         let name = self.name();
         if let Some((kinds, most)) = look {
-            let ready = self.queue.ready(self.now(), &kinds, most).await?;
+            let now = self.now();
+            let ready = self.queue.ready(now, &kinds, most).await?;
             let more = ready.len() >= most;
             fetched.ready = ready.into_iter().filter(|job| self.running.is_new(job)).collect();
-            let again = if fetched.ready.is_empty() { self.next_due().await? } else { None };
+            let again = if fetched.ready.is_empty() { self.next_due(now).await? } else { None };
             let latest = Instant::now() + POLL;
             fetched.looked = Some((more, again.map_or(latest, |again| again.min(latest))));
         }
@@ -271,9 +273,9 @@ impl<Q: WorkQueue> Worker<Q> {
         Ok(())
     }
 
-    /// When the next job becomes due.
-    async fn next_due(&self) -> Result<Option<Instant>, Failed> {
-        let due = self.queue.next_due(self.now()).await?;
+    /// When the next job becomes due that is not at `now`.
+    async fn next_due(&self, now: DateTime<Utc>) -> Result<Option<Instant>, Failed> {
+        let due = self.queue.next_due(now).await?;
         // Where it is too far away to be told, something else will happen before.
         Ok(due.and_then(|due| Instant::now().checked_add((due - self.now()).to_std().unwrap_or_default())))
     }
