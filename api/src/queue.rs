@@ -94,4 +94,8 @@ impl WorkQueue for ViewQueue {
     fn changes(&self) -> watch::Receiver<Reached> {
         self.projections.changes()
     }
+
+    fn reached(&self, mark: &Reached) -> i64 {
+        self.projections.reached_by::<Jobs>(mark)
+    }
 }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::Projections;
 use crate::checkpoint::{self, State};
 use crate::error::{Behind, UnknownView};
+use crate::view::View;
 
 /// How often a process without a follower looks at the checkpoints while somebody waits.
 const LOOK: Duration = Duration::from_millis(20);
@@ -60,6 +61,12 @@ impl Projections {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<Reached> {
         self.inner.reached.subscribe()
+    }
+
+    /// How far `V` has got, as one of the [`Projections::changes`] has it.
+    #[must_use]
+    pub fn reached_by<V: View>(&self, reached: &Reached) -> i64 {
+        self.inner.registry.place(V::NAME).map_or(0, |place| reached.positions[place])
     }
 
     /// Waits until all views that have not failed contain the event at `position`, at most as long as `patience`.

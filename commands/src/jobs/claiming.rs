@@ -47,6 +47,8 @@ struct Outlook {
     /// What may be claimed, in this order.
     ready: Vec<ReadyJob>,
     looked: Instant,
+    /// How far the queue had got by then.
+    reached: i64,
     /// There may be something that was not seen.
     news: bool,
     /// When to look again though nobody says that there is something new.
@@ -55,7 +57,7 @@ struct Outlook {
 
 impl Outlook {
     fn new(now: Instant) -> Self {
-        Self { ready: vec![], looked: now, news: true, again: now }
+        Self { ready: vec![], looked: now, reached: 0, news: true, again: now }
     }
 
     /// Whether what was seen can still be acted on.
@@ -134,7 +136,8 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
                 () = self.worker.slots.room() => {}
                 _ = draining.changed() => {}
                 changed = changes.changed(), if hears && !self.outlook.news => {
-                    (hears, self.outlook.news) = (changed.is_ok(), changed.is_ok());
+                    hears = changed.is_ok();
+                    self.outlook.news = self.reached(&mut changes) != self.outlook.reached;
                 }
                 () = some(wakes.map(|at| Box::pin(sleep_until(at)))) => {}
             }
@@ -188,7 +191,7 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
         let mut look = None;
         if !lasts {
             // Before looking, so that nothing is slept over.
-            changes.mark_unchanged();
+            self.outlook.reached = self.reached(changes);
             (self.outlook.news, self.outlook.looked) = (false, now);
             // Besides those wanted: what other workers reach for as well, what the view does not yet show as started, and what will be
             // wanted soon.
@@ -198,6 +201,11 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
         let worker = Arc::clone(self.worker);
         self.fetching = Some(Box::pin(async move { worker.fetch(ready, look, wanted).await }));
         None
+    }
+
+    /// How far the queue has got; what has changed until now is not told any more.
+    fn reached(&self, changes: &mut watch::Receiver<Q::Mark>) -> i64 {
+        self.worker.queue.reached(&changes.borrow_and_update())
     }
 
     fn take_in(&mut self, fetched: Fetched) {

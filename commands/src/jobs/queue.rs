@@ -87,9 +87,12 @@ pub trait WorkQueue: Clone + Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<Option<SealedSecret>, QueueError>> + Send;
 
-    /// What [`WorkQueue::changes`] carries; nobody looks at it.
+    /// What [`WorkQueue::changes`] carries.
     type Mark: Send + Sync + 'static;
 
-    /// Changes when there may be something new to see.
+    /// Changes when there may be something new to see, or something else has happened.
     fn changes(&self) -> watch::Receiver<Self::Mark>;
+
+    /// Another number than before if there may be something new to see.
+    fn reached(&self, mark: &Self::Mark) -> i64;
 }

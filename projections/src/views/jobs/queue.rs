@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use domain::{JobId, JobStatus, ScheduleId, TeamId};
-use sqlx::{Executor as _, Postgres, QueryBuilder, Transaction};
+use sqlx::{Postgres, QueryBuilder, Transaction};
 use uuid::Uuid;
 
 use super::{JobRow, Jobs};
@@ -91,7 +91,7 @@ pub struct Line {
     pub ahead: u32,
 }
 
-const ALONG_THE_INDEXES: &str = "set local enable_seqscan = off; set local enable_bitmapscan = off; \
+const ALONG_THE_INDEXES: &str = "begin; set local enable_seqscan = off; set local enable_bitmapscan = off; \
                                  set local plan_cache_mode = force_generic_plan";
 
 /// Lanes are the pairs of team and priority that have pending jobs, found by skipping through the index.
@@ -236,18 +236,15 @@ impl Reader<'_, Jobs> {
     ) -> Result<Vec<JobRow>, ReadError> {
         let query = sqlx::query_as(READY).bind(time::text(now)).bind(kinds).bind(limit.min(MOST_LISTED));
         let mut transaction = self.along_the_indexes().await?;
-        let rows = machine::rows::<Jobs>(query, &mut *transaction).await?;
-        transaction.commit().await?;
-        Ok(rows)
+        machine::rows::<Jobs>(query, &mut *transaction).await
     }
 
     /// For queries that are asked all the time, of the head of a queue. The indexes have their order, and a scan along one marks what it
     /// finds dead, which is most of what lies at the head until the next vacuum; a bitmap would fetch it all every time. Their plan is the
     /// same whatever they are asked for, and making it takes longer than following it.
     async fn along_the_indexes(&self) -> Result<Transaction<'_, Postgres>, ReadError> {
-        let mut transaction = self.pool.begin().await?;
-        transaction.execute(ALONG_THE_INDEXES).await?;
-        Ok(transaction)
+        // Nothing is written: to end it is left to whoever gets the connection next.
+        Ok(self.pool.begin_with(ALONG_THE_INDEXES).await?)
     }
 
     /// When the next pending job becomes due, of those that are not at `now`.
@@ -257,9 +254,7 @@ impl Reader<'_, Jobs> {
     pub async fn next_due(&self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, ReadError> {
         let query = sqlx::query_scalar(NEXT_DUE).bind(time::text(now));
         let mut transaction = self.along_the_indexes().await?;
-        let due = query.fetch_one(&mut *transaction).await?;
-        transaction.commit().await?;
-        Ok(due)
+        Ok(query.fetch_one(&mut *transaction).await?)
     }
 
     /// Those of `jobs` that somebody wants stopped, and that still run.
