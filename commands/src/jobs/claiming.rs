@@ -2,7 +2,6 @@
 //! free is taken at once.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use chrono::{DateTime, Utc};
 use domain::{Job, JobId};
 use ledger::{AppendError, Loaded};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::pace::Pace;
@@ -28,6 +27,12 @@ const REST: Duration = Duration::from_millis(5);
 const FRESH: Duration = Duration::from_millis(100);
 /// For how long a job is kept for which there is no room after all. Then it is given up for others.
 const KEPT: Duration = Duration::from_millis(100);
+/// How soon to look again after a job was found that somebody has claimed: it may be given up, and nobody says so.
+const CLAIMED_BY_ANOTHER: Duration = Duration::from_millis(50);
+/// For how long a claim is good for starting a job: well before a heartbeat takes it for one that was forgotten.
+const GOOD: Duration = Duration::from_secs(5);
+/// How long a worker that stops waits for what it is just claiming.
+const LAST_FETCH: Duration = Duration::from_secs(5);
 /// Jobs looked at at a time, at most.
 const MOST_SEEN: usize = 1_000;
 
@@ -51,23 +56,31 @@ struct Outlook {
     reached: i64,
     /// There may be something that was not seen.
     news: bool,
+    /// Not to look before.
+    rests_until: Instant,
     /// When to look again though nobody says that there is something new.
     again: Instant,
 }
 
 impl Outlook {
     fn new(now: Instant) -> Self {
-        Self { ready: vec![], looked: now, reached: 0, news: true, again: now }
+        Self { ready: vec![], looked: now, reached: 0, news: true, rests_until: now, again: now }
     }
 
     /// Whether what was seen can still be acted on.
     fn lasts(&self, now: Instant) -> bool {
-        !self.ready.is_empty() && (!self.news || now < self.looked + FRESH)
+        !self.ready.is_empty() && now < if self.news { self.looked + FRESH } else { self.again }
     }
 
     /// When to look next.
     fn due(&self) -> Instant {
-        if self.news { self.looked + REST } else { self.again }
+        if self.news { self.rests_until } else { self.again.max(self.rests_until) }
+    }
+
+    /// It is looked at now, when the queue has got so far.
+    fn look(&mut self, now: Instant, reached: i64) {
+        (self.looked, self.reached, self.news) = (now, reached, false);
+        (self.rests_until, self.again) = (now + REST, now + POLL);
     }
 }
 
@@ -76,11 +89,12 @@ struct Fetched {
     claimed: Vec<Claimed>,
     /// What was seen and not yet tried.
     ready: Vec<ReadyJob>,
-    /// If it was looked at: whether there was more than could be seen, and when to look again in any case.
-    looked: Option<(bool, Instant)>,
+    /// There was more than could be seen.
+    more: bool,
+    /// When to look again in any case.
+    again: Option<Instant>,
+    failed: bool,
 }
-
-type Fetching = Pin<Box<dyn Future<Output = Fetched> + Send>>;
 
 /// One worker's way from the queue to attempts.
 pub(super) struct Claiming<'a, Q: WorkQueue> {
@@ -92,7 +106,8 @@ pub(super) struct Claiming<'a, Q: WorkQueue> {
     outlook: Outlook,
     pace: Pace,
     kept: VecDeque<Claimed>,
-    fetching: Option<Fetching>,
+    /// A task, since one that is dropped in the middle of something may leave claims behind.
+    fetching: Option<JoinHandle<Fetched>>,
 }
 
 impl<'a, Q: WorkQueue> Claiming<'a, Q> {
@@ -142,7 +157,11 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
                 () = some(wakes.map(|at| Box::pin(sleep_until(at)))) => {}
             }
         }
-        // What is just being claimed is given up when the worker leaves, or by a heartbeat before.
+        if let Some(fetching) = &mut self.fetching
+            && let Ok(fetched) = timeout(LAST_FETCH, fetching).await
+        {
+            self.take_in(fetched);
+        }
         self.give_up_kept(|_| true);
     }
 
@@ -191,15 +210,15 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
         let mut look = None;
         if !lasts {
             // Before looking, so that nothing is slept over.
-            self.outlook.reached = self.reached(changes);
-            (self.outlook.news, self.outlook.looked) = (false, now);
+            let reached = self.reached(changes);
+            self.outlook.look(now, reached);
             // Besides those wanted: what other workers reach for as well, what the view does not yet show as started, and what will be
             // wanted soon.
             let seen = 2 * wanted + self.worker.options.concurrency + 3 * self.pace.in_a_stretch();
             look = Some((Arc::clone(&self.kinds), seen.min(MOST_SEEN)));
         }
         let worker = Arc::clone(self.worker);
-        self.fetching = Some(Box::pin(async move { worker.fetch(ready, look, wanted).await }));
+        self.fetching = Some(tokio::spawn(async move { worker.fetch(ready, look, wanted).await }));
         None
     }
 
@@ -208,13 +227,21 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
         self.worker.queue.reached(&changes.borrow_and_update())
     }
 
-    fn take_in(&mut self, fetched: Fetched) {
+    fn take_in(&mut self, fetched: Result<Fetched, JoinError>) {
         self.fetching = None;
+        let latest = Instant::now() + POLL;
+        let Ok(fetched) = fetched else {
+            tracing::error!("looking for jobs panicked");
+            self.outlook.rests_until = latest;
+            return;
+        };
         self.kept.extend(fetched.claimed);
-        self.outlook.ready = fetched.ready;
-        if let Some((more, again)) = fetched.looked {
-            self.outlook.news |= more;
-            self.outlook.again = again;
+        let outlook = &mut self.outlook;
+        outlook.ready = fetched.ready;
+        outlook.news |= fetched.more;
+        outlook.again = fetched.again.map_or(outlook.again, |again| outlook.again.min(again));
+        if fetched.failed {
+            outlook.rests_until = latest;
         }
     }
 }
@@ -235,10 +262,10 @@ impl<Q: WorkQueue> Worker<Q> {
         look: Option<(Arc<[String]>, usize)>,
         wanted: usize,
     ) -> Fetched {
-        let mut fetched = Fetched { claimed: vec![], ready, looked: None };
+        let mut fetched = Fetched { claimed: vec![], ready, more: false, again: None, failed: false };
         if let Err(error) = self.try_fetch(&mut fetched, look, wanted).await {
             tracing::warn!(%error, "looking for jobs failed");
-            (fetched.ready, fetched.looked) = (vec![], Some((false, Instant::now() + POLL)));
+            (fetched.ready, fetched.failed) = (vec![], true);
         }
         fetched
     }
@@ -250,35 +277,55 @@ impl<Q: WorkQueue> Worker<Q> {
         wanted: usize,
     ) -> Result<(), Failed> {
         let name = self.name();
+        if name.is_empty() {
+            // It is being entered into the list anew.
+            (fetched.ready, fetched.failed) = (vec![], true);
+            return Ok(());
+        }
         if let Some((kinds, most)) = look {
             let now = self.now();
             let ready = self.queue.ready(now, &kinds, most).await?;
-            let more = ready.len() >= most;
+            fetched.more = ready.len() >= most;
             fetched.ready = ready.into_iter().filter(|job| self.running.is_new(job)).collect();
-            let again = if fetched.ready.is_empty() { self.next_due(now).await? } else { None };
-            let latest = Instant::now() + POLL;
-            fetched.looked = Some((more, again.map_or(latest, |again| again.min(latest))));
+            if !fetched.more {
+                fetched.again = self.next_due(now).await?;
+            }
         }
-        // Nameless while it is entered into the list anew.
-        while fetched.claimed.len() < wanted && !fetched.ready.is_empty() && !name.is_empty() {
+        while fetched.claimed.len() < wanted && !fetched.ready.is_empty() {
             let missing = (wanted - fetched.claimed.len()).min(fetched.ready.len());
             let tried: Vec<ReadyJob> =
                 fetched.ready.drain(..missing).filter(|job| self.running.is_new(job)).collect();
-            let (taken, mut held) =
-                tokio::join!(self.claims.take(&name, &tried), self.commands.load_jobs(&tried));
-            let (taken, since) = (taken?, Instant::now());
-            let mut unreadable: Vec<JobId> = vec![];
-            for job in tried.into_iter().filter(|job| taken.contains(&job.id)) {
-                match held.remove(&job.id.to_string()) {
-                    Some(held) => fetched.claimed.push(Claimed { job, held, name: Arc::clone(&name), since }),
-                    None => unreadable.push(job.id),
-                }
-            }
-            if !unreadable.is_empty() {
-                self.claims.release(&name, &unreadable).await?;
+            let missed = self.claim_and_read(&name, tried, &mut fetched.claimed).await?;
+            if missed {
+                let soon = Instant::now() + CLAIMED_BY_ANOTHER;
+                fetched.again = Some(fetched.again.map_or(soon, |again| again.min(soon)));
             }
         }
         Ok(())
+    }
+
+    /// Adds what was got of `tried` to `claimed`. Whether some was not.
+    async fn claim_and_read(
+        &self,
+        name: &Arc<str>,
+        tried: Vec<ReadyJob>,
+        claimed: &mut Vec<Claimed>,
+    ) -> Result<bool, Failed> {
+        let since = Instant::now();
+        let (taken, mut held) = tokio::join!(self.claims.take(name, &tried), self.commands.load_jobs(&tried));
+        let taken = taken?;
+        let missed = taken.len() < tried.len();
+        let mut unreadable: Vec<JobId> = vec![];
+        for job in tried.into_iter().filter(|job| taken.contains(&job.id)) {
+            match held.remove(&job.id.to_string()) {
+                Some(held) => claimed.push(Claimed { job, held, name: Arc::clone(name), since }),
+                None => unreadable.push(job.id),
+            }
+        }
+        if !unreadable.is_empty() {
+            self.claims.release(name, &unreadable).await?;
+        }
+        Ok(missed)
     }
 
     /// When the next job becomes due that is not at `now`.
@@ -296,10 +343,10 @@ impl<Q: WorkQueue> Worker<Q> {
         watchdog: &Watchdog,
         stopped: watch::Receiver<Option<StopReason>>,
     ) {
-        let Claimed { job, held, name, since: _ } = claimed;
+        let Claimed { job, held, name, since } = claimed;
         let id = job.id;
         // Who is given up from here on stops what it runs, and this is among it.
-        if self.name() != name {
+        if self.name() != name || stopped.borrow().is_some() || since.elapsed() > GOOD {
             return self.running.forget(id);
         }
         match self.commands.start_job(job, held, &name, self.now()).await {

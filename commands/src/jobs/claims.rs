@@ -27,12 +27,18 @@ impl Claims {
         Self { pool }
     }
 
-    /// Takes those of `jobs` for `worker` that nobody has and whose turn it is; says which.
+    /// Takes those of `jobs` for `worker` that nobody has and whose turn it is; says which. Always in the order of their ids, so that two
+    /// workers that want the same ones do not wait for each other.
     pub(super) async fn take(&self, worker: &str, jobs: &[ReadyJob]) -> Result<Vec<JobId>, sqlx::Error> {
         let (taking_turns, free): (Vec<&ReadyJob>, Vec<&ReadyJob>) =
             jobs.iter().partition(|job| job.concurrency_key.is_some());
         let mut taken = self.take_free(worker, &free).await?;
-        taken.extend(self.take_turns(worker, &taking_turns).await?);
+        match self.take_turns(worker, &taking_turns).await {
+            Ok(turns) => taken.extend(turns),
+            Err(error) if taken.is_empty() => return Err(error),
+            // What was taken is, all the same.
+            Err(error) => tracing::warn!(%error, "jobs with concurrency keys could not be claimed"),
+        }
         Ok(taken)
     }
 
@@ -43,7 +49,7 @@ impl Claims {
         let query = sqlx::query_scalar(
             "insert into job_claims (job_id, worker) select id, $1 from unnest($2) as job(id) \
              where exists (select from workers where name = $1 and not lost) \
-             on conflict do nothing returning job_id",
+             order by id on conflict do nothing returning job_id",
         );
         self.taken(query.bind(worker).bind(ids(jobs))).await
     }
@@ -78,7 +84,7 @@ impl Claims {
                and job.most >= job.nth + (select count(*) from ( \
                  select c.job_id from job_claims c where c.turn = job.turn \
                  union select h.job_id from unnest($5, $6) h(turn, job_id) where h.turn = job.turn) held) \
-             on conflict do nothing returning job_id",
+             order by job.id on conflict do nothing returning job_id",
         );
         self.taken(query.bind(worker).bind(ids(jobs)).bind(turns).bind(limits).bind(held).bind(holding)).await
     }

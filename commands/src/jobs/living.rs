@@ -21,6 +21,8 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 const RECOVERY: Duration = Duration::from_secs(2);
 /// A job that runs for this long with a worker that is on no list, or does not know of it, was forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+/// From the database to here, at most.
+const LONGEST_WAY: Duration = Duration::from_millis(50);
 /// Running jobs looked at at a time.
 const MOST_RUNNING: usize = 1_000;
 
@@ -55,8 +57,8 @@ impl<Q: WorkQueue> Worker<Q> {
         match self.registry.beat(&name, self.slots.taken()).await? {
             Pulse::Known { draining, at } => {
                 self.set_draining(draining);
-                // It was that late there about halfway between question and answer.
-                self.set_clock(at + asked.elapsed() / 2);
+                // It was that late there about halfway between question and answer, if nothing else kept us waiting.
+                self.set_clock(at + (asked.elapsed() / 2).min(LONGEST_WAY));
                 self.claims.settle(&name, &running).await?;
             }
             Pulse::GivenUp => {

@@ -28,8 +28,9 @@ impl Pace {
         if passed < STRETCH {
             return;
         }
-        let last = if passed < 2 * STRETCH { ended - self.ended } else { 0 };
-        *self = Self { since: now, ended, last: usize::try_from(last).unwrap_or(MOST_AHEAD) };
+        let share = STRETCH.as_secs_f64() / passed.as_secs_f64();
+        let last = if passed < 2 * STRETCH { (ended - self.ended) as f64 * share } else { 0.0 };
+        *self = Self { since: now, ended, last: last as usize };
     }
 
     /// How many end within a stretch.
@@ -68,7 +69,9 @@ mod tests {
         assert_eq!(pace.ahead(), MOST_AHEAD);
         pace.learn(100_010, begin + STRETCH * 3);
         assert_eq!(pace.ahead(), 5);
-        pace.learn(100_020, begin + STRETCH * 9);
+        pace.learn(100_025, begin + STRETCH * 9 / 2);
+        assert_eq!(pace.ahead(), 5, "in one and a half stretches");
+        pace.learn(100_035, begin + STRETCH * 9);
         assert_eq!(pace.ahead(), 0, "it was long ago");
     }
 }

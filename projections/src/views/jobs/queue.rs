@@ -243,7 +243,7 @@ impl Reader<'_, Jobs> {
     /// finds dead, which is most of what lies at the head until the next vacuum; a bitmap would fetch it all every time. Their plan is the
     /// same whatever they are asked for, and making it takes longer than following it.
     async fn along_the_indexes(&self) -> Result<Transaction<'_, Postgres>, ReadError> {
-        // Nothing is written: to end it is left to whoever gets the connection next.
+        // Nothing is written: it ends by being dropped.
         Ok(self.pool.begin_with(ALONG_THE_INDEXES).await?)
     }
 
