@@ -173,15 +173,23 @@ impl Follower {
 
     /// Lets events gather, so that many are folded at once: where nobody waits for each, and where there are many. Not those that have
     /// gathered already.
-    async fn gather(&self, began: Instant, events: i64, shutdown: &CancellationToken) {
+    async fn gather(&mut self, began: Instant, events: i64, shutdown: &CancellationToken) {
         let options = &self.projections.inner.options;
-        let until = match self.trailing {
-            _ if events >= options.page => return,
-            true => Instant::now() + options.stride,
-            false if events >= MANY => began + options.busy_stride,
-            false => return,
-        };
-        let _ = timeout_at(until, shutdown.cancelled()).await;
+        if events >= options.page {
+            return;
+        }
+        if self.trailing {
+            let _ = timeout(options.stride, shutdown.cancelled()).await;
+        } else if events >= MANY {
+            // Whoever waits for a view kicks.
+            let called = async {
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    _ = self.kick.changed() => {}
+                }
+            };
+            let _ = timeout_at(began + options.busy_stride, called).await;
+        }
     }
 
     async fn rest(&mut self, shutdown: &CancellationToken) {

@@ -88,8 +88,8 @@ pub struct Options {
     pub poll: Duration,
     /// How long the views that may trail the others gather events between two batches.
     pub stride: Duration,
-    /// How long it is at least from one batch of the other views to the next while events come thick and fast: fewer and larger ones
-    /// leave more of the machine to whoever appends. What comes alone is not kept waiting.
+    /// How long it is at least from one batch of the other views to the next while events come thick and fast and nobody waits for them:
+    /// fewer and larger ones leave more of the machine to whoever appends.
     pub busy_stride: Duration,
     /// How much the cached rows of all views may weigh, in bytes of JSON.
     pub cache_bytes: u64,
