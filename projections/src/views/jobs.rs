@@ -115,7 +115,7 @@ impl View for Jobs {
             "(team_id, priority, due, key) where status = 'pending'",
             "(team_id, concurrency_key, priority, due, key) where status = 'pending' and concurrency_key is not null",
             "(key) where status = 'running'",
-            "(team_id, concurrency_key) where status = 'running' and concurrency_key is not null",
+            "(team_id, concurrency_key) where status = 'running'",
         ]
     }
 

@@ -136,7 +136,7 @@ const READY: &str = with_lanes!(
     ) j left join busy b on b.team_id = l.team_id
     order by turn, j.priority desc, j.due, j.key limit $3
 )
-select j.key, j.row::text from found f join jobs j on j.key = f.key order by f.turn, f.priority desc, f.due, f.key"
+select f.key, (select j.row::text from jobs j where j.key = f.key) from found f order by f.turn, f.priority desc, f.due, f.key"
 );
 
 const NEXT_DUE: &str = with_lanes!(
