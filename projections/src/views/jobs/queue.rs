@@ -92,7 +92,7 @@ pub struct Line {
 }
 
 const ALONG_THE_INDEXES: &str = "begin; set local enable_seqscan = off; set local enable_bitmapscan = off; \
-                                 set local plan_cache_mode = force_generic_plan";
+                                 set local plan_cache_mode = force_generic_plan; set local jit = off";
 
 /// Lanes are the pairs of team and priority that have pending jobs, found by skipping through the index.
 macro_rules! with_lanes {
@@ -241,7 +241,8 @@ impl Reader<'_, Jobs> {
 
     /// For queries that are asked all the time, of the head of a queue. The indexes have their order, and a scan along one marks what it
     /// finds dead, which is most of what lies at the head until the next vacuum; a bitmap would fetch it all every time. Their plan is the
-    /// same whatever they are asked for, and making it takes longer than following it.
+    /// same whatever they are asked for, and making it takes longer than following it; so does compiling it, which the server thinks worth
+    /// while where a long queue waits.
     async fn along_the_indexes(&self) -> Result<Transaction<'_, Postgres>, ReadError> {
         // Nothing is written: it ends by being dropped.
         Ok(self.pool.begin_with(ALONG_THE_INDEXES).await?)
