@@ -21,7 +21,7 @@ use super::result;
 use super::running::Slot;
 use super::starting::Started;
 use super::watchdog::Watchdog;
-use super::worker::Worker;
+use super::worker::{Failed, Worker};
 use crate::context::now;
 use crate::{CommandError, Context};
 
@@ -35,8 +35,6 @@ const RECORD_PATIENCE: Duration = Duration::from_secs(30);
 const UNANSWERED: &str = "the database did not answer in time";
 /// Pause between two tries.
 const REPORT_PAUSE: Duration = Duration::from_millis(500);
-
-type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 impl<Q: WorkQueue> Worker<Q> {
     /// Runs an attempt that was started by command, and reports its end by command.

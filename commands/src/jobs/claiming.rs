@@ -18,7 +18,7 @@ use super::process::StopReason;
 use super::queue::{ReadyJob, WorkQueue};
 use super::running::Slot;
 use super::watchdog::Watchdog;
-use super::worker::{Ended, POLL, Worker};
+use super::worker::{Ended, Failed, POLL, Worker};
 use crate::CommandError;
 
 /// How long a worker rests at least between two looks at the queue: views change all the time on a busy node, mostly for other reasons.
@@ -35,8 +35,6 @@ const GOOD: Duration = Duration::from_secs(5);
 const LAST_FETCH: Duration = Duration::from_secs(5);
 /// Jobs looked at at a time, at most.
 const MOST_SEEN: usize = 1_000;
-
-type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// A job that this worker has claimed and read, but not started.
 struct Claimed {
@@ -92,7 +90,7 @@ struct Fetched {
     /// There was more than could be seen.
     more: bool,
     /// When to look again in any case.
-    again: Option<Instant>,
+    again: Instant,
     failed: bool,
 }
 
@@ -239,7 +237,7 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
         let outlook = &mut self.outlook;
         outlook.ready = fetched.ready;
         outlook.news |= fetched.more;
-        outlook.again = fetched.again.map_or(outlook.again, |again| outlook.again.min(again));
+        outlook.again = outlook.again.min(fetched.again);
         if fetched.failed {
             outlook.rests_until = latest;
         }
@@ -262,7 +260,8 @@ impl<Q: WorkQueue> Worker<Q> {
         look: Option<(Arc<[String]>, usize)>,
         wanted: usize,
     ) -> Fetched {
-        let mut fetched = Fetched { claimed: vec![], ready, more: false, again: None, failed: false };
+        let again = Instant::now() + POLL;
+        let mut fetched = Fetched { claimed: vec![], ready, more: false, again, failed: false };
         if let Err(error) = self.try_fetch(&mut fetched, look, wanted).await {
             tracing::warn!(%error, "looking for jobs failed");
             (fetched.ready, fetched.failed) = (vec![], true);
@@ -284,21 +283,21 @@ impl<Q: WorkQueue> Worker<Q> {
         }
         if let Some((kinds, most)) = look {
             let now = self.now();
-            let ready = self.queue.ready(now, &kinds, most).await?;
-            fetched.more = ready.len() >= most;
-            fetched.ready = ready.into_iter().filter(|job| self.running.is_new(job)).collect();
-            if !fetched.more {
-                fetched.again = self.next_due(now).await?;
+            fetched.ready = self.queue.ready(now, &kinds, most).await?;
+            fetched.more = fetched.ready.len() >= most;
+            if !fetched.more
+                && let Some(due) = self.next_due(now).await?
+            {
+                fetched.again = fetched.again.min(due);
             }
         }
+        fetched.ready.retain(|job| self.running.is_new(job));
         while fetched.claimed.len() < wanted && !fetched.ready.is_empty() {
             let missing = (wanted - fetched.claimed.len()).min(fetched.ready.len());
-            let tried: Vec<ReadyJob> =
-                fetched.ready.drain(..missing).filter(|job| self.running.is_new(job)).collect();
+            let tried: Vec<ReadyJob> = fetched.ready.drain(..missing).collect();
             let missed = self.claim_and_read(&name, tried, &mut fetched.claimed).await?;
             if missed {
-                let soon = Instant::now() + CLAIMED_BY_ANOTHER;
-                fetched.again = Some(fetched.again.map_or(soon, |again| again.min(soon)));
+                fetched.again = fetched.again.min(Instant::now() + CLAIMED_BY_ANOTHER);
             }
         }
         Ok(())

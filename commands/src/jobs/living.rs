@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::process::StopReason;
 use super::queue::{RunningJob, WorkQueue};
 use super::registry::{LEASE, Pulse, Silence};
-use super::worker::Worker;
+use super::worker::{Failed, Worker};
 use crate::{CommandError, Commands, Context};
 
 /// How often a worker says that it lives.
@@ -25,8 +25,6 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 const LONGEST_WAY: Duration = Duration::from_millis(50);
 /// Running jobs looked at at a time.
 const MOST_RUNNING: usize = 1_000;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl<Q: WorkQueue> Worker<Q> {
     /// Says that this worker lives. Once it was given up, or could not say so for so long that it soon will be, it stops what it runs: by
@@ -89,7 +87,7 @@ impl<Q: WorkQueue> Worker<Q> {
         }
     }
 
-    async fn recover_once(&self, silence: &mut Silence, stray: &mut Stray) -> Result<(), Failure> {
+    async fn recover_once(&self, silence: &mut Silence, stray: &mut Stray) -> Result<(), Failed> {
         let mut live = self.registry.live().await?;
         let mine = self.name();
         for (worker, beats) in silence.broken_off(&live, Instant::now()) {

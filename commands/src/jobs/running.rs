@@ -1,11 +1,11 @@
 //! The attempts under way and how to stop each, and the slots they take.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::JobId;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 use super::process::StopReason;
 use super::queue::ReadyJob;
@@ -82,60 +82,56 @@ impl Running {
 
 /// A worker's slots: one attempt in each.
 pub(super) struct Slots {
-    free: Arc<Semaphore>,
     number: usize,
-    left: Arc<Left>,
+    taken: Arc<Taken>,
 }
 
-/// What those who leave tell those who wait for a slot.
 #[derive(Default)]
-struct Left {
-    ended: AtomicU64,
+struct Taken {
+    now: AtomicUsize,
+    /// Left again, so far.
+    left: AtomicU64,
     /// Keeps one notification, so that none is missed by who looks first and waits then.
     room: Notify,
 }
 
 impl Slots {
     pub(super) fn new(number: usize) -> Self {
-        let number = number.min(Semaphore::MAX_PERMITS);
-        Self { free: Arc::new(Semaphore::new(number)), number, left: Arc::default() }
-    }
-
-    pub(super) fn free(&self) -> usize {
-        self.free.available_permits()
+        Self { number, taken: Arc::default() }
     }
 
     pub(super) fn taken(&self) -> usize {
-        self.number.saturating_sub(self.free())
+        self.taken.now.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn free(&self) -> usize {
+        self.number.saturating_sub(self.taken())
     }
 
     /// How many attempts have left theirs so far.
     pub(super) fn ended(&self) -> u64 {
-        self.left.ended.load(Ordering::Relaxed)
+        self.taken.left.load(Ordering::SeqCst)
     }
 
     pub(super) fn take(&self) -> Option<Slot> {
-        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        Some(Slot { permit: Some(permit), left: Arc::clone(&self.left) })
+        let one_more = |taken| (taken < self.number).then_some(taken + 1);
+        self.taken.now.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
+        Some(Slot(Arc::clone(&self.taken)))
     }
 
     /// Waits until one was left since this was last waited for.
     pub(super) async fn room(&self) {
-        self.left.room.notified().await;
+        self.taken.room.notified().await;
     }
 }
 
 /// A slot that is taken for as long as this lives.
-pub(super) struct Slot {
-    permit: Option<OwnedSemaphorePermit>,
-    left: Arc<Left>,
-}
+pub(super) struct Slot(Arc<Taken>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // Before anybody is told.
-        drop(self.permit.take());
-        self.left.ended.fetch_add(1, Ordering::Relaxed);
-        self.left.room.notify_one();
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+        self.0.left.fetch_add(1, Ordering::SeqCst);
+        self.0.room.notify_one();
     }
 }

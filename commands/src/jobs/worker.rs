@@ -23,7 +23,7 @@ use super::running::{Running, Slots};
 use super::watchdog::Watchdog;
 use crate::Commands;
 
-/// How often it looks for work by itself, besides being told of changes: this finds what has become due.
+/// How often it looks for work by itself, besides being told of changes and knowing what becomes due when; and its pause after a failure.
 pub(super) const POLL: Duration = Duration::from_millis(500);
 /// How often it looks for cancelled jobs by itself, besides being told of changes; and at most.
 const CANCELLATIONS: Duration = Duration::from_secs(1);
@@ -34,6 +34,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(5);
 /// Claims given up at a time.
 const MOST_RELEASED: usize = 1_000;
+
+/// Why something could not be done, for the log.
+pub(super) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// A job whose claim is given up, and under which name it was had.
 pub(super) type Ended = (Arc<str>, JobId);
