@@ -39,7 +39,7 @@ impl JobFilter {
             query.push(" and status = any(").push_bind(statuses).push(")");
         }
         if let Some(kind) = &self.kind {
-            query.push(" and kind = ").push_bind(kind.replace('\0', "\u{fffd}"));
+            query.push(" and kind = ").push_bind(kind.clone());
         }
         if let Some(schedule) = self.schedule_id {
             query.push(" and schedule_id = ").push_bind(schedule.to_string());
