@@ -18,6 +18,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (11, "workers", include_str!("../../migrations/0011_workers.sql")),
     (12, "job_logs", include_str!("../../migrations/0012_job_logs.sql")),
     (13, "artifacts", include_str!("../../migrations/0013_artifacts.sql")),
+    (14, "log_identity", include_str!("../../migrations/0014_log_identity.sql")),
 ];
 
 pub(crate) fn migrator() -> Migrator {
