@@ -249,17 +249,19 @@ impl Commands {
         let (mut admins, mut after, head) = (BTreeSet::new(), 0, self.ledger.head().await?);
         while after < head {
             let up_to = head.min(after + STRETCH);
-            for event in self.ledger.read_types(after, up_to, &["user"]).await? {
+            let stretch = self.ledger.read_types(after, up_to, &["user"]).await?;
+            for event in stretch.events {
                 let id = event.stream.aggregate_id.parse().ok().map(UserId);
                 let decoded =
-                    Event::decode("user", &event.event_type, &event.event_version, event.payload).ok();
+                    Event::decode("user", &event.event_type, &event.event_version, event.payload.reader())
+                        .ok();
                 if let (Some(id), Some(Event::User(UserEvent::UserRegistered { admin: true, .. }))) =
                     (id, decoded)
                 {
                     admins.insert(id);
                 }
             }
-            after = up_to;
+            after = stretch.up_to;
         }
         Ok(admins)
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cqrs_es::DomainEvent;
 use domain::{ClaimEvent, ClaimKind};
-use ledger::{NewEvent, Recorded, StreamId};
+use ledger::{NewEvent, Payload, Recorded, StreamId};
 use serde::de::DeserializeOwned;
 
 use crate::{CommandError, Commands, Context};
@@ -58,12 +58,12 @@ pub(crate) fn claim_event(
         sequence,
         event_type: event.event_type(),
         event_version: event.event_version(),
-        payload: serde_json::to_value(event).map_err(|error| CommandError::Event(error.to_string()))?,
+        payload: Payload::of(event).map_err(|error| CommandError::Event(error.to_string()))?,
     })
 }
 
 fn read_claim(recorded: &Recorded) -> Result<ClaimEvent, CommandError> {
-    serde_json::from_value(recorded.payload.clone()).map_err(|error| CommandError::Event(error.to_string()))
+    recorded.payload.read().map_err(|error| CommandError::Event(error.to_string()))
 }
 
 impl Commands {
@@ -126,7 +126,7 @@ impl Commands {
     pub(crate) async fn made_before<E: DeserializeOwned>(&self, position: i64) -> Result<E, CommandError> {
         let made = self.ledger.read_at(&[position - 1]).await?.into_iter().next();
         let made = made.ok_or_else(|| CommandError::Event("an idempotency key stands alone".to_owned()))?;
-        serde_json::from_value(made.payload).map_err(|error| CommandError::Event(error.to_string()))
+        made.payload.read().map_err(|error| CommandError::Event(error.to_string()))
     }
 
     /// Takes the context's idempotency key into use, or finds what was done under it before.

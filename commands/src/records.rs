@@ -2,7 +2,7 @@
 
 use cqrs_es::DomainEvent;
 use domain::AccessEvent;
-use ledger::{Append, NewEvent, StreamId};
+use ledger::{Append, NewEvent, Payload, StreamId};
 use uuid::Uuid;
 
 use crate::{CommandError, Commands, Context};
@@ -40,8 +40,7 @@ impl Commands {
     pub(crate) async fn first_record(&self, id: Uuid) -> Result<Option<(AccessEvent, i64)>, CommandError> {
         let first = self.ledger.read_stream(&StreamId::new("access", id), 0, None, 1).await?;
         let Some(first) = first.into_iter().next() else { return Ok(None) };
-        let event =
-            serde_json::from_value(first.payload).map_err(|error| CommandError::Event(error.to_string()))?;
+        let event = first.payload.read().map_err(|error| CommandError::Event(error.to_string()))?;
         Ok(Some((event, first.position)))
     }
 
@@ -56,7 +55,7 @@ impl Commands {
             sequence,
             event_type: event.event_type(),
             event_version: event.event_version(),
-            payload: serde_json::to_value(event).map_err(|error| CommandError::Event(error.to_string()))?,
+            payload: Payload::of(event).map_err(|error| CommandError::Event(error.to_string()))?,
         })
     }
 }

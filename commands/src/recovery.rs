@@ -154,7 +154,7 @@ impl Commands {
             let Some(last) = page.last() else { return Ok(false) };
             after = last.sequence;
             let mut since = page.into_iter().filter(|event| event.position > position);
-            if since.any(|event| serde_json::from_value(event.payload).is_ok_and(|it| sets_password(&it))) {
+            if since.any(|event| event.payload.read().is_ok_and(|it| sets_password(&it))) {
                 return Ok(true);
             }
         }

@@ -1,7 +1,7 @@
 //! Signing in with a password and, where it is set up, a second factor. Every attempt is recorded, whatever comes of it.
 
 use domain::{AccessEvent, ClaimKind, Email, SessionId, User, UserCommand, UserEvent, UserId};
-use ledger::{AppendError, NewEvent, StreamId};
+use ledger::{AppendError, NewEvent, Recorded, StreamId};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::door::{Executed, Prepare, Prepared};
@@ -240,11 +240,12 @@ impl Commands {
         session_id: SessionId,
     ) -> Result<bool, SignInError> {
         let stream = StreamId::new("user", account.user_id);
-        let since = self.ledger.read_stream(&stream, account.sequence, None, PAGE).await;
-        let since = since.map_err(CommandError::from)?;
-        let ended = since.into_iter().any(|event| {
-            serde_json::from_value(event.payload).is_ok_and(|event: UserEvent| event.ends_sessions())
-        });
+        let mut ended = false;
+        let each = |event: Recorded| {
+            ended |= event.payload.read().is_ok_and(|event: UserEvent| event.ends_sessions());
+        };
+        let walked = self.ledger.walk_stream(&stream, account.sequence, PAGE, each).await;
+        walked.map_err(CommandError::from)?;
         if ended {
             self.end_session(&acting_as(context, account.user_id), session_id).await?;
         }

@@ -5,7 +5,8 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+use crate::payload::Payload;
 
 /// Names a stream: the history of one aggregate.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +42,7 @@ pub struct NewEvent {
     /// The version of its shape.
     pub event_version: String,
     /// What it says. Objects `{"personal": text, "subject": id}` are sealed under the subject's key.
-    pub payload: Value,
+    pub payload: Payload,
 }
 
 /// Who, for whom and why: what stands with every event.
@@ -114,7 +115,7 @@ pub struct Recorded {
     /// The version of its shape.
     pub event_version: String,
     /// What it says. Personal data is sealed until [`crate::Ledger::open_personal`].
-    pub payload: Value,
+    pub payload: Payload,
     /// What stands with it.
     pub metadata: Metadata,
 }

@@ -11,6 +11,7 @@ use crate::Ledger;
 use crate::append::Append;
 use crate::error::AppendError;
 use crate::event::{Metadata, NewEvent, Recorded, StreamId};
+use crate::payload::Payload;
 
 /// Events of a stream loaded at once.
 const PAGE: i64 = 500;
@@ -59,7 +60,7 @@ impl<A: Aggregate> Loaded<A> {
                 sequence,
                 event_type: event.event_type(),
                 event_version: event.event_version(),
-                payload: serde_json::to_value(event)?,
+                payload: Payload::of(event)?,
             })
         };
         events.iter().zip(self.sequence + 1..).map(next).collect()
@@ -80,7 +81,7 @@ impl<A: Aggregate> Store<A> {
         let fresh =
             |id: &String| (id.clone(), Loaded { id: id.clone(), aggregate: A::default(), sequence: 0 });
         let mut loaded: HashMap<String, Loaded<A>> = ids.iter().map(fresh).collect();
-        if (found.len() as i64) < MOST_AT_ONCE {
+        if let Some(found) = found {
             for stored in found {
                 if let Some(loaded) = loaded.get_mut(&stored.stream.aggregate_id) {
                     loaded.apply(stored)?;
@@ -98,7 +99,7 @@ impl<A: Aggregate> Store<A> {
 impl<A: Aggregate> Loaded<A> {
     fn apply(&mut self, stored: Recorded) -> Result<(), PersistenceError> {
         self.sequence = stored.sequence;
-        self.aggregate.apply(serde_json::from_value(stored.payload)?);
+        self.aggregate.apply(stored.payload.read()?);
         Ok(())
     }
 }
@@ -122,13 +123,13 @@ impl<A: Aggregate> EventStore<A> for Store<A> {
         let stream = StreamId::new(A::TYPE, id);
         loop {
             // Not all at once: a long stream of large events would take the memory of everybody else.
-            let page = self.ledger.read_stream(&stream, loaded.sequence, None, PAGE).await;
-            let page = page.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
-            let is_last = (page.len() as i64) < PAGE;
+            let page = self.ledger.stream_page(&stream, loaded.sequence, None, PAGE).await;
+            let (page, more) =
+                page.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
             for stored in page {
                 loaded.apply(stored)?;
             }
-            if is_last {
+            if !more {
                 return Ok(loaded);
             }
         }

@@ -2,9 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use domain::{AccessEvent, Event, TeamId};
-use ledger::{Ledger, LedgerError, Recorded, StreamId};
-use serde_json::Value;
+use ledger::{Ledger, LedgerError, Recorded, StreamId, Stretch};
 
+use crate::history::{Fields, fields_of};
 use crate::view::Spec;
 
 /// An event as views see it: decoded, personal data opened (or found erased).
@@ -52,7 +52,7 @@ impl Fact {
     pub fn new(recorded: Recorded) -> Result<Self, String> {
         let Recorded { position, at, stream, sequence, event_type, event_version, payload, metadata } =
             recorded;
-        let event = Event::decode(&stream.aggregate_type, &event_type, &event_version, payload);
+        let event = Event::decode(&stream.aggregate_type, &event_type, &event_version, payload.reader());
         Ok(Self {
             position,
             at,
@@ -86,21 +86,18 @@ impl Fact {
     }
 
     /// The event's own fields, by name, as it would be stored.
-    pub(crate) fn fields(&self) -> Vec<(String, Value)> {
-        let written = match &self.event {
-            Event::User(event) => serde_json::to_value(event),
-            Event::Team(event) => serde_json::to_value(event),
-            Event::Secret(event) => serde_json::to_value(event),
-            Event::Job(event) => serde_json::to_value(event),
-            Event::Schedule(event) => serde_json::to_value(event),
-            Event::Access(event) => serde_json::to_value(event),
-            Event::Claim(event) => serde_json::to_value(event),
+    pub(crate) fn fields(&self) -> Fields {
+        let mut written = match &self.event {
+            Event::User(event) => fields_of(event),
+            Event::Team(event) => fields_of(event),
+            Event::Secret(event) => fields_of(event),
+            Event::Job(event) => fields_of(event),
+            Event::Schedule(event) => fields_of(event),
+            Event::Access(event) => fields_of(event),
+            Event::Claim(event) => fields_of(event),
         };
         // Events are enums of structs: one object, named for the variant, around the fields.
-        match written.ok().and_then(|value| value.get(&self.event_type).cloned()) {
-            Some(Value::Object(fields)) => fields.into_iter().collect(),
-            Some(_) | None => vec![],
-        }
+        written.remove(&self.event_type).map(|event| fields_of(&event)).unwrap_or_default()
     }
 }
 
@@ -168,19 +165,20 @@ pub(crate) async fn read_page(
     Ok(Some(Page { entries: open(ledger, events).await?, last, looked_at }))
 }
 
-/// The stretch of the log after position `after` and up to `up_to`, which must exist, as far as the view needs it.
+/// The stretch of the log after position `after` and up to `up_to`, which must exist, as far as the view needs it. It ends sooner where a
+/// page has bytes enough: see [`Page::last`].
 pub(crate) async fn read_stretch(
     ledger: &Ledger,
     after: i64,
     up_to: i64,
     spec: &Spec,
 ) -> Result<Page, LedgerError> {
-    let events = ledger.read_types(after, up_to, spec.aggregates).await?;
+    let Stretch { events, up_to: last } = ledger.read_types(after, up_to, spec.aggregates).await?;
     let entries = match spec.personal {
         true => open(ledger, events).await?,
         false => events.into_iter().map(without_personal).collect(),
     };
-    Ok(Page { entries, last: up_to, looked_at: up_to - after })
+    Ok(Page { entries, last, looked_at: last - after })
 }
 
 fn without_personal(mut event: Recorded) -> Entry {

@@ -38,6 +38,7 @@ pub mod time;
 mod verify;
 mod view;
 mod views;
+mod weight;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -51,7 +52,7 @@ pub use confined::Whose;
 pub use error::{Behind, Fault, ReadError, RebuildError, UnknownView};
 pub use fact::Fact;
 pub use history::{AsOf, Change, HistoryEntry};
-pub use machine::Reader;
+pub use machine::{Listed, Reader};
 pub use reached::Reached;
 pub use rebuild::Progress;
 pub use role::RoleError;
@@ -91,7 +92,7 @@ pub struct Options {
     /// How long it is at least from one batch of the other views to the next while events come thick and fast and nobody waits for them:
     /// fewer and larger ones leave more of the machine to whoever appends.
     pub busy_stride: Duration,
-    /// How much the cached rows of all views may weigh, in bytes of JSON.
+    /// How much the cached rows of all views may weigh, in bytes of memory, roughly.
     pub cache_bytes: u64,
     /// How far a view may lag behind the others, in events, before it is rebuilt rather than followed.
     pub longest_lag: i64,

@@ -13,7 +13,7 @@ use crate::Inner;
 use crate::confined::{Confined, Whose};
 use crate::error::ReadError;
 use crate::history::{self, AsOf};
-use crate::machine::{self, Machine, Reader};
+use crate::machine::{self, Listed, Machine, Reader};
 use crate::view::{Owner, StreamView, TeamView, View};
 use crate::views::audit::Audit;
 
@@ -88,6 +88,15 @@ impl<V: TeamView> TeamReader<'_, V> {
     /// A connection that sees the team's rows only, for what is no row.
     pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>, ReadError> {
         Ok(self.confined.acquire(self.whose).await?)
+    }
+
+    /// Runs a query that selects `key, row::text`, for a list that people read. It asks for the team's rows only.
+    pub(crate) async fn listed(
+        &self,
+        query: QueryAs<'_, sqlx::Postgres, (String, String), PgArguments>,
+    ) -> Result<Listed<V::Row>, ReadError> {
+        let mut connection = self.confined.acquire(self.whose).await?;
+        machine::listed::<V>(query, &mut *connection).await
     }
 
     /// Runs a query that selects `key, row::text`. It asks for the team's rows only.

@@ -3,11 +3,10 @@
 use axum::extract::{OriginalUri, State};
 use axum::http::Uri;
 use chrono::{DateTime, Utc};
-use domain::{AGGREGATE_TYPES, AccessEvent, Permission, TeamId};
+use domain::{AGGREGATE_TYPES, AccessEvent, JsonText, Permission, TeamId};
 use ledger::StreamId;
-use projections::{Audit, AuditFilter, Change, Fact, HistoryEntry, TeamReader};
+use projections::{Audit, AuditFilter, Change, Fact, HistoryEntry, Listed, TeamReader};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::answer::Answer;
@@ -15,7 +14,7 @@ use crate::app::App;
 use crate::authenticate::{CanAudit, Identity};
 use crate::extract::{Json, Path, Query};
 use crate::input::{NOT_SHOWABLE, showable};
-use crate::list::{Page, limit, pick};
+use crate::list::{Page, Picked, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use projections::time::text as time;
 
@@ -56,10 +55,10 @@ pub struct ChangeBody {
     pub field: String,
     /// What it was.
     #[schema(value_type = Option<Object>)]
-    pub before: Value,
+    pub before: JsonText,
     /// What it is from then on.
     #[schema(value_type = Option<Object>)]
-    pub after: Value,
+    pub after: JsonText,
 }
 
 impl From<Change> for ChangeBody {
@@ -142,7 +141,7 @@ pub async fn events(
     caller: CanAudit,
     OriginalUri(uri): OriginalUri,
     Query(query): Query<EventsQuery>,
-) -> Result<Json<Page<Value>>, Problem> {
+) -> Result<Json<Page<Picked>>, Problem> {
     let limit = limit(query.limit)?;
     let before = before(query.cursor.as_deref())?;
     if let Some(name) = &query.aggregate_type {
@@ -166,7 +165,12 @@ pub async fn events(
     let positions: Vec<i64> = rows.iter().take(limit).map(|row| row.position).collect();
     let next = positions.last().filter(|_| rows.len() > limit).map(ToString::to_string);
     let facts = app.projections.facts_at(&positions).await?;
-    // The log gives them oldest first.
+    // The log gives them oldest first, and the last of them only where they are large.
+    let next = facts
+        .first()
+        .filter(|_| facts.len() < positions.len())
+        .map(|fact| fact.position.to_string())
+        .or(next);
     let items: Vec<EventBody> = facts.into_iter().rev().map(EventBody::from).collect();
     Ok(Json(pick(Page { items, next }, query.fields.as_deref())?))
 }
@@ -205,8 +209,8 @@ pub async fn history(
     };
     let stream = audited(&app, &caller, &aggregate_type, &id).await?;
     record(&app, &caller, &uri).await?;
-    let mut entries = app.projections.history(&stream, after, limit + 1).await?;
-    let more = entries.len() > limit;
+    let Listed { rows: mut entries, is_cut } = app.projections.history(&stream, after, limit + 1).await?;
+    let more = is_cut || entries.len() > limit;
     entries.truncate(limit);
     let next = entries.last().filter(|_| more).map(|entry| entry.fact.sequence.to_string());
     Ok(Json(Page { items: entries.into_iter().map(EventBody::from).collect(), next }))
@@ -235,7 +239,7 @@ pub struct StateBody {
     sequence: i64,
     /// The thing.
     #[schema(value_type = Object)]
-    state: Value,
+    state: JsonText,
 }
 
 /// How a thing stood at a moment: the fold of its events up to there.

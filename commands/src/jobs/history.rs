@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::{Artifact, FailureReason, JobEvent, JobId, LogDigest, Ran};
-use ledger::StreamId;
+use ledger::{Recorded, StreamId};
 
 use crate::{CommandError, Commands};
 
@@ -93,9 +93,16 @@ impl Commands {
     pub async fn job_attempts(&self, id: JobId) -> Result<Vec<AttemptMade>, CommandError> {
         let stream = StreamId::new("job", id);
         let mut attempts: Vec<AttemptMade> = vec![];
-        for stored in self.ledger.read_stream(&stream, 0, None, MOST_EVENTS).await? {
-            let event = serde_json::from_value(stored.payload);
-            match event.map_err(|error| CommandError::Event(error.to_string()))? {
+        let mut unreadable = None;
+        let each = |stored: Recorded| {
+            let event = match stored.payload.read() {
+                Ok(event) => event,
+                Err(error) => {
+                    unreadable.get_or_insert(error);
+                    return;
+                }
+            };
+            match event {
                 JobEvent::JobStarted { attempt, worker, at: _ } => attempts.push(AttemptMade {
                     attempt,
                     worker,
@@ -115,7 +122,11 @@ impl Commands {
                     }
                 }
             }
+        };
+        self.ledger.walk_stream(&stream, 0, MOST_EVENTS, each).await?;
+        match unreadable {
+            Some(error) => Err(CommandError::Event(error.to_string())),
+            None => Ok(attempts),
         }
-        Ok(attempts)
     }
 }

@@ -170,30 +170,34 @@ impl Retention {
     async fn ended(&self, jobs: &[Uuid], before: DateTime<Utc>) -> Result<Vec<(Uuid, u32)>, RetentionError> {
         let ids: Vec<String> = jobs.iter().map(Uuid::to_string).collect();
         let found = self.commands.ledger.read_streams("job", &ids, EVENTS).await?;
-        let whole = (found.len() as i64) < EVENTS;
-        let mut streams: HashMap<String, Vec<Recorded>> = HashMap::new();
-        for event in found {
-            streams.entry(event.stream.aggregate_id.clone()).or_default().push(event);
+        // Of each only whether what happened last is an end.
+        let whole = found.is_some();
+        let mut last: HashMap<String, Option<u32>> = HashMap::new();
+        for event in found.unwrap_or_default() {
+            last.insert(event.stream.aggregate_id.clone(), end_of(&event, before));
         }
         let mut ended = vec![];
         for job in jobs {
-            let events = if whole {
-                streams.remove(&job.to_string()).unwrap_or_default()
-            } else {
+            if !whole {
+                let each = |event: Recorded| {
+                    last.insert(event.stream.aggregate_id.clone(), end_of(&event, before));
+                };
                 let stream = StreamId::new("job", job);
-                self.commands.ledger.read_stream(&stream, 0, None, EVENTS).await?
-            };
-            ended.extend(end_of(events, before).map(|attempt| (*job, attempt)));
+                self.commands.ledger.walk_stream(&stream, 0, i64::MAX, each).await?;
+            }
+            let attempt = last.get(&job.to_string()).copied().flatten();
+            ended.extend(attempt.map(|attempt| (*job, attempt)));
         }
         Ok(ended)
     }
 }
 
-/// The last attempt, if what happened last is an end for good, before `before`.
-fn end_of(mut events: Vec<Recorded>, before: DateTime<Utc>) -> Option<u32> {
-    let last = events.pop().filter(|last| last.at < before)?;
+/// The attempt, if the event is an end for good, before `before`.
+fn end_of(event: &Recorded, before: DateTime<Utc>) -> Option<u32> {
+    let is_end = ["JobCompleted", "JobFailed", "JobCancelled"].contains(&event.event_type.as_str());
+    let last = Some(event).filter(|event| is_end && event.at < before)?;
     // What cannot be read is not removed for.
-    let event = serde_json::from_value(last.payload).ok()?;
+    let event = last.payload.read().ok()?;
     match event {
         JobEvent::JobCompleted { attempt, .. }
         | JobEvent::JobFailed { attempt, .. }

@@ -1,7 +1,9 @@
 //! Jobs, by job id; also the queue (D10). Progress and leases are operational and kept elsewhere.
 
 use chrono::{DateTime, Utc};
-use domain::{Artifact, Event, FailureReason, JobEvent, JobStatus, LogDigest, Ran, ScheduleId, TeamId};
+use domain::{
+    Artifact, Event, FailureReason, JobEvent, JobStatus, JsonText, LogDigest, Ran, ScheduleId, TeamId,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -46,7 +48,8 @@ pub struct JobRow {
     /// Why the last attempt did not end well.
     pub error: Option<String>,
     /// The document it left.
-    pub result: Option<Value>,
+    #[serde(default, deserialize_with = "JsonText::from_jsonb")]
+    pub result: Option<JsonText>,
     /// Who runs it, or ran it last.
     pub worker: Option<String>,
     /// Who queued it, as the event's metadata has it.
@@ -297,7 +300,7 @@ fn ran_for(row: &mut JobRow, ran: Option<&Ran>) {
 }
 
 /// An attempt that came to its own end stands for the job, with what it left or did not.
-fn left(row: &mut JobRow, ran: Option<&Ran>, result: Option<&Value>, artifacts: &[Artifact]) {
+fn left(row: &mut JobRow, ran: Option<&Ran>, result: Option<&JsonText>, artifacts: &[Artifact]) {
     ran_for(row, ran);
     row.result = result.cloned();
     row.artifacts = artifacts.to_vec();

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{JobRow, Jobs};
 use crate::error::{Fault, ReadError};
-use crate::machine::{self, MOST_LISTED, Reader};
+use crate::machine::{self, Listed, MOST_LISTED, Reader};
 use crate::team_reader::TeamReader;
 use crate::time;
 
@@ -136,7 +136,7 @@ const READY: &str = with_lanes!(
     ) j left join busy b on b.team_id = l.team_id
     order by turn, j.priority desc, j.due, j.key limit $3
 )
-select f.key, (select j.row::text from jobs j where j.key = f.key) from found f order by f.turn, f.priority desc, f.due, f.key"
+select f.key, (select (j.row - 'result')::text from jobs j where j.key = f.key) from found f order by f.turn, f.priority desc, f.due, f.key"
 );
 
 const NEXT_DUE: &str = with_lanes!(
@@ -157,7 +157,7 @@ impl TeamReader<'_, Jobs> {
         filter: &JobFilter,
         before: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<JobRow>, ReadError> {
+    ) -> Result<Listed<JobRow>, ReadError> {
         let mut query = QueryBuilder::new("select key, row::text from jobs where team_id = ");
         query.push_bind(self.whose.setting());
         filter.push(&mut query);
@@ -165,7 +165,7 @@ impl TeamReader<'_, Jobs> {
             query.push(" and key < ").push_bind(before);
         }
         query.push(" order by key desc limit ").push_bind(limit.min(MOST_LISTED));
-        self.rows(query.build_query_as()).await
+        self.listed(query.build_query_as()).await
     }
 
     /// The ids of the team's jobs that fit, newest first: at most `limit`.
@@ -217,7 +217,7 @@ impl TeamReader<'_, Jobs> {
 }
 
 impl Reader<'_, Jobs> {
-    /// Pending jobs of these kinds that are due at `now` and may be started, in the order in which they should be: at most `limit` (and
+    /// Pending jobs of these kinds, without what earlier attempts left, that are due at `now` and may be started, in the order in which they should be: at most `limit` (and
     /// 1,000).
     ///
     /// Teams take turns: whose jobs have the fewest workers comes first, so that a thousand jobs of one team do not delay one of another.
@@ -285,7 +285,7 @@ impl Reader<'_, Jobs> {
         }
         let (teams, keys): (Vec<String>, Vec<&str>) = keys.into_iter().unzip();
         let query = sqlx::query_as(
-            "select j.key, j.row::text from unnest($1, $2) held(team_id, concurrency_key) join jobs j \
+            "select j.key, (j.row - 'result')::text from unnest($1, $2) held(team_id, concurrency_key) join jobs j \
              on j.team_id = held.team_id and j.concurrency_key = held.concurrency_key and j.status = 'running' \
                 and j.concurrency_key is not null",
         );
@@ -302,7 +302,7 @@ impl Reader<'_, Jobs> {
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn running_without(&self, live: &[String], limit: i64) -> Result<Vec<RunningJob>, ReadError> {
         let query = sqlx::query_as(
-            "select key, row::text from jobs where status = 'running' and row->>'worker' <> all($1) \
+            "select key, (row - 'result')::text from jobs where status = 'running' and row->>'worker' <> all($1) \
              order by key limit $2",
         );
         let running = |row: JobRow| {
