@@ -67,7 +67,7 @@ pub use views::job_reports::{
     Durations, JobReport, JobReportFilter, JobReportGroup, JobReportRow, JobReports, RELATIVE_ERROR,
     ReportGrouping, Tally,
 };
-pub use views::jobs::{Holder, JobFilter, JobRow, Jobs, Line, RunningJob};
+pub use views::jobs::{Holder, JobFilter, JobRow, Jobs, Line, QueuePlace, Ready, RunningJob};
 pub use views::last_access::{LastAccess, LastAccessRow};
 pub use views::memberships::{Membership, MembershipRow, Memberships};
 pub use views::schedules::{ScheduleFilter, ScheduleRow, Schedules};

@@ -12,7 +12,7 @@ use crate::time::{millis, millis_option, to_millis, up_to_millis};
 use crate::view::{Owner, StreamView, TeamView, View};
 
 mod queue;
-pub use queue::{Holder, JobFilter, Line, RunningJob};
+pub use queue::{Holder, JobFilter, Line, QueuePlace, Ready, RunningJob};
 
 /// See the module.
 #[derive(Debug)]
@@ -115,7 +115,8 @@ impl View for Jobs {
             "(team_id, status, key)",
             "(team_id, kind, key)",
             "(team_id, schedule_id, key) where schedule_id is not null",
-            "(team_id, priority, due, key) where status = 'pending'",
+            "(kind, team_id, priority, num_nulls(concurrency_key), due, key) where status = 'pending'",
+            "(kind, team_id, concurrency_key, priority, due, key) where status = 'pending' and concurrency_key is not null",
             "(team_id, concurrency_key, priority, due, key) where status = 'pending' and concurrency_key is not null",
             "(key) where status = 'running'",
             "(team_id, concurrency_key) where status = 'running'",
