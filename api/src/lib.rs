@@ -13,6 +13,7 @@ pub mod core_dumps;
 mod credential;
 pub mod extract;
 mod forgetting;
+pub mod housekeeping;
 pub mod input;
 pub mod key_uses;
 pub mod keys;

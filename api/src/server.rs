@@ -25,6 +25,7 @@ use crate::artifacts::{artifacts, retention};
 use crate::confidential::NothingConfidential;
 use crate::config::Settings;
 use crate::forgetting::Forgetting;
+use crate::housekeeping::Housekeeping;
 use crate::mail::{MailError, mailer};
 use crate::middleware::headers::{SecurityHeaders, security_headers};
 use crate::middleware::rate_limit::RateLimits;
@@ -130,6 +131,9 @@ pub async fn run(
     let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
     let retention = retention(&app).filter(|_| roles.worker);
     let retention = retention.map(|retention| tokio::spawn(retention.run(shutdown.clone())));
+    let sums = node.commands.clone().record_failure_sums_until(follower_stop.clone());
+    let sums = tokio::spawn(sums);
+    let housekeeping = tokio::spawn(housekeeping(&node).run(shutdown.clone()));
     let scheduler = roles.worker.then(|| tokio::spawn(scheduler(&app).run(shutdown.clone())));
     let forgetting = roles.follower.then(|| see_to(&node, forgetting(&node), &shutdown));
     let shredding = roles.follower.then(|| see_to(&node, Shredding(node.commands.clone()), &shutdown));
@@ -148,10 +152,12 @@ pub async fn run(
     let drain = Duration::from_secs(node.settings.worker_drain_seconds.into());
     wind_down_within("worker", worker, drain + WIND_DOWN).await;
     wind_down("retention", retention).await;
+    wind_down("housekeeping", Some(housekeeping)).await;
     wind_down("forgetting", forgetting).await;
     wind_down("shredding", shredding).await;
     wind_down("mail", mailer).await;
     follower_stop.cancel();
+    wind_down("failure sums", Some(sums)).await;
     wind_down("notices", notices).await;
     wind_down("watching", watching).await;
     wind_down("follower", Some(follower)).await;
@@ -195,6 +201,16 @@ fn see_to<R: Reactor>(node: &Node, reactor: R, stop: &CancellationToken) -> Join
 fn forgetting(node: &Node) -> Forgetting {
     let (commands, projections) = (node.commands.clone(), node.projections.clone());
     Forgetting { commands, projections, key_uses: node.key_uses() }
+}
+
+fn housekeeping(node: &Node) -> Housekeeping {
+    Housekeeping {
+        ledger: node.ledger.clone(),
+        commands: node.commands.clone(),
+        projections: node.projections.clone(),
+        mail_folder: node.settings.data_dir.join("mail"),
+        visitor_address_days: node.settings.visitor_address_days,
+    }
 }
 
 /// The first answer waits until the views have what is in the log already: whoever was just told of the first admin's password

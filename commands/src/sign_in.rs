@@ -6,7 +6,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::door::{Executed, Prepare, Prepared};
 use crate::error::SignInError;
-use crate::guessing::{AttemptError, Purpose};
+use crate::guessing::{AttemptError, Purpose, network};
 use crate::sessions::{Beginning, SignedIn, acting_as};
 use crate::totp::recovery_code_hash;
 use crate::two_factor::{SecondFactor, SpendingCode};
@@ -228,7 +228,7 @@ impl Commands {
     async fn failed(&self, context: &Context, email: &Email, reason: &str) -> Result<(), CommandError> {
         let account = self.claim_id(ClaimKind::Email, &[&email.canonical()]).await?;
         let failed = AccessEvent::SignInFailed { account, reason: reason.to_owned() };
-        self.record(context, &failed).await.map(drop)
+        self.record_failure(context, &failed, &[&network(context.address())]).await
     }
 
     /// What was checked is what a view showed. If the password was changed or the account deactivated between that and the record, the
@@ -276,7 +276,7 @@ impl Commands {
         };
         if !verdict.right {
             let failed = AccessEvent::ProofFailed { user_id, proof: "password".to_owned() };
-            self.record(context, &failed).await?;
+            self.record_failure(context, &failed, &[&user_id.to_string()]).await?;
             return Err(CommandError::WrongPassword);
         }
         attempt.succeeded().await;

@@ -19,6 +19,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (12, "job_logs", include_str!("../../migrations/0012_job_logs.sql")),
     (13, "artifacts", include_str!("../../migrations/0013_artifacts.sql")),
     (14, "log_identity", include_str!("../../migrations/0014_log_identity.sql")),
+    (17, "failure_counts", include_str!("../../migrations/0017_failure_counts.sql")),
 ];
 
 pub(crate) fn migrator() -> Migrator {

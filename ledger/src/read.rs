@@ -266,6 +266,14 @@ impl Ledger {
         Ok(sqlx::query_scalar("select coalesce(max(position), 0) from events").fetch_one(self.pool()).await?)
     }
 
+    /// The time by the database's clock.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn now(&self) -> Result<DateTime<Utc>, LedgerError> {
+        Ok(sqlx::query_scalar("select clock_timestamp()").fetch_one(self.pool()).await?)
+    }
+
     /// The last position recorded at or before `moment`; 0 when there is none.
     ///
     /// # Errors

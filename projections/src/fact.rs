@@ -108,6 +108,7 @@ fn is_of_a_team(event: &AccessEvent) -> bool {
         | AccessEvent::SecretRevealedByGrant { .. }
         | AccessEvent::SecretUsed { .. }
         | AccessEvent::AccessRefused { .. }
+        | AccessEvent::FailuresCounted { .. }
         | AccessEvent::AuditRead { .. }
         | AccessEvent::JobResultRefused { .. }
         | AccessEvent::JobsChangedInBulk { .. }
@@ -121,7 +122,8 @@ fn is_of_a_team(event: &AccessEvent) -> bool {
         | AccessEvent::EmailVerificationRequested { .. }
         | AccessEvent::MailTokenUsed { .. }
         | AccessEvent::ProofFailed { .. }
-        | AccessEvent::SignInFailed { .. } => false,
+        | AccessEvent::SignInFailed { .. }
+        | AccessEvent::AddressesForgotten { .. } => false,
     }
 }
 

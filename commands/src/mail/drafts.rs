@@ -100,6 +100,8 @@ fn is_request(event: &AccessEvent) -> bool {
         | AccessEvent::MailTokenUsed { .. }
         | AccessEvent::ProofFailed { .. }
         | AccessEvent::SignInFailed { .. }
+        | AccessEvent::FailuresCounted { .. }
+        | AccessEvent::AddressesForgotten { .. }
         | AccessEvent::SecretRevealed { .. }
         | AccessEvent::SecretRevealedByGrant { .. }
         | AccessEvent::SecretUsed { .. }
