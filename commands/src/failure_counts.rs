@@ -2,8 +2,8 @@
 //!
 //! | of | at most one by one | then |
 //! |---|---|---|
-//! | one source: a network at sign-in, a person or key otherwise | 5 a minute | a sum for the source |
-//! | all sources together, of one kind of failure | 100 in ten minutes | a sum for all others |
+//! | one source: a network at sign-in; a person, or a caller and what they ask for, otherwise | 5 a minute | a sum for the source |
+//! | all sources together, of one kind of failure | 100 in ten minutes, 300 where they have signed in | a sum for all others |
 //!
 //! A sum follows about a minute after the first failure that it counts. The count is a row that is durable before the caller gets an
 //! answer: no failure is without a trace, also after a crash. It goes by the database's clock.
@@ -23,8 +23,10 @@ use crate::{CommandError, Commands, Context};
 
 /// How many of one source are recorded one by one, within how long.
 const OF_ONE_SOURCE: Limit = Limit { most: 5, window: Duration::from_secs(60) };
-/// How many of all sources.
-const OF_ALL: Limit = Limit { most: 100, window: Duration::from_secs(600) };
+/// How many of all sources: of strangers, and of people who have signed in.
+const OF_ALL_STRANGERS: Limit = Limit { most: 100, window: ALL_WINDOW };
+const OF_ALL_PEOPLE: Limit = Limit { most: 300, window: ALL_WINDOW };
+const ALL_WINDOW: Duration = Duration::from_secs(600);
 /// How long failures are counted before their sum is recorded.
 const SUM_AFTER: Duration = Duration::from_secs(60);
 /// How often it is looked for counts that are to be recorded.
@@ -33,6 +35,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(15);
 const LAST_LOOK: Duration = Duration::from_secs(2);
 /// Sums recorded, and rows removed, by one statement.
 const BATCH: i64 = 100;
+
+/// What only those who have not signed in can cause.
+const SIGN_IN_FAILED: &str = "SignInFailed";
 
 struct Limit {
     most: i32,
@@ -104,8 +109,9 @@ impl Commands {
         let mut transaction = self.ledger.pool().begin().await?;
         // Whose program it was is not told of sums.
         let metadata = Metadata { user_agent: None, request_id: None, trace_id: None, ..metadata.clone() };
+        let of_all = if kind == SIGN_IN_FAILED { OF_ALL_STRANGERS } else { OF_ALL_PEOPLE };
         let is_counted = count(&mut transaction, kind, source, &OF_ONE_SOURCE, Some(&metadata)).await?
-            || count(&mut transaction, kind, "", &OF_ALL, None).await?;
+            || count(&mut transaction, kind, "", &of_all, None).await?;
         transaction.commit().await?;
         Ok(is_counted)
     }
@@ -149,7 +155,7 @@ impl Commands {
             }
         }
         // A row is needed for as long as its window.
-        let query = sqlx::query(REMOVE).bind(OF_ALL.window.as_secs_f64()).bind(BATCH * 10);
+        let query = sqlx::query(REMOVE).bind(ALL_WINDOW.as_secs_f64()).bind(BATCH * 10);
         query.execute(self.ledger.pool()).await.map_err(LedgerError::from)?;
         Ok(recorded)
     }

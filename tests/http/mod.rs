@@ -8,6 +8,7 @@ mod cookies;
 pub(crate) mod device;
 mod edge;
 mod erasure;
+mod failure_counts;
 mod idempotency;
 mod invitations;
 mod log;

@@ -15,6 +15,8 @@ mod kinds;
 mod listed_workers;
 mod listing;
 mod log_search;
+mod large_results;
+mod log_chunks;
 mod lost;
 mod many;
 mod nodes;

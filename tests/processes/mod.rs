@@ -10,6 +10,7 @@ mod database_user;
 pub(crate) mod home;
 mod keys;
 mod killed;
+mod memory;
 mod nodes;
 mod operating;
 mod people;
