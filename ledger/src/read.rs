@@ -15,7 +15,7 @@ use crate::event::{Metadata, Recorded, StreamId};
 /// Events of one page at most.
 pub(crate) const LARGEST_PAGE: i64 = 10_000;
 /// A page ends with the event that reaches so many bytes of payload and metadata.
-const PAGE_BYTES: i64 = 8 * 1024 * 1024;
+pub(crate) const PAGE_BYTES: i64 = 8 * 1024 * 1024;
 
 macro_rules! select {
     ($rest:literal) => {
@@ -196,6 +196,21 @@ impl Ledger {
         let query = query.bind(&stream.aggregate_type).bind(&stream.aggregate_id).bind(after);
         let query = query.bind(up_to.unwrap_or(i64::MAX)).bind(limit).bind(PAGE_BYTES);
         Ok(page_of(query.fetch_all(self.pool()).await?, limit))
+    }
+
+    /// The next `limit` events of a stream after sequence `after`, however large they are: for who asks for few, and knows how large those
+    /// before were.
+    pub(crate) async fn few_of_stream(
+        &self,
+        stream: &StreamId,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<Recorded>, LedgerError> {
+        let query = sqlx::query_as(select!(
+            "where aggregate_type = $1 and aggregate_id = $2 and sequence > $3 order by sequence limit $4"
+        ));
+        let query = query.bind(&stream.aggregate_type).bind(&stream.aggregate_id).bind(after).bind(limit);
+        Ok(query.fetch_all(self.pool()).await?)
     }
 
     /// Gives `each` the history of one stream after sequence `after`, in order: at most `limit` events, of which a page is in memory at a

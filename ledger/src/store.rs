@@ -12,9 +12,13 @@ use crate::append::Append;
 use crate::error::AppendError;
 use crate::event::{Metadata, NewEvent, Recorded, StreamId};
 use crate::payload::Payload;
+use crate::read::PAGE_BYTES;
 
 /// Events of a stream loaded at once.
 const PAGE: i64 = 500;
+/// The first of them, and the fewest where they are large.
+const FIRST_PAGE: i64 = 100;
+const FEWEST: i64 = 8;
 /// Events of many streams loaded at once.
 const MOST_AT_ONCE: i64 = 5_000;
 
@@ -121,17 +125,21 @@ impl<A: Aggregate> EventStore<A> for Store<A> {
     async fn load_aggregate(&self, id: &str) -> Result<Loaded<A>, AggregateError<A::Error>> {
         let mut loaded = Loaded { id: id.to_owned(), aggregate: A::default(), sequence: 0 };
         let stream = StreamId::new(A::TYPE, id);
+        let mut limit = FIRST_PAGE;
         loop {
-            // Not all at once: a long stream of large events would take the memory of everybody else.
-            let page = self.ledger.stream_page(&stream, loaded.sequence, None, PAGE).await;
-            let (page, more) =
-                page.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
+            // Not all at once: a long stream of large events would take the memory of everybody else. How large they are is told by those
+            // before, which costs less than asking for it.
+            let page = self.ledger.few_of_stream(&stream, loaded.sequence, limit).await;
+            let page = page.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
+            let (found, mut bytes) = (page.len() as i64, 1);
             for stored in page {
+                bytes += stored.payload.text().len() as i64;
                 loaded.apply(stored)?;
             }
-            if !more {
+            if found < limit {
                 return Ok(loaded);
             }
+            limit = (PAGE_BYTES * found / bytes).clamp(FEWEST, PAGE);
         }
     }
 

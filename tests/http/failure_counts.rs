@@ -33,7 +33,11 @@ async fn refusals_beyond_the_first_become_a_sum() {
     let app = TestApp::start().await;
     refused(&app.viewer(), "/api/users", SINGLY + 4).await;
     assert_eq!(singly(&app, "AccessRefused").await, SINGLY);
-    assert_eq!(app.commands.record_failure_sums(Duration::from_secs(60)).await.unwrap(), 0, "it is not time yet");
+    assert_eq!(
+        app.commands.record_failure_sums(Duration::from_secs(60)).await.unwrap(),
+        0,
+        "it is not time yet"
+    );
     assert_eq!(app.commands.record_failure_sums(Duration::ZERO).await.unwrap(), 1);
     assert_eq!(app.commands.record_failure_sums(Duration::ZERO).await.unwrap(), 0, "once");
     let [sum] = &audited(&app, &app.admin(), "type=FailuresCounted").await[..] else { panic!("one sum") };
@@ -72,7 +76,10 @@ async fn wrong_proofs_of_a_person_become_a_sum() {
         app.commands.record_failure(&context, &failed, &[&user_id.to_string()]).await.unwrap();
     }
     app.commands.record_failure_sums(Duration::ZERO).await.unwrap();
-    assert_eq!((singly(&app, "ProofFailed").await, sums(&app).await), (SINGLY, vec![("ProofFailed".to_owned(), 6)]));
+    assert_eq!(
+        (singly(&app, "ProofFailed").await, sums(&app).await),
+        (SINGLY, vec![("ProofFailed".to_owned(), 6)])
+    );
 }
 
 #[tokio::test]
@@ -80,7 +87,8 @@ async fn many_sources_together_are_bounded_and_counted_to_the_last() {
     let app = TestApp::start().await;
     let context = commands::Context::of(domain::Caller::system(None));
     for number in 0..140 {
-        let failed = domain::AccessEvent::SignInFailed { account: number.to_string(), reason: "x".to_owned() };
+        let failed =
+            domain::AccessEvent::SignInFailed { account: number.to_string(), reason: "x".to_owned() };
         app.commands.record_failure(&context, &failed, &[&number.to_string()]).await.unwrap();
     }
     // Whoever looks, and how many at once: each sum is recorded once.

@@ -2,10 +2,10 @@
 
 use super::*;
 
-/// Leaves a result of almost 1 MiB, which is different for each job.
+/// Leaves a result of almost 1 MiB, which is different for each job and attempt.
 fn large(number: usize) -> Value {
     script(&format!(
-        "{{ printf '[{number}'; head -c 1040000 /dev/zero | sed 's/\\x00\\x00/,1/g'; printf ']'; }} > \"$DAYBOOK_RESULT\""
+        "{{ printf '[%d' $(({number} * 10 + DAYBOOK_ATTEMPT)); head -c 1040000 /dev/zero | sed 's/\\x00\\x00/,1/g'; printf ']'; }} > \"$DAYBOOK_RESULT\""
     ))
 }
 
@@ -47,7 +47,7 @@ async fn lists_and_audit_pages_of_large_results_end_by_bytes_and_go_on() {
     assert_eq!(ids, expected, "each once, newest first");
     for (number, job) in jobs.iter().rev().enumerate() {
         let result = job["result"].as_array().unwrap();
-        assert_eq!((&result[0], result.len()), (&json!(number), 520_001));
+        assert_eq!((&result[0], result.len()), (&json!(number * 10 + 1), 520_001));
     }
     let (picked, pages) = all(&operator, "/api/jobs?limit=50&fields=id,status", LIST_BYTES).await;
     assert!(pages > 1 && picked.len() == JOBS && picked.iter().all(|job| job.get("result").is_none()));
@@ -79,17 +79,17 @@ async fn the_history_of_many_large_attempts_ends_by_bytes_and_goes_on() {
         })
         .await;
     }
-    let (events, pages) = all(
-        &app.auditor(),
-        &format!("/api/audit/job/{}/history?limit=200", id(&path)),
-        LOG_BYTES,
-    )
-    .await;
+    let (events, pages) =
+        all(&app.auditor(), &format!("/api/audit/job/{}/history?limit=200", id(&path)), LOG_BYTES).await;
     assert!(pages > 1 || JOBS < 5, "they do not fit into one");
-    let sequences: Vec<usize> = events.iter().map(|event| event["sequence"].as_u64().unwrap() as usize).collect();
+    let sequences: Vec<usize> =
+        events.iter().map(|event| event["sequence"].as_u64().unwrap() as usize).collect();
     assert_eq!(sequences, (1..=events.len()).collect::<Vec<_>>(), "each once, in order");
     assert_eq!(events.iter().filter(|event| event["type"] == "JobFailed").count(), JOBS);
-    assert_eq!(operator.get(&format!("{path}/attempts")).await.expect(200).json["items"].as_array().unwrap().len(), JOBS);
+    assert_eq!(
+        operator.get(&format!("{path}/attempts")).await.expect(200).json["items"].as_array().unwrap().len(),
+        JOBS
+    );
 }
 
 #[tokio::test]

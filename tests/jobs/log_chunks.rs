@@ -12,7 +12,7 @@ async fn read_of_chunks(database: &Database) -> i64 {
 
 #[tokio::test]
 async fn a_chunk_is_stored_without_looking_at_all_that_were_stored_before() {
-    let app = shell_app().await;
+    let app = TestApp::with(Setup::default().kinds(SHELL).with("MAX_LOG_LINES", 20_000)).await;
     let database = app.database.clone();
     let before = read_of_chunks(&database).await;
     let (path, job) = run(&app.operator(), script("seq 1 16000")).await;

@@ -8,7 +8,7 @@ use super::home::Home;
 /// Each leaves the numbers of a result of 1 MiB, which take 16 MiB and more as a tree.
 const KINDS: &str = r#"
 [jobs.numbers]
-command = ["sh", "-c", "{ printf '[1'; head -c 1040000 /dev/zero | sed 's/\\x00\\x00/,1/g'; printf ']'; } > $DAYBOOK_RESULT"]
+command = ["sh", "-c", "(printf '[1'; head -c 1040000 /dev/zero | sed 's/\\x00\\x00/,1/g'; printf ']') > $DAYBOOK_RESULT"]
 max_attempts = 1
 "#;
 const JOBS: usize = 16;
@@ -57,7 +57,8 @@ async fn large_results_take_their_bytes_and_not_many_times_as_many() {
     client.post("/api/projections/jobs/rebuild", json!({})).await.expect(202);
     eventually("the view is rebuilt", async || {
         let views = client.get("/api/projections").await.expect(200);
-        let jobs = views.json["items"].as_array().unwrap().iter().find(|view| view["name"] == "jobs").cloned();
+        let jobs =
+            views.json["items"].as_array().unwrap().iter().find(|view| view["name"] == "jobs").cloned();
         (jobs.unwrap()["state"] == "live").then_some(())
     })
     .await;
