@@ -4,6 +4,8 @@ create table log_identity (
     one        boolean     primary key default true check (one),
     id         uuid        not null default gen_random_uuid(),
     epoch      integer     not null default 1,
+    -- How a process found the log to differ from what it knew, until that is accepted. Nothing is appended meanwhile.
+    diverged   text,
     created_at timestamptz not null default clock_timestamp()
 );
 insert into log_identity default values;
@@ -16,11 +18,9 @@ create function event_digest(at bigint) returns bytea language sql stable set se
     from events e where e.position = at
 $$;
 
--- A checkpoint is of one table: of a view in one version. It knows the event it stands on. `building`: the table does not hold
--- all of the log yet. Tables that no node needs are dropped a while later.
+-- A checkpoint is of one table: of a view in one version. It knows the event it stands on (null: not known yet). Tables that no node
+-- needs are dropped a while later.
 alter table checkpoints
-    drop constraint checkpoints_state_check,
-    add constraint checkpoints_state_check check (state in ('live', 'failed', 'outdated', 'building')),
     add column digest bytea,
     add column unneeded_since timestamptz;
 

@@ -78,23 +78,6 @@ impl App {
         }
     }
 
-    /// Waits until the views have passed `position`; the audit trail, which trails behind the others, only where told to.
-    ///
-    /// # Errors
-    /// 504 with the position reached, after [`VIEW_PATIENCE`].
-    pub async fn wait(&self, position: i64, with_audit: bool) -> Result<(), Problem> {
-        let outcome = if with_audit {
-            self.projections.wait(position, VIEW_PATIENCE).await
-        } else {
-            self.projections.wait_prompt(position, VIEW_PATIENCE).await
-        };
-        outcome.map_err(|behind| {
-            let reached = behind.reached;
-            let detail = format!("The views have reached position {reached}, not yet {position}. Try again.");
-            Problem::gateway_timeout(detail).with_code("views_behind")
-        })
-    }
-
     /// What a write has made, as that write left it: a repeated request gets the first answer, whatever happened since. From the
     /// view where it shows just that, else folded from the log. `sequence` tells a row's.
     ///
@@ -106,7 +89,7 @@ impl App {
         done: &Executed,
         sequence: fn(&V::Row) -> i64,
     ) -> Result<Arc<V::Row>, Problem> {
-        let shown = view.present(&done.id).await?.filter(|row| sequence(row) == done.sequence);
+        let shown = view.held(&done.id).await?.filter(|row| sequence(row) == done.sequence);
         if let Some(row) = shown {
             return Ok(row);
         }
@@ -127,13 +110,13 @@ impl App {
         });
     }
 
-    /// Waits after a write for the views, so that the writer's next read sees it. The write is durable whatever comes of it:
-    /// views that are late make the answer later, not wrong.
+    /// Waits after a write for the views, so that the writer's next read sees it. The write is durable whatever comes of it. Views that
+    /// are late make the answer later, not wrong: until they have passed the write they answer nobody, so what was revoked opens nothing.
     pub async fn settle(&self, position: Option<i64>) {
         if let Some(position) = position
-            && self.wait(position, false).await.is_err()
+            && let Err(behind) = self.projections.settle(position, VIEW_PATIENCE).await
         {
-            tracing::warn!(position, "answered a write before the views had passed it");
+            tracing::warn!(position, view = behind.view, "answered a write before the view had passed it");
         }
     }
 }

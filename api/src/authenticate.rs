@@ -1,6 +1,7 @@
 //! Who asks, and whether they may: every handler takes one of these extractors.
 
 mod address;
+mod recheck;
 mod standing;
 
 use std::marker::PhantomData;
@@ -22,6 +23,7 @@ use crate::middleware::request_id::RequestContext;
 use crate::problem::Problem;
 
 pub use address::InAddress;
+pub use recheck::recheck;
 pub use standing::Standing;
 
 /// The header that names the team a caller speaks for, by slug or id.
@@ -95,7 +97,7 @@ impl Identity {
     ) -> Result<Self, Problem> {
         let ip = ClientIp::of(&parts.extensions);
         app.limits.check_authenticated(brought.client())?;
-        await_position(app, &parts.headers, false).await?;
+        demand_position(&parts.headers)?;
         let user_id = brought.user_id();
         let credential = match brought.check(parts, app).await {
             Ok(credential) => credential,
@@ -116,6 +118,7 @@ impl Identity {
         if let Some(key) = credential.key_id() {
             app.key_uses.note(key, user_id, ip).await;
         }
+        recheck::note(app, &brought, &context.caller, user_id);
         let withheld = speaking.withheld;
         let operation = (parts.method.clone(), parts.extensions.get::<MatchedPath>().cloned());
         Ok(Self { user_id, user, context, brought, credential, withheld, operation, app: app.clone() })
@@ -290,7 +293,6 @@ impl FromRequestParts<App> for CanAudit {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let identity = Identity::from_request_parts(parts, app).await?;
-        await_position(app, &parts.headers, true).await?;
         if !identity.has(Permission::AuditInstance) {
             identity.require(Permission::AuditRead).await?;
         }
@@ -298,14 +300,15 @@ impl FromRequestParts<App> for CanAudit {
     }
 }
 
-/// A read that names a position waits until the views have passed it (D6).
-async fn await_position(app: &App, headers: &HeaderMap, with_audit: bool) -> Result<(), Problem> {
+/// A read that names a position waits until the views that it looks at have passed it.
+fn demand_position(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(value) = headers.get(DAYBOOK_POSITION) else { return Ok(()) };
     let position =
         value.to_str().ok().and_then(|text| text.parse::<i64>().ok()).filter(|position| *position >= 0);
     let position =
         position.ok_or_else(|| Problem::invalid("Daybook-Position", "must be a position of the log"))?;
-    app.wait(position, with_audit).await
+    projections::demand(position, true);
+    Ok(())
 }
 
 async fn active_user(app: &App, user_id: UserId) -> Result<Arc<UserRow>, Problem> {

@@ -148,7 +148,7 @@ impl Brought {
         let found = match self.found_in(credentials.get(user_id).await?.as_ref()) {
             Some(credential) => Some(credential),
             // Another node may have begun the session a moment ago, and its word not have reached our cache.
-            None => self.found_in(credentials.get_anew(user_id).await?.as_ref()),
+            None => self.found_in(credentials.get_uncached(user_id).await?.as_ref()),
         };
         found.ok_or_else(|| self.gone())
     }

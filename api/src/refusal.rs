@@ -6,14 +6,16 @@ use commands::{
     AttemptError, CommandError, PasswordError, RefreshError, RevealError, SignInError, Unreadable,
 };
 use domain::{ClaimKind, Denied, RefusalKind};
-use ledger::{AppendError, LedgerError, SealError};
-use projections::ReadError;
+use ledger::{AppendError, Divergence, LedgerError, SealError};
+use projections::{Behind, ReadError};
 
 use crate::problem::{FieldError, Problem};
 use crate::tokens::TokenError;
 
 /// When to come back after a passing fault.
 const SOON: Duration = Duration::from_secs(1);
+/// The same where somebody has to do something first.
+const DIVERGED: Duration = Duration::from_secs(60);
 
 impl From<CommandError> for Problem {
     fn from(error: CommandError) -> Self {
@@ -96,6 +98,7 @@ impl From<AppendError> for Problem {
                               ask again with the same Idempotency-Key, or read before you repeat it.";
                 Self::unavailable(error, SOON).with_detail(detail).with_code("log_unavailable")
             }
+            AppendError::Diverged(divergence) => divergence.into(),
             AppendError::Refused(_) => Self::internal(error),
         }
     }
@@ -105,10 +108,37 @@ impl From<LedgerError> for Problem {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::Database(cause) => database(cause),
+            LedgerError::Diverged(divergence) => divergence.into(),
             LedgerError::Migration(_) | LedgerError::Damaged { .. } | LedgerError::Seal(_) => {
                 Self::internal(error)
             }
         }
+    }
+}
+
+/// What is there may not be true any more: rather no answer than that.
+impl From<Behind> for Problem {
+    fn from(behind: Behind) -> Self {
+        let Behind { view, reached, asked } = behind;
+        metrics::counter!("views_behind_total", "view" => view).increment(1);
+        let problem = if asked {
+            let detail = format!(
+                "The view {view} has reached position {reached}, not yet the one in Daybook-Position. Try again."
+            );
+            Self::gateway_timeout(detail).with_retry_after(SOON)
+        } else {
+            let detail = format!("The view {view} is not up to date: it stands at position {reached}. Try again.");
+            Self::quietly_unavailable(detail, SOON)
+        };
+        problem.with_code("views_behind")
+    }
+}
+
+/// What is written would not be on the log that was known.
+impl From<Divergence> for Problem {
+    fn from(divergence: Divergence) -> Self {
+        let detail = format!("Nothing was done: {divergence}. An operator has to accept that first.");
+        Self::quietly_unavailable(detail, DIVERGED).with_code("log_diverged")
     }
 }
 
@@ -117,6 +147,7 @@ impl From<ReadError> for Problem {
         match error {
             ReadError::Database(cause) => database(cause),
             ReadError::Ledger(cause) => cause.into(),
+            ReadError::Behind(behind) => behind.into(),
             ReadError::Fault(fault) => Self::internal(fault),
         }
     }

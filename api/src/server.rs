@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
 use commands::Shredding;
 use commands::jobs::{ArtifactError, Worker};
 use commands::reactor::{self, Reactor, ReactorOptions};
@@ -20,8 +22,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 
-use crate::app::{App, Parts};
+use crate::app::{App, Parts, VIEW_PATIENCE};
 use crate::artifacts::{artifacts, retention};
+use crate::authenticate;
 use crate::confidential::NothingConfidential;
 use crate::config::Settings;
 use crate::forgetting::Forgetting;
@@ -93,7 +96,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     crate::metrics::install();
-    let presence = match node.ledger.register_node().await {
+    let presence = match node.ledger.register_node(node.projections.tables()).await {
         Ok(presence) => presence,
         Err(error) => {
             node.close().await;
@@ -197,13 +200,13 @@ fn forgetting(node: &Node) -> Forgetting {
     Forgetting { commands, projections, key_uses: node.key_uses() }
 }
 
-/// The first answer waits until the views have what is in the log already: whoever was just told of the first admin's password
-/// may use it. Views that need longer serve what they have.
+/// The first answer waits until the views have what is in the log already: the first admin can sign in with the password that was just
+/// printed. Views that need longer answer nobody until they have caught up.
 async fn catch_up(app: &App) {
     if let Ok(head) = app.ledger.head().await
-        && app.wait(head, false).await.is_err()
+        && let Err(behind) = app.projections.settle(head, VIEW_PATIENCE).await
     {
-        tracing::warn!(head, "serving before the views have caught up with the log");
+        tracing::warn!(head, view = behind.view, "listening before the views have caught up with the log");
     }
 }
 
@@ -268,6 +271,11 @@ fn jobs_folder(settings: &Settings) -> PathBuf {
     }
 }
 
+/// What the request demands of the views holds while it is dealt with.
+async fn demanding(request: Request, next: Next) -> Response {
+    projections::demanding(next.run(request)).await
+}
+
 fn router(app: &App, roles: Roles) -> Router {
     let (routes, _) = if roles.api { routes::routes(app) } else { routes::operations_only(app) };
     let security = SecurityHeaders { strict_transport: app.settings.production() };
@@ -275,6 +283,8 @@ fn router(app: &App, roles: Roles) -> Router {
     routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn(authenticate::recheck))
+        .layer(from_fn(demanding))
         .layer(from_fn(time_limit::time_limit))
         .layer(catch_panic())
         .layer(CompressionLayer::new().compress_when(NothingConfidential::default()))

@@ -79,6 +79,7 @@ fn from_ledger(error: LedgerError) -> AppendError {
     match error {
         LedgerError::Database(cause) => AppendError::Unavailable(cause.to_string()),
         LedgerError::Seal(cause) => cause.into(),
+        LedgerError::Diverged(divergence) => AppendError::Diverged(divergence),
         other @ (LedgerError::Migration(_) | LedgerError::Damaged { .. }) => {
             AppendError::Refused(other.to_string())
         }

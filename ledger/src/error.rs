@@ -19,6 +19,9 @@ pub enum LedgerError {
         /// What does not fit.
         cause: String,
     },
+    /// It is not the log that was known.
+    #[error("{0}")]
+    Diverged(#[source] crate::Divergence),
     /// Something sealed could not be opened, or a key could not be used.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -39,6 +42,9 @@ pub enum AppendError {
     /// The database is out of reach or was lost meanwhile. The events are stored wholly or not at all, but which is not known.
     #[error("the event log's database is not available: {0}")]
     Unavailable(String),
+    /// The log is not the one that was known: nothing is appended to it.
+    #[error("{0}")]
+    Diverged(crate::Divergence),
     /// The database refused these events, or they cannot be stored as they are.
     #[error("the event log refused the events: {0}")]
     Refused(String),
@@ -59,7 +65,7 @@ impl AppendError {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Overloaded | Self::Unanswered | Self::Unavailable(_) => true,
+            Self::Overloaded | Self::Unanswered | Self::Unavailable(_) | Self::Diverged(_) => true,
             Self::Conflict | Self::Refused(_) => false,
         }
     }

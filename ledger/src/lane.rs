@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::append::{Append, Appended};
-use crate::error::AppendError;
+use crate::error::{AppendError, LedgerError};
+use crate::identity::{Divergence, Guard};
 
 /// Commands that may wait; a further one waits for a place.
 const QUEUE: usize = 1_024;
@@ -116,10 +117,14 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn start(connect: PgConnectOptions, patience: Duration) -> (Self, watch::Receiver<i64>) {
+    pub(crate) fn start(
+        connect: PgConnectOptions,
+        patience: Duration,
+        guard: Arc<Guard>,
+    ) -> (Self, watch::Receiver<i64>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (head, seen) = watch::channel(0);
-        let worker = Worker { connect, connection: None, held: VecDeque::new(), head };
+        let worker = Worker { connect, connection: None, held: VecDeque::new(), head, guard };
         tokio::spawn(worker.run(waiting));
         (Self { queue, patience }, seen)
     }
@@ -148,6 +153,7 @@ struct Worker {
     /// Commands that wait for the next batch because they touch a stream of this one.
     held: VecDeque<Waiting>,
     head: watch::Sender<i64>,
+    guard: Arc<Guard>,
 }
 
 impl Worker {
@@ -211,6 +217,7 @@ impl Worker {
                 }
             }
             Err(Fault::Refused(cause)) => fail(batch, &AppendError::Refused(cause)),
+            Err(Fault::Diverged(divergence)) => fail(batch, &AppendError::Diverged(divergence)),
             Err(Fault::Lost(cause)) => {
                 // If we crash or lose the server here, the batch is stored wholly or not at all; the waiters are told that
                 // this is unknown.
@@ -223,6 +230,11 @@ impl Worker {
 
     fn answer(&self, batch: Vec<Waiting>, stored: &Stored) {
         let mut position = stored.base;
+        let known = *self.head.borrow();
+        if stored.base < known {
+            // Too late for this batch. No other follows it.
+            self.guard.condemn(Divergence::Shorter { head: stored.base, known });
+        }
         for (number, waiting) in (0..).zip(batch) {
             let outcome = if stored.refused.contains(&number) {
                 Err(AppendError::Conflict)
@@ -239,8 +251,18 @@ impl Worker {
     }
 
     async fn try_store(&mut self, batch: &[Waiting]) -> Result<Stored, Fault> {
+        if let Some(divergence) = self.guard.divergence() {
+            return Err(Fault::Diverged(divergence));
+        }
         if self.connection.is_none() {
-            self.connection = Some(self.reach_database().await?);
+            let mut connection = self.reach_database().await?;
+            // Another server may answer at the same address, or the same one with an older log.
+            match timeout(PATIENCE_WITH_DATABASE, self.guard.check(&mut connection)).await {
+                Ok(Ok(())) => self.connection = Some(connection),
+                Ok(Err(LedgerError::Diverged(divergence))) => return Err(Fault::Diverged(divergence)),
+                Ok(Err(cause)) => return Err(Fault::Lost(cause.to_string())),
+                Err(_) => return Err(Fault::Lost("it did not answer in time".to_owned())),
+            }
         }
         let Some(connection) = &mut self.connection else {
             return Err(Fault::Lost("not connected".to_owned()));
@@ -275,6 +297,8 @@ struct Stored {
 enum Fault {
     /// The database answered: it will not have this statement.
     Refused(String),
+    /// It is another log. Nothing was sent.
+    Diverged(Divergence),
     /// It did not answer, or cannot serve anybody at the moment.
     Lost(String),
 }

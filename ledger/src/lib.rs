@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod follow;
 mod hearing;
+mod identity;
 mod lane;
 mod memory;
 mod migrations;
@@ -23,10 +24,12 @@ mod rotate;
 mod scrub;
 mod seal;
 mod store;
+mod uptime;
 mod vault;
 mod wrapping;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -40,6 +43,7 @@ pub use error::{AppendError, LedgerError};
 pub use event::{Metadata, NewEvent, Recorded, StreamId};
 pub use follow::Follower;
 pub use hearing::FORGOTTEN_WITHIN;
+pub use identity::Divergence;
 pub use nodes::{LiveNode, Presence};
 pub use outline::{Outline, Outlined};
 pub use proving::{KeysProved, Unopened, UnopenedKey};
@@ -47,6 +51,7 @@ pub use rotate::{Rotated, RotationError, RotationProgress};
 pub use scrub::Scrubbing;
 pub use seal::{DataKey, Keyring, NewDataKey, SealError};
 pub use store::{Loaded, Store};
+pub use uptime::uptime;
 pub use wrapping::{KeyCheckError, MissingKeys, holds_data_keys};
 
 /// How long closing waits for connections that are still in use, and how often it looks.
@@ -75,6 +80,8 @@ pub struct Ledger {
     lane: lane::Lane,
     head: watch::Receiver<i64>,
     vault: Arc<vault::Vault>,
+    guard: Arc<identity::Guard>,
+    generation: Arc<AtomicU64>,
 }
 
 impl Ledger {
@@ -82,13 +89,20 @@ impl Ledger {
     /// is away. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(connect: PgConnectOptions, keyring: Keyring, options: &Options) -> Self {
+        let generation = Arc::new(AtomicU64::new(0));
+        let connected = Arc::clone(&generation);
         let pool = PgPoolOptions::new()
+            .after_connect(move |_, _| {
+                connected.fetch_add(1, Ordering::SeqCst);
+                Box::pin(async { Ok(()) })
+            })
             .max_connections(options.connections)
             .acquire_timeout(options.patience)
             .connect_lazy_with(connect.clone());
-        let (lane, head) = lane::Lane::start(connect, options.patience);
+        let guard = Arc::new(identity::Guard::new());
+        let (lane, head) = lane::Lane::start(connect, options.patience, Arc::clone(&guard));
         let vault = Arc::new(vault::Vault::new(pool.clone(), keyring));
-        Self { pool, lane, head, vault }
+        Self { pool, lane, head, vault, guard, generation }
     }
 
     /// Brings the database's tables up to this program's version. Several processes may do so at once.
@@ -97,6 +111,17 @@ impl Ledger {
     /// The database is out of reach, or was migrated by another history of this program.
     pub async fn migrate(&self) -> Result<(), LedgerError> {
         migrations::migrator().run(&self.pool).await.map_err(LedgerError::Migration)
+    }
+
+    /// Grows with every connection that is made. As long as it stays the same, the server has not crashed for those who read.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// To be called with each connection that is made beside the pool's, to the same database.
+    pub fn connected(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The pool, for tables that are not the event log.

@@ -166,6 +166,8 @@ fn from_append<E: std::error::Error>(error: AppendError) -> AggregateError<E> {
         AppendError::Unavailable(_) | AppendError::Overloaded | AppendError::Unanswered => {
             AggregateError::DatabaseConnectionError(Box::new(error))
         }
-        AppendError::Refused(_) => AggregateError::UnexpectedError(Box::new(error)),
+        AppendError::Refused(_) | AppendError::Diverged(_) => {
+            AggregateError::UnexpectedError(Box::new(error))
+        }
     }
 }

@@ -59,7 +59,13 @@ impl Confined {
             .acquire_timeout(ledger.pool().options().get_acquire_timeout())
             // Saying whose rows are wanted shows whether the connection is well; asking it before would be a journey more.
             .test_before_acquire(false)
-            .after_connect(|connection, _| Box::pin(keep_schemas(connection)))
+            .after_connect({
+                let ledger = ledger.clone();
+                move |connection, _| {
+                    ledger.connected();
+                    Box::pin(keep_schemas(connection))
+                }
+            })
             .connect_lazy_with(connect);
         Self { pool, connections }
     }

@@ -39,12 +39,12 @@ impl<'a, V: TeamView> ByTeam<'a, V> {
     /// confines. Never for a request.
     #[must_use]
     pub fn across_teams(self) -> Reader<'a, V> {
-        Reader::new(self.machine, &self.inner.ledger)
+        Reader::new(self.machine, self.inner)
     }
 
     fn on_behalf(self, whose: Whose) -> TeamReader<'a, V> {
         let Inner { ledger, confined, .. } = self.inner;
-        TeamReader { machine: self.machine, ledger, confined, whose }
+        TeamReader { machine: self.machine, inner: self.inner, ledger, confined, whose }
     }
 }
 
@@ -61,6 +61,7 @@ impl<'a> ByTeam<'a, Audit> {
 /// ([`crate::Projections::confined`]).
 pub struct TeamReader<'a, V: TeamView> {
     machine: &'a Machine<V>,
+    inner: &'a Inner,
     pub(crate) ledger: &'a Ledger,
     confined: &'a Confined,
     pub(crate) whose: Whose,
@@ -73,13 +74,27 @@ impl<V: TeamView> TeamReader<'_, V> {
     /// The database is out of reach, or the row is not what this version expects.
     pub async fn get(&self, key: impl ToString) -> Result<Option<Arc<V::Row>>, ReadError> {
         let key = key.to_string();
-        let row = match self.machine.cached(&key) {
+        self.machine.readable(self.inner).await?;
+        if let Some(row) = self.machine.cached(&key) {
+            return Ok(Some(row).filter(|row| self.whose.sees(V::team(row))));
+        }
+        // Before the connection is waited for: what happens meanwhile must not be lost on the row.
+        let epoch = self.machine.begin_read();
+        let mut connection = self.connection().await?;
+        let row = self.machine.read(&key, epoch, &mut *connection).await?;
+        Ok(row.filter(|row| self.whose.sees(V::team(row))))
+    }
+
+    /// The team's row `key` as this process has it, also while the view stands still: for callers that can tell whether it is the one
+    /// they want.
+    pub(crate) async fn held(&self, key: &str) -> Result<Option<Arc<V::Row>>, ReadError> {
+        let row = match self.machine.cached(key) {
             Some(row) => Some(row),
             None => {
                 // Before the connection is waited for: what happens meanwhile must not be lost on the row.
                 let epoch = self.machine.begin_read();
                 let mut connection = self.confined.acquire(self.whose).await?;
-                self.machine.read(&key, epoch, &mut *connection).await?
+                self.machine.read(key, epoch, &mut *connection).await?
             }
         };
         Ok(row.filter(|row| self.whose.sees(V::team(row))))
@@ -87,7 +102,10 @@ impl<V: TeamView> TeamReader<'_, V> {
 
     /// A connection that sees the team's rows only, for what is no row.
     pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>, ReadError> {
-        Ok(self.confined.acquire(self.whose).await?)
+        self.machine.readable(self.inner).await?;
+        let mut connection = self.confined.acquire(self.whose).await?;
+        self.inner.check_connection(self.machine.place, &mut connection).await?;
+        Ok(connection)
     }
 
     /// Runs a query that selects `key, row::text`. It asks for the team's rows only.
@@ -95,18 +113,19 @@ impl<V: TeamView> TeamReader<'_, V> {
         &self,
         query: QueryAs<'_, sqlx::Postgres, (String, String), PgArguments>,
     ) -> Result<Vec<V::Row>, ReadError> {
-        let mut connection = self.confined.acquire(self.whose).await?;
+        let mut connection = self.connection().await?;
         machine::rows::<V>(query, &mut *connection).await
     }
 }
 
 /// Rows of one stream each, by its id: as they are, and as they were.
 pub trait ById<V: StreamView>: Sync {
-    /// The row as it is.
+    /// The row as this process has it, also while the view stands still: whether it is the one that is wanted is for the caller to see
+    /// from its sequence.
     ///
     /// # Errors
     /// The database is out of reach, or the row is not what this version expects.
-    fn present(&self, id: &str) -> impl Future<Output = Result<Option<Arc<V::Row>>, ReadError>> + Send;
+    fn held(&self, id: &str) -> impl Future<Output = Result<Option<Arc<V::Row>>, ReadError>> + Send;
 
     /// The row as of position `up_to` of the log (its end by default), folded from the log.
     ///
@@ -120,8 +139,8 @@ pub trait ById<V: StreamView>: Sync {
 }
 
 impl<V: StreamView> ById<V> for Reader<'_, V> {
-    async fn present(&self, id: &str) -> Result<Option<Arc<V::Row>>, ReadError> {
-        self.get(id).await
+    async fn held(&self, id: &str) -> Result<Option<Arc<V::Row>>, ReadError> {
+        Self::held(self, id).await
     }
 
     async fn as_of(&self, id: &str, up_to: Option<i64>) -> Result<Option<AsOf<V::Row>>, ReadError> {
@@ -130,8 +149,8 @@ impl<V: StreamView> ById<V> for Reader<'_, V> {
 }
 
 impl<V: StreamView + TeamView> ById<V> for TeamReader<'_, V> {
-    async fn present(&self, id: &str) -> Result<Option<Arc<V::Row>>, ReadError> {
-        self.get(id).await
+    async fn held(&self, id: &str) -> Result<Option<Arc<V::Row>>, ReadError> {
+        Self::held(self, id).await
     }
 
     async fn as_of(&self, id: &str, up_to: Option<i64>) -> Result<Option<AsOf<V::Row>>, ReadError> {
@@ -143,5 +162,5 @@ impl<V: StreamView + TeamView> ById<V> for TeamReader<'_, V> {
 /// A view without rows of teams is read as it is.
 pub(crate) fn shared<'a, V: View>(machine: &'a Machine<V>, inner: &'a Inner) -> Reader<'a, V> {
     const { assert!(matches!(V::OWNER, Owner::Instance), "rows of teams are read through `ByTeam`") };
-    Reader::new(machine, &inner.ledger)
+    Reader::new(machine, inner)
 }

@@ -130,7 +130,7 @@ async fn a_rotation_is_refused_while_a_node_lacks_the_new_key() {
     assert_eq!(operator.rotate_keys(|_| ()).await.unwrap().keys, 11);
     // From now on a node with the old key alone does not start.
     let stale = database.ledger_with(Keyring::new(database.encryption_key(), None), &Options::default());
-    assert!(stale.register_node().await.is_err());
+    assert!(stale.register_node(vec![]).await.is_err());
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ async fn a_rotation_does_not_take_a_key_that_came_in_for_one_that_did_not_open()
     behind.execute(deaf).await.unwrap();
     let both = database.ledger_with(keyring(&database), &Options::default());
     both.claim_wrapping_key().await.unwrap();
-    both.register_node().await.unwrap();
+    both.register_node(vec![]).await.unwrap();
     let (waits, waited) = tokio::sync::oneshot::channel();
     let mut waits = Some(waits);
     let rotation = tokio::spawn(async move {

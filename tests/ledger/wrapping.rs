@@ -74,7 +74,7 @@ async fn keys_that_are_missing_are_told_with_what_they_wrap_and_nothing_is_chang
         assert!(told.contains(&missing.configured[0]), "{told}");
     }
     assert_eq!(missing(strange.check_known_keys().await).wrapping, Some(id.clone()));
-    assert!(strange.register_node().await.is_err());
+    assert!(strange.register_node(vec![]).await.is_err());
     assert!(strange.live_nodes().await.unwrap().is_empty());
     assert_eq!(wrapped_by(&database).await.into_iter().collect::<Vec<_>>(), [(id, 7)]);
 }

@@ -111,7 +111,7 @@ pub async fn make(
     let request = KeyRequest { name, team_id, scopes, expires_at: body.expires_at };
     let made = app.commands.make_api_key(&context, person.user_id, request).await?;
     app.settle(made.done.position).await;
-    let row = app.projections.credentials().get_anew(person.user_id).await?;
+    let row = app.projections.credentials().get_uncached(person.user_id).await?;
     let row = row.iter().flat_map(|row| &row.api_keys).find(|row| row.id == made.id).cloned();
     let gone = || Problem::conflict("The key was revoked already.").with_code("api_key_revoked");
     let body = MadeKeyBody { key: made.key, about: about(&row.ok_or_else(gone)?, None) };

@@ -160,7 +160,7 @@ pub async fn events(
     };
     // What the answer shows is everything before the reading itself, so the trail is waited for up to there.
     let reading = record(&app, &caller, &uri).await?;
-    app.wait(reading, true).await?;
+    projections::demand(reading, false);
     let before = Some(before.map_or(reading, |before| before.min(reading)));
     let rows = trail.list(&filter, before, limit as i64 + 1).await?;
     let positions: Vec<i64> = rows.iter().take(limit).map(|row| row.position).collect();

@@ -294,7 +294,7 @@ pub async fn refresh(
 /// Whether nothing has ended the session: what does for access tokens does for refresh tokens, a change of the password or too many
 /// sessions included. A view that does not know of it yet is waited for: to be signed out by mistake cannot be made good.
 async fn goes_on(app: &App, brought: &BroughtRefresh) -> Result<bool, Problem> {
-    app.wait(brought.position, false).await?;
+    projections::demand(brought.position, false);
     let row = app.projections.credentials().get(brought.user_id).await?;
     Ok(row.is_some_and(|row| row.goes_on(brought.session_id)))
 }

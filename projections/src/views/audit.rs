@@ -10,6 +10,7 @@ use sqlx::QueryBuilder;
 pub use activity::{Activity, ActivityDay, ActivityFilter};
 
 use crate::confined::Whose;
+use crate::table_names::sql;
 use crate::error::ReadError;
 use crate::fact::Fact;
 use crate::machine::MOST_LISTED;
@@ -164,7 +165,7 @@ impl TeamReader<'_, Audit> {
         before: Option<i64>,
         limit: i64,
     ) -> Result<Vec<AuditRow>, ReadError> {
-        let mut query = QueryBuilder::new("select key, row::text from audit where position > ");
+        let mut query = QueryBuilder::new(sql("select key, row::text from {audit} where position > "));
         let after = match filter.from {
             Some(from) => {
                 let before = from.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(from);

@@ -33,7 +33,7 @@ impl Node {
     pub(crate) async fn start(database: &Database, keyring: Keyring) -> Self {
         let ledger = database.ledger_with(keyring, &Options::default());
         ledger.claim_wrapping_key().await.unwrap();
-        let presence = ledger.register_node().await.unwrap();
+        let presence = ledger.register_node(vec![]).await.unwrap();
         let (stop, node) = (CancellationToken::new(), ledger.clone());
         let stopped = stop.clone();
         let task = tokio::spawn(async move {

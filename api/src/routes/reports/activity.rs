@@ -109,7 +109,7 @@ pub async fn activity(
     let trail = trail(&app, &caller)?;
     // Everything before the reading itself is counted, so the trail is waited for up to there.
     let reading = record(&app, &caller, &uri).await?;
-    app.wait(reading, true).await?;
+    projections::demand(reading, false);
     let after = days.to.succ_opt().unwrap_or(days.to);
     let filter = ActivityFilter { from: midnight(days.from), to: midnight(after), before: reading };
     let counted = trail.activity(&filter).await?;

@@ -8,6 +8,7 @@ use sqlx::{Postgres, QueryBuilder, Transaction};
 use uuid::Uuid;
 
 use super::{JobRow, Jobs};
+use crate::table_names::sql;
 use crate::error::{Fault, ReadError};
 use crate::machine::{self, MOST_LISTED, Reader};
 use crate::team_reader::TeamReader;
@@ -100,10 +101,10 @@ macro_rules! with_lanes {
         concat!(
             r"
 with recursive lanes as (
-    (select team_id, priority from jobs where status = 'pending' order by team_id, priority limit 1)
+    (select team_id, priority from {jobs} where status = 'pending' order by team_id, priority limit 1)
     union all
     select next.team_id, next.priority from lanes l cross join lateral (
-        select team_id, priority from jobs
+        select team_id, priority from {jobs}
         where status = 'pending' and (team_id, priority) > (l.team_id, l.priority)
         order by team_id, priority limit 1) next
 )",
@@ -115,19 +116,19 @@ with recursive lanes as (
 /// Of each lane the first jobs are looked at, however many wait; those whose turn it is not are passed over.
 const READY: &str = with_lanes!(
     r", busy as (
-    select team_id, count(*) as jobs from jobs where status = 'running' group by team_id
+    select team_id, count(*) as jobs from {jobs} where status = 'running' group by team_id
 ), turns as (
-    select team_id, concurrency_key, count(*) as jobs from jobs
+    select team_id, concurrency_key, count(*) as jobs from {jobs}
     where status = 'running' and concurrency_key is not null group by team_id, concurrency_key
 ), open as (
     select l.team_id, l.priority, coalesce(t.row->'paused_kinds', '[]') as paused_kinds
-    from lanes l left join teams t on t.key = l.team_id
+    from lanes l left join {teams} t on t.key = l.team_id
     where not coalesce((t.row->>'jobs_paused')::boolean, false)
 ), found as (
     select j.key, j.priority, j.due,
            row_number() over (partition by l.team_id order by j.priority desc, j.due, j.key) + coalesce(b.jobs, 0) as turn
     from open l cross join lateral (
-        select c.key, c.priority, c.due from jobs c
+        select c.key, c.priority, c.due from {jobs} c
         left join turns t on t.team_id = c.team_id and t.concurrency_key = c.concurrency_key
         where c.status = 'pending' and c.team_id = l.team_id and c.priority = l.priority
           and c.due <= $1 and c.kind = any($2) and not l.paused_kinds ? c.kind
@@ -136,13 +137,13 @@ const READY: &str = with_lanes!(
     ) j left join busy b on b.team_id = l.team_id
     order by turn, j.priority desc, j.due, j.key limit $3
 )
-select f.key, (select j.row::text from jobs j where j.key = f.key) from found f order by f.turn, f.priority desc, f.due, f.key"
+select f.key, (select j.row::text from {jobs} j where j.key = f.key) from found f order by f.turn, f.priority desc, f.due, f.key"
 );
 
 const NEXT_DUE: &str = with_lanes!(
     r"
 select min(next.due)::timestamptz from lanes l cross join lateral (
-    select due from jobs
+    select due from {jobs}
     where status = 'pending' and team_id = l.team_id and priority = l.priority and due > $1
     order by due limit 1) next"
 );
@@ -158,7 +159,7 @@ impl TeamReader<'_, Jobs> {
         before: Option<&str>,
         limit: i64,
     ) -> Result<Vec<JobRow>, ReadError> {
-        let mut query = QueryBuilder::new("select key, row::text from jobs where team_id = ");
+        let mut query = QueryBuilder::new(sql("select key, row::text from {jobs} where team_id = "));
         query.push_bind(self.whose.setting());
         filter.push(&mut query);
         if let Some(before) = before {
@@ -180,7 +181,7 @@ impl TeamReader<'_, Jobs> {
         let each = if filter.statuses.is_empty() { vec![filter.clone()] } else { each.collect() };
         for (number, part) in each.iter().enumerate() {
             query.push(if number == 0 { "(" } else { " union all (" });
-            query.push("select key from jobs where team_id = ").push_bind(self.whose.setting());
+            query.push(sql("select key from {jobs} where team_id = ")).push_bind(self.whose.setting());
             part.push(&mut query);
             query.push(" order by key desc limit ").push_bind(limit as i64).push(")");
         }
@@ -199,10 +200,9 @@ impl TeamReader<'_, Jobs> {
             return Ok(Line { running: 0, ahead: 0 });
         };
         let query = sqlx::query_as(
-            "select (select count(*) from jobs where status = 'running' and team_id = $1 and concurrency_key = $2), \
-                    (select count(*) from jobs where status = 'pending' and team_id = $1 and concurrency_key = $2 \
-                         and due <= $6 and (-priority, due, key) < (-$3::int, $4, $5))",
-        );
+            sql("select (select count(*) from {jobs} where status = 'running' and team_id = $1 and concurrency_key = $2), \
+                    (select count(*) from {jobs} where status = 'pending' and team_id = $1 and concurrency_key = $2 \
+                         and due <= $6 and (-priority, due, key) < (-$3::int, $4, $5))"));
         let query = query.bind(self.whose.setting()).bind(key).bind(i32::from(job.priority));
         let mut connection = self.connection().await?;
         let (running, ahead): (i64, i64) = query
@@ -234,7 +234,7 @@ impl Reader<'_, Jobs> {
         limit: i64,
         kinds: &[String],
     ) -> Result<Vec<JobRow>, ReadError> {
-        let query = sqlx::query_as(READY).bind(time::text(now)).bind(kinds).bind(limit.min(MOST_LISTED));
+        let query = sqlx::query_as(sql(READY)).bind(time::text(now)).bind(kinds).bind(limit.min(MOST_LISTED));
         let mut transaction = self.along_the_indexes().await?;
         machine::rows::<Jobs>(query, &mut *transaction).await
     }
@@ -245,7 +245,7 @@ impl Reader<'_, Jobs> {
     /// while where a long queue waits.
     async fn along_the_indexes(&self) -> Result<Transaction<'_, Postgres>, ReadError> {
         // Nothing is written: it ends by being dropped.
-        Ok(self.pool.begin_with(ALONG_THE_INDEXES).await?)
+        self.begin_with(ALONG_THE_INDEXES).await
     }
 
     /// When the next pending job becomes due, of those that are not at `now`.
@@ -253,7 +253,7 @@ impl Reader<'_, Jobs> {
     /// # Errors
     /// The database is out of reach.
     pub async fn next_due(&self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, ReadError> {
-        let query = sqlx::query_scalar(NEXT_DUE).bind(time::text(now));
+        let query = sqlx::query_scalar(sql(NEXT_DUE)).bind(time::text(now));
         let mut transaction = self.along_the_indexes().await?;
         Ok(query.fetch_one(&mut *transaction).await?)
     }
@@ -264,10 +264,9 @@ impl Reader<'_, Jobs> {
     /// The database is out of reach.
     pub async fn cancel_requested(&self, jobs: &[JobId]) -> Result<Vec<JobId>, ReadError> {
         let query = sqlx::query_scalar(
-            "select key from jobs where key = any($1) and (row->>'cancel_requested')::boolean",
-        );
+            sql("select key from {jobs} where key = any($1) and (row->>'cancel_requested')::boolean"));
         let keys: Vec<String> = jobs.iter().map(ToString::to_string).collect();
-        let asked: Vec<String> = query.bind(keys).fetch_all(self.pool).await?;
+        let asked: Vec<String> = query.bind(keys).fetch_all(&mut *self.connection().await?).await?;
         asked.iter().map(|key| Ok(JobId(uuid(key, key)?))).collect()
     }
 
@@ -285,10 +284,9 @@ impl Reader<'_, Jobs> {
         }
         let (teams, keys): (Vec<String>, Vec<&str>) = keys.into_iter().unzip();
         let query = sqlx::query_as(
-            "select j.key, j.row::text from unnest($1, $2) held(team_id, concurrency_key) join jobs j \
+            sql("select j.key, j.row::text from unnest($1, $2) held(team_id, concurrency_key) join {jobs} j \
              on j.team_id = held.team_id and j.concurrency_key = held.concurrency_key and j.status = 'running' \
-                and j.concurrency_key is not null",
-        );
+                and j.concurrency_key is not null"));
         let holder = |row: JobRow| {
             let id = JobId(uuid(&row.id, &row.id)?);
             Ok(Holder { id, team_id: row.team_id, concurrency_key: row.concurrency_key.unwrap_or_default() })
@@ -302,9 +300,8 @@ impl Reader<'_, Jobs> {
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn running_without(&self, live: &[String], limit: i64) -> Result<Vec<RunningJob>, ReadError> {
         let query = sqlx::query_as(
-            "select key, row::text from jobs where status = 'running' and row->>'worker' <> all($1) \
-             order by key limit $2",
-        );
+            sql("select key, row::text from {jobs} where status = 'running' and row->>'worker' <> all($1) \
+             order by key limit $2"));
         let running = |row: JobRow| {
             Ok(RunningJob {
                 id: JobId(uuid(&row.id, &row.id)?),

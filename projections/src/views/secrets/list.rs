@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::QueryBuilder;
 
 use super::{SecretRow, Secrets};
+use crate::table_names::sql;
 use crate::error::ReadError;
 use crate::machine::MOST_LISTED;
 use crate::team_reader::TeamReader;
@@ -39,7 +40,7 @@ impl TeamReader<'_, Secrets> {
         after: Option<(&str, &str)>,
         limit: i64,
     ) -> Result<Vec<SecretRow>, ReadError> {
-        let mut query = QueryBuilder::new("select key, row::text from secrets where team_id = ");
+        let mut query = QueryBuilder::new(sql("select key, row::text from {secrets} where team_id = "));
         query.push_bind(self.whose.setting());
         // Not as an argument: the indexes are of one half each.
         query.push(if filter.deleted { " and deleted" } else { " and not deleted" });
@@ -64,9 +65,8 @@ impl TeamReader<'_, Secrets> {
         if let Some(since) = filter.unused_since {
             query.push(r#" and (row->>'created_at') collate "C" < "#).push_bind(time::text(since));
             query.push(
-                r#" and not exists (select from secret_reads r where r.key = secrets.key
-                    and r.team_id = secrets.team_id and (r.row->>'at') collate "C" >= "#,
-            );
+                sql(r#" and not exists (select from {secret_reads} r where r.key = {secrets}.key
+                    and r.team_id = {secrets}.team_id and (r.row->>'at') collate "C" >= "#));
             query.push_bind(time::text(since)).push(")");
         }
         query.push(" order by name, key limit ").push_bind(limit.min(MOST_LISTED));
@@ -79,8 +79,7 @@ impl TeamReader<'_, Secrets> {
     /// The database is out of reach, or the row is not what this version expects.
     pub async fn by_name(&self, name: &str) -> Result<Option<SecretRow>, ReadError> {
         let query = sqlx::query_as(
-            "select key, row::text from secrets where not deleted and team_id = $1 and name = $2 order by key limit 1",
-        );
+            sql("select key, row::text from {secrets} where not deleted and team_id = $1 and name = $2 order by key limit 1"));
         Ok(self.rows(query.bind(self.whose.setting()).bind(name)).await?.into_iter().next())
     }
     /// The names of those of these secrets that are the team's, by id. Not cached.
@@ -93,9 +92,8 @@ impl TeamReader<'_, Secrets> {
         }
         // Without what is large: values and texts.
         let query = sqlx::query_as(
-            r#"select key, (row || '{"sealed": null, "description": "", "tags": [], "grants": []}')::text
-               from secrets where team_id = $1 and key = any($2)"#,
-        );
+            sql(r#"select key, (row || '{"sealed": null, "description": "", "tags": [], "grants": []}')::text
+               from {secrets} where team_id = $1 and key = any($2)"#));
         let rows = self.rows(query.bind(self.whose.setting()).bind(ids)).await?;
         Ok(rows.into_iter().map(|row| (row.id, row.name)).collect())
     }
