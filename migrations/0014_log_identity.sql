@@ -11,8 +11,9 @@ create table log_identity (
 insert into log_identity default values;
 
 -- SHA-256 of the event at a position; null when there is none. Two events at one position have the same digest only if they are the
--- same event, recorded at the same moment.
-create function event_digest(at bigint) returns bytea language sql stable set search_path from current as $$
+-- same event, recorded at the same moment. Volatile, so that it looks at the log as it is when it is called: a statement that waited for
+-- the lock on a checkpoint sees the checkpoint as it is then, but would otherwise look for its event in the log of before.
+create function event_digest(at bigint) returns bytea language sql volatile set search_path from current as $$
     select sha256(convert_to(concat_ws(E'\x1f', e.position, extract(epoch from e.recorded_at), e.aggregate_type, e.aggregate_id,
         e.sequence, e.event_type, e.event_version, e.payload, e.metadata), 'UTF8'))
     from events e where e.position = at

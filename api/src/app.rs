@@ -112,11 +112,12 @@ impl App {
 
     /// Waits after a write for the views, so that the writer's next read sees it. The write is durable whatever comes of it. Views that
     /// are late make the answer later, not wrong: until they have passed the write they answer nobody, so what was revoked opens nothing.
-    pub async fn settle(&self, position: Option<i64>) {
-        if let Some(position) = position
-            && let Err(behind) = self.projections.settle(position, VIEW_PATIENCE).await
-        {
-            tracing::warn!(position, view = behind.view, "answered a write before the view had passed it");
-        }
+    /// `false`: some have not passed it.
+    pub async fn settle(&self, position: Option<i64>) -> bool {
+        let Some(position) = position else { return true };
+        let Err(behind) = self.projections.settle(position, VIEW_PATIENCE).await else { return true };
+        tracing::warn!(position, view = behind.view, "answered a write before the view had passed it");
+        projections::written();
+        false
     }
 }

@@ -63,7 +63,9 @@ pub enum StartError {
     #[error(transparent)]
     Views(#[from] ReadError),
     /// What was written is not shown yet.
-    #[error("it is recorded at position {position}, but {behind}: it takes effect once the view has got there")]
+    #[error(
+        "it is recorded at position {position}, but {behind}: it takes effect once the view has got there"
+    )]
     Behind {
         /// The last position.
         position: i64,

@@ -127,7 +127,8 @@ impl From<Behind> for Problem {
             );
             Self::gateway_timeout(detail).with_retry_after(SOON)
         } else {
-            let detail = format!("The view {view} is not up to date: it stands at position {reached}. Try again.");
+            let detail =
+                format!("The view {view} is not up to date: it stands at position {reached}. Try again.");
             Self::quietly_unavailable(detail, SOON)
         };
         problem.with_code("views_behind")

@@ -96,7 +96,10 @@ impl From<sqlx::Error> for ReactorError {
 /// # Errors
 /// The database is out of reach.
 pub async fn go_back(connection: &mut PgConnection, head: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("delete from reactor_failures where position > $1").bind(head).execute(&mut *connection).await?;
+    sqlx::query("delete from reactor_failures where position > $1")
+        .bind(head)
+        .execute(&mut *connection)
+        .await?;
     let query = sqlx::query("update reactors set position = $1 where position > $1").bind(head);
     query.execute(connection).await.map(drop)
 }

@@ -90,7 +90,11 @@ impl Guard {
         self.compare(mark, found).map_err(LedgerError::Diverged)
     }
 
-    fn compare(&self, mark: i64, (id, epoch, head, at_head, at_mark, noted): Found) -> Result<(), Divergence> {
+    fn compare(
+        &self,
+        mark: i64,
+        (id, epoch, head, at_head, at_mark, noted): Found,
+    ) -> Result<(), Divergence> {
         let mut known = self.known();
         let divergence = match known.as_ref() {
             _ if noted.is_some() => noted.map(Divergence::Noted),
@@ -99,7 +103,9 @@ impl Guard {
             Some(before) if before.id != id => Some(Divergence::Another { known: before.id, found: id }),
             // What was known when the question was asked; another check may have seen more since.
             Some(_) if mark > head => Some(Divergence::Shorter { head, known: mark }),
-            Some(before) if before.position == mark && before.digest.is_some() && before.digest != at_mark => {
+            Some(before)
+                if before.position == mark && before.digest.is_some() && before.digest != at_mark =>
+            {
                 Some(Divergence::Replaced { position: mark })
             }
             Some(_) | None => {
@@ -115,7 +121,8 @@ impl Guard {
             }
             None => {
                 // Another check may have seen more meanwhile.
-                let further = known.as_ref().is_none_or(|known| known.epoch < epoch || known.position <= head);
+                let further =
+                    known.as_ref().is_none_or(|known| known.epoch < epoch || known.position <= head);
                 if further {
                     *known = Some(Known { id, epoch, position: head, digest: at_head });
                 }
@@ -174,10 +181,11 @@ impl Ledger {
     /// For processes that start later, and for whoever accepts it.
     async fn note(&self, divergence: &Divergence) {
         let epoch = *self.guard.epoch.borrow();
-        let query = sqlx::query("update log_identity set diverged = $1 where diverged is null and epoch = $2")
-            .bind(divergence.to_string())
-            .bind(epoch)
-            .execute(&self.pool);
+        let query =
+            sqlx::query("update log_identity set diverged = $1 where diverged is null and epoch = $2")
+                .bind(divergence.to_string())
+                .bind(epoch)
+                .execute(&self.pool);
         if !matches!(timeout(CHECK_TIMEOUT, query).await, Ok(Ok(_))) {
             tracing::warn!("it could not be noted in the database that the log diverged");
         }
@@ -277,7 +285,8 @@ mod tests {
     #[test]
     fn what_another_process_found_holds_until_it_is_accepted() {
         let guard = Guard::new();
-        let noted = |epoch, text: Option<&str>| (LOG, epoch, 5, Some(vec![50]), None, text.map(str::to_owned));
+        let noted =
+            |epoch, text: Option<&str>| (LOG, epoch, 5, Some(vec![50]), None, text.map(str::to_owned));
         assert_eq!(guard.compare(0, noted(1, Some("lost"))), Err(Divergence::Noted("lost".to_owned())));
         assert_eq!(guard.compare(0, noted(2, None)), Ok(()));
         assert_eq!(guard.divergence(), None);

@@ -57,13 +57,14 @@ impl Checkpoint {
         match &self.event {
             Some(event) if event == known => None,
             Some(_) => Some(Divergence::Replaced { position: self.position }),
-            None => Some(Divergence::Shorter { head: head.unwrap_or(self.position - 1), known: self.position }),
+            None => {
+                Some(Divergence::Shorter { head: head.unwrap_or(self.position - 1), known: self.position })
+            }
         }
     }
 }
 
-type Stored =
-    (String, i64, Option<Vec<u8>>, Option<Vec<u8>>, String, Option<String>, f64, DateTime<Utc>);
+type Stored = (String, i64, Option<Vec<u8>>, Option<Vec<u8>>, String, Option<String>, f64, DateTime<Utc>);
 
 impl From<(Stored, DateTime<Utc>)> for Checkpoint {
     fn from(

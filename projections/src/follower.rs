@@ -3,8 +3,8 @@
 //! There is no leader. Every process that follows reads the same events and asks for the checkpoints' locks; who has them folds,
 //! and the others find the work done, but know from the events what to forget in their caches.
 
-use std::sync::{Arc, PoisonError};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ledger::{Divergence, LedgerError, uptime};
@@ -201,7 +201,8 @@ impl Follower {
         if inner.ledger.divergence().is_some() || self.generation != inner.ledger.generation() {
             return;
         }
-        let end = self.standings.iter().filter(|standing| standing.active).map(|standing| standing.applied).max();
+        let end =
+            self.standings.iter().filter(|standing| standing.active).map(|standing| standing.applied).max();
         for place in self.mine() {
             let standing = self.standings[place];
             if standing.active && Some(standing.applied) == end {

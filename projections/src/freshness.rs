@@ -32,6 +32,8 @@ struct Demand {
     position: i64,
     /// Whether the client has named it.
     asked: bool,
+    /// Whether the request has written something that the views do not show.
+    written: bool,
 }
 
 /// Runs a request. Within it [`demand`] holds for every view that is read.
@@ -44,8 +46,14 @@ pub async fn demanding<F: Future>(request: F) -> F::Output {
 pub fn demand(position: i64, asked: bool) {
     let _ = DEMAND.try_with(|demand| {
         let before = demand.get();
-        demand.set(Demand { position: before.position.max(position), asked: before.asked || asked });
+        demand.set(Demand { position: before.position.max(position), asked: before.asked || asked, ..before });
     });
+}
+
+/// The request has written something, and has waited in vain for the views to show it. Its answer is made from the log; what stands
+/// beside that in it, such as a name, is read as it is: that the write was done must not be told as a failure.
+pub fn written() {
+    let _ = DEMAND.try_with(|demand| demand.set(Demand { written: true, ..demand.get() }));
 }
 
 /// When each view was last known to be up to date, by place; milliseconds of [`uptime`], 0 for never.
@@ -92,6 +100,9 @@ impl Inner {
             return Ok(());
         }
         let demand = DEMAND.try_with(Cell::get).unwrap_or_default();
+        if demand.written {
+            return Ok(());
+        }
         if self.proofs.fresh(place)
             && (demand.position == 0 || self.reached.borrow().positions[place] >= demand.position)
         {
@@ -141,7 +152,11 @@ impl Inner {
             for (table, position) in &found {
                 let Some(place) = self.registry.place_of_table(table) else { continue };
                 if reached.positions[place] > *position {
-                    tracing::warn!(table, position, "the server has lost batches of a view: they are folded again");
+                    tracing::warn!(
+                        table,
+                        position,
+                        "the server has lost batches of a view: they are folded again"
+                    );
                     self.proofs.withdraw(place);
                     reached.positions[place] = *position;
                     lost = true;

@@ -19,8 +19,8 @@ mod confined;
 mod error;
 mod fact;
 mod folding;
-mod freshness;
 mod follower;
+mod freshness;
 mod history;
 mod machine;
 mod news;
@@ -41,8 +41,8 @@ mod verify;
 mod view;
 mod views;
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ledger::Ledger;
@@ -52,7 +52,7 @@ use uuid::Uuid;
 pub use confined::Whose;
 pub use error::{Behind, Fault, ReadError, RebuildError, UnknownView};
 pub use fact::Fact;
-pub use freshness::{FRESH_FOR, demand, demanding};
+pub use freshness::{FRESH_FOR, demand, demanding, written};
 pub use history::{AsOf, Change, HistoryEntry};
 pub use machine::Reader;
 pub use reached::Reached;

@@ -151,7 +151,8 @@ mod tests {
         for table in ["jobs", "jobs_v12_0123abcd"] {
             assert!(is_of(table, "jobs"), "{table}");
         }
-        for table in ["jobs_v1", "jobs_v1_0123", "jobs_of_mine", "job_reports", "jobs_v1_0123abcd__rebuild_0"] {
+        for table in ["jobs_v1", "jobs_v1_0123", "jobs_of_mine", "job_reports", "jobs_v1_0123abcd__rebuild_0"]
+        {
             assert!(!is_of(table, "jobs"), "{table}");
         }
     }

@@ -46,11 +46,8 @@ pub(crate) async fn admit(connection: &mut PgConnection) -> Result<(), sqlx::Err
 /// Protects the live tables that are not protected: an older version made them, or they come from a dump that was restored
 /// where there was no such role. Reads go on while those of another shape wait for their rebuild.
 pub(crate) async fn mend(connection: &mut PgConnection, specs: &[&Spec]) -> Result<(), sqlx::Error> {
-    let owned: Vec<&str> = specs
-        .iter()
-        .filter(|spec| spec.owner.visible().is_some())
-        .map(|spec| spec.table.as_str())
-        .collect();
+    let owned: Vec<&str> =
+        specs.iter().filter(|spec| spec.owner.visible().is_some()).map(|spec| spec.table.as_str()).collect();
     let open = unprotected(connection, &owned).await?;
     let names: Vec<&str> = owned.into_iter().filter(|name| open.iter().any(|open| open == name)).collect();
     if names.is_empty() {

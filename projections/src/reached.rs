@@ -92,7 +92,8 @@ impl Projections {
     /// [`Behind`] names a view that does not, and says how far it has got.
     pub async fn settle(&self, position: i64, patience: Duration) -> Result<(), Behind> {
         let prompt = |place: usize| !self.inner.registry.all[place].spec().trailing;
-        let verdict = |reached: &Reached| reached.all(position, |place| prompt(place) && !reached.stopped[place]);
+        let verdict =
+            |reached: &Reached| reached.all(position, |place| prompt(place) && !reached.stopped[place]);
         self.inner.wait_for(verdict, patience, WAIT_INTERVAL).await
     }
 

@@ -95,7 +95,8 @@ impl Projections {
         let rebuilding = self.rebuilding().await?;
         let mut all = vec![];
         for name in self.names() {
-            let table = &self.inner.registry.all[self.inner.registry.place(name).unwrap_or_default()].spec().table;
+            let table =
+                &self.inner.registry.all[self.inner.registry.place(name).unwrap_or_default()].spec().table;
             let checkpoint = checkpoints.iter().find(|checkpoint| checkpoint.table == *table);
             let position = checkpoint.map_or(0, |checkpoint| checkpoint.position);
             let first = waiting.iter().find(|event| event.position == position + 1);

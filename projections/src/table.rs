@@ -160,7 +160,10 @@ fn escape(line: &mut Vec<u8>, text: &str) {
 }
 
 /// Tables that a rebuild of `table` which came to no end has left behind.
-pub(crate) async fn leftovers(connection: &mut PgConnection, table: &str) -> Result<Vec<String>, sqlx::Error> {
+pub(crate) async fn leftovers(
+    connection: &mut PgConnection,
+    table: &str,
+) -> Result<Vec<String>, sqlx::Error> {
     let query = sqlx::query_scalar(
         "select relname::text from pg_class where relkind = 'r' and relnamespace = current_schema()::regnamespace
             and starts_with(relname, $1)",

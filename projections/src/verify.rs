@@ -127,10 +127,10 @@ impl Projections {
     /// The table's position and a digest of every row, of one snapshot.
     async fn digests(&self, table: &str) -> Result<Table, ReadError> {
         let mut connection = self.inner.ledger.pool().acquire().await?;
-        let mut transaction = connection.begin().await?;
-        if !table::exists(&mut transaction, table).await? {
+        if !table::exists(&mut connection, table).await? {
             return Ok(Table { position: 0, state: None, digests: HashMap::new() });
         }
+        let mut transaction = connection.begin().await?;
         // The lock comes before the snapshot: should a rebuilt table take the name between the two, the snapshot would not
         // hold its rows.
         let begin = format!(

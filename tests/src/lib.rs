@@ -16,7 +16,7 @@ mod wait;
 
 pub use app::{JWT_SECRET, PASSWORD, People, Setup, TestApp};
 pub use client::{Client, Reply};
-pub use database::{Database, connect_from_environment};
+pub use database::{Database, connect_from_environment, on_tables};
 pub use server::Server;
 pub use socket::Socket;
 pub use stream::{EventStream, StreamEvent};

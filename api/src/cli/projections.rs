@@ -109,7 +109,9 @@ async fn accept(node: &Node, json: bool) -> Result<(), Failure> {
     let accepted = node.accept_log().await.map_err(Failure::unreachable)?;
     match accepted {
         Some(Accepted { cause, head }) if json => say!("{}", json!({"accepted": cause, "head": head})),
-        Some(Accepted { cause, head }) => say!("accepted, and recorded: {cause} (the log ends at position {head})"),
+        Some(Accepted { cause, head }) => {
+            say!("accepted, and recorded: {cause} (the log ends at position {head})")
+        }
         None => {}
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Keys for programs.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -110,10 +111,16 @@ pub async fn make(
     };
     let request = KeyRequest { name, team_id, scopes, expires_at: body.expires_at };
     let made = app.commands.make_api_key(&context, person.user_id, request).await?;
-    app.settle(made.done.position).await;
+    let shown = app.settle(made.done.position).await;
     let row = app.projections.credentials().get_uncached(person.user_id).await?;
     let row = row.iter().flat_map(|row| &row.api_keys).find(|row| row.id == made.id).cloned();
-    let gone = || Problem::conflict("The key was revoked already.").with_code("api_key_revoked");
+    let gone = || match shown {
+        true => Problem::conflict("The key was revoked already.").with_code("api_key_revoked"),
+        false => {
+            let detail = "The key was made and recorded, but cannot be shown yet. Ask again with the same Idempotency-Key.";
+            Problem::quietly_unavailable(detail, Duration::from_secs(1)).with_code("views_behind")
+        }
+    };
     let body = MadeKeyBody { key: made.key, about: about(&row.ok_or_else(gone)?, None) };
     Ok(Confidential(Answer::created(body).at(made.done.position)))
 }

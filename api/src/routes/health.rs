@@ -41,7 +41,11 @@ pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
         return Ok("ok\n");
     }
     let views: Vec<_> = health.not_live.iter().map(|view| view.name).collect();
-    let views = if views.is_empty() { health.views.to_owned() } else { format!("{} ({})", health.views, views.join(", ")) };
+    let views = if views.is_empty() {
+        health.views.to_owned()
+    } else {
+        format!("{} ({})", health.views, views.join(", "))
+    };
     let detail = format!("database: {}, log: {}, views: {views}", health.database, health.log);
     let problem = Problem::quietly_unavailable(detail, Duration::from_secs(1));
     Err(problem.with_code("not_ready"))

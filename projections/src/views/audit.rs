@@ -10,10 +10,10 @@ use sqlx::QueryBuilder;
 pub use activity::{Activity, ActivityDay, ActivityFilter};
 
 use crate::confined::Whose;
-use crate::table_names::sql;
 use crate::error::ReadError;
 use crate::fact::Fact;
 use crate::machine::MOST_LISTED;
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time::millis;
 use crate::view::{Owner, TeamView, View};

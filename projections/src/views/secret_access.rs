@@ -5,10 +5,10 @@ use domain::{AccessEvent, Event, GrantId, JobId, SecretId, TeamId, UserId};
 use serde::{Deserialize, Serialize};
 use sqlx::QueryBuilder;
 
-use crate::table_names::sql;
 use crate::error::ReadError;
 use crate::fact::Fact;
 use crate::machine::MOST_LISTED;
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time::millis;
 use crate::view::{Owner, TeamView, View};

@@ -5,10 +5,10 @@ use domain::{Event, Personal, UserEvent, canonical_text};
 use serde::{Deserialize, Serialize};
 use sqlx::QueryBuilder;
 
-use crate::table_names::sql;
 use crate::error::ReadError;
 use crate::fact::Fact;
 use crate::machine::{MOST_LISTED, Reader};
+use crate::table_names::sql;
 use crate::time::millis;
 use crate::view::{StreamView, View};
 
@@ -237,7 +237,8 @@ impl Reader<'_, Users> {
     /// # Errors
     /// The database is out of reach, or the row is not what this version expects.
     pub async fn by_email(&self, canonical: &str) -> Result<Option<UserRow>, ReadError> {
-        let query = sqlx::query_as(sql("select key, row::text from {users} where email = $1 order by key limit 1"));
+        let query =
+            sqlx::query_as(sql("select key, row::text from {users} where email = $1 order by key limit 1"));
         self.row(query.bind(canonical)).await
     }
 
@@ -273,7 +274,9 @@ impl Reader<'_, Users> {
     /// # Errors
     /// The database is out of reach.
     pub async fn any(&self) -> Result<bool, ReadError> {
-        Ok(sqlx::query_scalar(sql("select exists (select from {users})")).fetch_one(&mut *self.connection().await?).await?)
+        Ok(sqlx::query_scalar(sql("select exists (select from {users})"))
+            .fetch_one(&mut *self.connection().await?)
+            .await?)
     }
 }
 

@@ -61,6 +61,7 @@ impl Journal {
                 inner.lost.push(error.to_string());
                 Outcome::Unknown
             }
+            Err(AppendError::Diverged(why)) => panic!("the log is the one that was known: {why}"),
             Err(AppendError::Refused(why)) => panic!("nothing in these stories can be refused: {why}"),
         };
         if outcome.is_ok() {

@@ -6,8 +6,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Audit;
 use crate::confined::Whose;
-use crate::table_names::sql;
 use crate::error::ReadError;
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 
 /// Events counted at most; the latest ones.

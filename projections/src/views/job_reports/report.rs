@@ -7,8 +7,8 @@ use futures::TryStreamExt as _;
 use sqlx::{Postgres, QueryBuilder};
 
 use super::{JobReportRow, JobReports, Tally};
-use crate::table_names::sql;
 use crate::error::{Fault, ReadError};
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 
 /// Groups of a report at most.

@@ -8,9 +8,9 @@ use sqlx::{Postgres, QueryBuilder, Transaction};
 use uuid::Uuid;
 
 use super::{JobRow, Jobs};
-use crate::table_names::sql;
 use crate::error::{Fault, ReadError};
 use crate::machine::{self, MOST_LISTED, Reader};
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time;
 
@@ -199,10 +199,11 @@ impl TeamReader<'_, Jobs> {
         let (Some(key), Some(due)) = (&job.concurrency_key, job.next_attempt_at) else {
             return Ok(Line { running: 0, ahead: 0 });
         };
-        let query = sqlx::query_as(
-            sql("select (select count(*) from {jobs} where status = 'running' and team_id = $1 and concurrency_key = $2), \
+        let query = sqlx::query_as(sql(
+            "select (select count(*) from {jobs} where status = 'running' and team_id = $1 and concurrency_key = $2), \
                     (select count(*) from {jobs} where status = 'pending' and team_id = $1 and concurrency_key = $2 \
-                         and due <= $6 and (-priority, due, key) < (-$3::int, $4, $5))"));
+                         and due <= $6 and (-priority, due, key) < (-$3::int, $4, $5))",
+        ));
         let query = query.bind(self.whose.setting()).bind(key).bind(i32::from(job.priority));
         let mut connection = self.connection().await?;
         let (running, ahead): (i64, i64) = query
@@ -263,8 +264,9 @@ impl Reader<'_, Jobs> {
     /// # Errors
     /// The database is out of reach.
     pub async fn cancel_requested(&self, jobs: &[JobId]) -> Result<Vec<JobId>, ReadError> {
-        let query = sqlx::query_scalar(
-            sql("select key from {jobs} where key = any($1) and (row->>'cancel_requested')::boolean"));
+        let query = sqlx::query_scalar(sql(
+            "select key from {jobs} where key = any($1) and (row->>'cancel_requested')::boolean",
+        ));
         let keys: Vec<String> = jobs.iter().map(ToString::to_string).collect();
         let asked: Vec<String> = query.bind(keys).fetch_all(&mut *self.connection().await?).await?;
         asked.iter().map(|key| Ok(JobId(uuid(key, key)?))).collect()
@@ -283,10 +285,11 @@ impl Reader<'_, Jobs> {
             return Ok(vec![]);
         }
         let (teams, keys): (Vec<String>, Vec<&str>) = keys.into_iter().unzip();
-        let query = sqlx::query_as(
-            sql("select j.key, j.row::text from unnest($1, $2) held(team_id, concurrency_key) join {jobs} j \
+        let query = sqlx::query_as(sql(
+            "select j.key, j.row::text from unnest($1, $2) held(team_id, concurrency_key) join {jobs} j \
              on j.team_id = held.team_id and j.concurrency_key = held.concurrency_key and j.status = 'running' \
-                and j.concurrency_key is not null"));
+                and j.concurrency_key is not null",
+        ));
         let holder = |row: JobRow| {
             let id = JobId(uuid(&row.id, &row.id)?);
             Ok(Holder { id, team_id: row.team_id, concurrency_key: row.concurrency_key.unwrap_or_default() })
@@ -299,9 +302,10 @@ impl Reader<'_, Jobs> {
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn running_without(&self, live: &[String], limit: i64) -> Result<Vec<RunningJob>, ReadError> {
-        let query = sqlx::query_as(
-            sql("select key, row::text from {jobs} where status = 'running' and row->>'worker' <> all($1) \
-             order by key limit $2"));
+        let query = sqlx::query_as(sql(
+            "select key, row::text from {jobs} where status = 'running' and row->>'worker' <> all($1) \
+             order by key limit $2",
+        ));
         let running = |row: JobRow| {
             Ok(RunningJob {
                 id: JobId(uuid(&row.id, &row.id)?),

@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use sqlx::QueryBuilder;
 
 use super::{ScheduleRow, Schedules};
-use crate::table_names::sql;
 use crate::error::ReadError;
 use crate::machine::{MOST_LISTED, Reader};
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time;
 
@@ -51,7 +51,8 @@ impl TeamReader<'_, Schedules> {
     /// # Errors
     /// The database is out of reach.
     pub async fn count(&self) -> Result<i64, ReadError> {
-        let query = sqlx::query_scalar(sql("select count(*) from {schedules} where not deleted and team_id = $1"));
+        let query =
+            sqlx::query_scalar(sql("select count(*) from {schedules} where not deleted and team_id = $1"));
         let mut connection = self.connection().await?;
         Ok(query.bind(self.whose.setting()).fetch_one(&mut *connection).await?)
     }
@@ -65,8 +66,9 @@ impl Reader<'_, Schedules> {
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn due(&self, now: DateTime<Utc>, limit: i64) -> Result<Vec<ScheduleRow>, ReadError> {
-        let query =
-            sqlx::query_as(sql("select key, row::text from {schedules} where due <= $1 order by due, key limit $2"));
+        let query = sqlx::query_as(sql(
+            "select key, row::text from {schedules} where due <= $1 order by due, key limit $2",
+        ));
         self.rows(query.bind(time::text(now)).bind(limit.min(MOST_LISTED))).await
     }
 
@@ -76,7 +78,8 @@ impl Reader<'_, Schedules> {
     /// The database is out of reach.
     pub async fn next_due(&self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, ReadError> {
         let query = sqlx::query_scalar(sql("select min(due) from {schedules} where due > $1"));
-        let due: Option<String> = query.bind(time::text(now)).fetch_one(&mut *self.connection().await?).await?;
+        let due: Option<String> =
+            query.bind(time::text(now)).fetch_one(&mut *self.connection().await?).await?;
         Ok(due.and_then(|due| due.parse().ok()))
     }
 }
