@@ -46,7 +46,11 @@ pub async fn demanding<F: Future>(request: F) -> F::Output {
 pub fn demand(position: i64, asked: bool) {
     let _ = DEMAND.try_with(|demand| {
         let before = demand.get();
-        demand.set(Demand { position: before.position.max(position), asked: before.asked || asked, ..before });
+        demand.set(Demand {
+            position: before.position.max(position),
+            asked: before.asked || asked,
+            ..before
+        });
     });
 }
 

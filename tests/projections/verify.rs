@@ -43,7 +43,7 @@ async fn settled(secrets: usize) -> (Database, Node, PgConnection) {
 async fn a_corrupted_row_is_shown_beside_what_it_should_be() {
     let (_database, node, mut behind) = settled(2).await;
     let corrupt = r#"update secrets set row = row || '{"version": 7}' where row->>'name' = 'secret-001'"#;
-    behind.execute(corrupt).await.unwrap();
+    run(&mut behind, corrupt).await.unwrap();
     let difference = difference(&node.views, "secrets").await;
     let (live, folded) = (difference.live.unwrap(), difference.folded.unwrap());
     assert_eq!((&live["version"], &folded["version"]), (&json!(7), &json!(1)));
