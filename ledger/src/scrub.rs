@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgExecutor};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgExecutor};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::Ledger;
+use crate::connect::{Purpose, timed_out};
 use crate::error::LedgerError;
 
 /// The advisory lock (`dbks`) of whoever scrubs.
@@ -23,8 +24,6 @@ const SHARE: u32 = 20;
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// Attempts in a row that come to nothing before somebody is told.
 const MANY: u32 = 60;
-/// Readers queue behind whoever waits for the table, so that is not for long. The server gives up for us.
-const SETTINGS: &str = "set lock_timeout = '300ms'; set statement_timeout = '15min'";
 /// Longer than any statement here may take.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 /// "Lock not available" and "deadlock detected": it is tried again.
@@ -99,7 +98,7 @@ impl Scrubber<'_> {
     /// One attempt. Gives back how long to rest in any case.
     async fn turn(&mut self) -> Option<Duration> {
         let attempt = timeout(PATIENCE, self.attempt()).await;
-        match attempt.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut)) {
+        match attempt.unwrap_or_else(|_| Err(timed_out("it did not answer in time"))) {
             Ok(Attempt::Nothing) => {
                 self.in_vain = 0;
                 None
@@ -127,9 +126,7 @@ impl Scrubber<'_> {
             return Ok(Attempt::Nothing);
         }
         // A connection of its own: the lock goes with it, in whatever way this ends.
-        let options =
-            self.ledger.pool().connect_options().as_ref().clone().application_name("daybook scrubbing");
-        let mut connection = options.connect().await?;
+        let mut connection = self.ledger.connector().connect(Purpose::Scrubbing).await?;
         let outcome = self.scrub(&mut connection).await;
         // Politeness; an error of the work is the one to report.
         let _ = connection.close().await;
@@ -146,7 +143,6 @@ impl Scrubber<'_> {
         }
         // Everything that was destroyed up to this number is committed; what comes later has another one.
         let Some(number) = requested(&mut *connection).await? else { return Ok(Attempt::Nothing) };
-        connection.execute(SETTINGS).await?;
         if somebody_sees_the_past(connection).await? {
             return Ok(Attempt::Later("a transaction from before they were destroyed is still open"));
         }

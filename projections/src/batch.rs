@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use ledger::Ledger;
+use ledger::connect::Purpose;
+use sqlx::{Connection as _, PgConnection};
 
 use crate::Projections;
 use crate::checkpoint::{self, Checkpoint, State};
@@ -205,13 +207,6 @@ impl Projections {
 }
 
 /// A connection of its own, outside the pool: the follower is never kept waiting by readers.
-pub(crate) async fn connect(pool: &sqlx::PgPool) -> Result<PgConnection, sqlx::Error> {
-    let mut connection = pool.acquire().await?.detach();
-    connection
-        .execute(
-            "set synchronous_commit = off; set lock_timeout = '5s'; set statement_timeout = '60s'; \
-             set application_name = 'daybook views'",
-        )
-        .await?;
-    Ok(connection)
+pub(crate) async fn connect(ledger: &Ledger) -> Result<PgConnection, sqlx::Error> {
+    ledger.connector().connect(Purpose::Views).await
 }

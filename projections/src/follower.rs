@@ -148,7 +148,7 @@ impl Follower {
         let active = self.standings.iter().filter(|standing| standing.active);
         let Some(from) = active.map(|standing| standing.applied).min() else { return Ok(Step::Idle) };
         let inner = &self.projections.inner;
-        let page = read_page(&inner.ledger, from, inner.options.page, &self.wanted).await?;
+        let page = read_page(&inner.background, from, inner.options.page, &self.wanted).await?;
         let Some(mut page) = page else { return Ok(Step::Idle) };
         if let Some(position) = self.unreadable(&page).filter(|position| *position > from + 1) {
             page.end_before(position);
@@ -226,7 +226,7 @@ impl Follower {
 
     /// Looks at the checkpoints: who takes part, who has lost something, who must be rebuilt.
     async fn refresh(&mut self) -> Result<(), ReadError> {
-        let checkpoints = checkpoint::read(self.projections.inner.ledger.pool()).await?;
+        let checkpoints = checkpoint::read(self.projections.inner.background.pool()).await?;
         let mine = self.mine();
         let specs = mine.iter().map(|place| self.projections.inner.registry.all[*place].spec().name);
         let names: Vec<&str> = specs.collect();
@@ -320,7 +320,7 @@ impl Follower {
         // Taken out, so that a connection that is given up in the middle of something is not used again.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => batch::connect(self.projections.inner.ledger.pool()).await?,
+            None => batch::connect(&self.projections.inner.background).await?,
         };
         match self.projections.batch(&mut connection, page, &self.standings).await? {
             Outcome::Done(applied) => {

@@ -115,7 +115,7 @@ impl Default for Options {
             longest_lag: 10_000,
             retry: Duration::from_secs(30),
             swap_patience: Duration::from_secs(60),
-            team_connections: 8,
+            team_connections: 4,
         }
     }
 }
@@ -127,8 +127,11 @@ pub struct Projections {
 }
 
 struct Inner {
+    /// For what requests read.
     ledger: Ledger,
-    /// For what is read on behalf of teams; the ledger's pool is for everything else.
+    /// For what goes on without a request.
+    background: Ledger,
+    /// For what is read on behalf of teams; the ledger's pools are for everything else.
     confined: confined::Confined,
     registry: registry::Registry,
     options: Options,
@@ -151,6 +154,7 @@ impl Projections {
         let reached = watch::Sender::new(reached::Reached::unknown(registry.all.len()));
         let inner = Inner {
             confined: confined::Confined::new(&ledger, options.team_connections),
+            background: ledger.background(),
             ledger,
             registry,
             options,

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use ledger::connect::Pool;
+use sqlx::PgExecutor;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
-use sqlx::{PgExecutor, PgPool};
 
 use crate::cache::RowCache;
 use crate::error::{Fault, ReadError, sqlstate};
@@ -120,7 +121,7 @@ impl<V: View> AnyView for Machine<V> {
 /// Reads one view. Those whose rows are teams' are read through [`crate::ByTeam`]. Views with more ways of reading than by key say so in their own file.
 pub struct Reader<'a, V: View> {
     machine: &'a Machine<V>,
-    pub(crate) pool: &'a PgPool,
+    pub(crate) pool: &'a Pool,
     pub(crate) ledger: &'a ledger::Ledger,
 }
 

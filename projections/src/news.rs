@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ledger::connect::Purpose;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
-use sqlx::postgres::PgListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -97,9 +97,7 @@ impl Projections {
 
     /// Listens until the channel is interrupted.
     async fn hear(&self, pause: &mut Duration) -> Result<(), Interrupted> {
-        let mut listener = PgListener::connect_with(self.inner.ledger.pool()).await?;
-        listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
+        let mut listener = self.inner.ledger.connector().listen(Purpose::ViewNews, CHANNEL).await?;
         // Only what is read from the tables from now on may be held: everything after it will be heard of.
         self.inner.registry.all.iter().for_each(|view| view.trust(true));
         if self.inner.following.load(Ordering::SeqCst) == 0 {
@@ -130,7 +128,7 @@ impl Projections {
     }
 
     async fn start_from_checkpoints(&self) -> Result<(), sqlx::Error> {
-        let checkpoints = checkpoint::read(self.inner.ledger.pool()).await?;
+        let checkpoints = checkpoint::read(self.inner.background.pool()).await?;
         self.inner.reached.send_modify(|reached| {
             for (place, view) in self.inner.registry.all.iter().enumerate() {
                 let found = checkpoints.iter().find(|checkpoint| checkpoint.view == view.spec().name);

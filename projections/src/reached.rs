@@ -150,7 +150,7 @@ impl Projections {
     /// Learns of the positions from the checkpoints, where no follower of this process does. What the cache holds of a view
     /// that has gone on unheard of is forgotten first.
     async fn look(&self) {
-        let checkpoints = match checkpoint::read(self.inner.ledger.pool()).await {
+        let checkpoints = match checkpoint::read(self.inner.background.pool()).await {
             Ok(checkpoints) => checkpoints,
             Err(error) => return tracing::warn!(%error, "the views' positions could not be read"),
         };

@@ -69,7 +69,7 @@ impl Projections {
 
     /// The view's position and a digest of every row, of one snapshot.
     async fn digests(&self, name: &str) -> Result<(i64, HashMap<String, u64>), ReadError> {
-        let mut connection = self.inner.ledger.pool().acquire().await?;
+        let mut connection = self.inner.ledger.maintenance().await?;
         let mut transaction = connection.begin().await?;
         // The lock comes before the snapshot: should a rebuilt table take the name between the two, the snapshot would not
         // hold its rows.
@@ -143,7 +143,7 @@ impl Comparison {
         let keys: Vec<&str> = self.differences.iter().map(|(key, _)| key.as_str()).collect();
         let sql = format!("select key, row from {} where key = any($1)", spec.name);
         let found: Vec<(String, Value)> =
-            sqlx::query_as(&sql).bind(keys).fetch_all(projections.inner.ledger.pool()).await?;
+            sqlx::query_as(&sql).bind(keys).fetch_all(projections.inner.background.pool()).await?;
         let mut live: HashMap<String, Value> = found.into_iter().collect();
         let hide = |value: Option<Value>| value.map(|value| hide(spec.hidden, value));
         let differences = self.differences.into_iter().map(|(key, folded)| Difference {
