@@ -652,4 +652,4 @@ fn server_options(text: &str) -> Result<Vec<(String, String)>, AddressError> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;
