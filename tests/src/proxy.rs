@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sqlx::postgres::PgConnectOptions;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -71,7 +71,7 @@ async fn accept(listener: UnixListener, server: PathBuf, swallows: watch::Sender
                 () = forward(&mut from_client, &mut to_server) => {}
                 () = forward(&mut from_server, &mut to_client) => {}
                 // Keeps both ends open for as long as the proxy is there.
-                _ = swallowing.wait_for(|swallows| *swallows) => std::future::pending().await,
+                () = begins(&mut swallowing) => std::future::pending().await,
             }
         });
     }
@@ -84,4 +84,8 @@ async fn forward(from: &mut (impl AsyncReadExt + Unpin), to: &mut (impl AsyncWri
             return;
         }
     }
+}
+
+async fn begins(swallowing: &mut watch::Receiver<bool>) {
+    let _ = swallowing.wait_for(|swallows| *swallows).await;
 }
