@@ -1,5 +1,6 @@
 //! How many connections to the database a node needs, and whether the server has them.
 
+use ledger::connect::ConnectionLimits;
 use ledger::{Ledger, LedgerError};
 
 /// Connections that a node always has or may have besides its pools: one that appends, two that fold views, three that listen (to
@@ -34,26 +35,12 @@ impl Shares {
     }
 }
 
-/// What a server allows.
-///
-/// For everybody (less what is kept for superusers), for this user, and for this database, where there is a limit; and the connections
-/// that are there now.
-type Allowed = (i32, Option<i32>, Option<i32>, i64);
-
-const ALLOWED: &str = "select current_setting('max_connections')::int \
-        - case when r.rolsuper then 0 else current_setting('superuser_reserved_connections')::int \
-            + coalesce(current_setting('reserved_connections', true)::int, 0) end as server, \
-    case when r.rolsuper or r.rolconnlimit < 0 then null else r.rolconnlimit end as user, \
-    case when r.rolsuper or d.datconnlimit < 0 then null else d.datconnlimit end as database, \
-    (select count(*) from pg_stat_activity where backend_type = 'client backend') as present \
-    from pg_roles r, pg_database d where r.rolname = session_user and d.datname = current_database()";
-
 /// Why the server has not the connections that a node is configured to use; `None` if it has.
 ///
 /// # Errors
 /// The database is out of reach.
 pub async fn lacking(ledger: &Ledger, connections: u32) -> Result<Option<String>, LedgerError> {
-    let (server, user, database, present): Allowed = sqlx::query_as(ALLOWED).fetch_one(ledger.pool()).await?;
+    let ConnectionLimits { server, user, database, present } = ledger.connection_limits().await?;
     let limits = [
         (Some(server), "the server allows users (max_connections less what it reserves)"),
         (user, "the database user's CONNECTION LIMIT allows"),

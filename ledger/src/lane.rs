@@ -13,7 +13,7 @@ use futures::TryStreamExt as _;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use sqlx::{Connection as _, Either, Executor as _, FromRow, PgConnection};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::append::{Append, Appended};
 use crate::connect::{Cause, Connector, Purpose};
@@ -40,8 +40,6 @@ const TRY_AFTER: Duration = Duration::from_millis(10);
 const TRY_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How often a batch that was certainly not stored is sent again on a new connection.
 const RESENDS: usize = 2;
-/// The pause before each.
-const RESEND_DELAY: Duration = Duration::from_millis(20);
 
 type Outcome = Result<Appended, AppendError>;
 
@@ -269,7 +267,6 @@ impl Worker {
                         return Err(Fault::Gone(error));
                     }
                     resends += 1;
-                    sleep(RESEND_DELAY).await;
                 }
                 outcome => return outcome,
             }

@@ -54,13 +54,16 @@ pub struct Options {
     pub connections: u32,
     /// Connections of the pool for what goes on without a request.
     pub background: u32,
+    /// How large the table of data keys may be, in bytes, to be scrubbed in place, which keeps appends waiting; a larger one is copied.
+    pub scrubbed_in_place: i64,
     /// How long a caller waits for a place in the append queue, and for a connection of the pool.
     pub patience: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { connections: 5, background: 4, patience: Duration::from_secs(5) }
+        let scrubbed_in_place = 32 * 1024 * 1024;
+        Self { connections: 5, background: 4, scrubbed_in_place, patience: Duration::from_secs(5) }
     }
 }
 
@@ -72,6 +75,7 @@ pub struct Ledger {
     lane: lane::Lane,
     head: watch::Receiver<i64>,
     vault: vault::Vault,
+    scrubbed_in_place: i64,
 }
 
 impl Ledger {
@@ -85,7 +89,8 @@ impl Ledger {
             Pool::new(connector.clone(), Purpose::Background, options.background, options.patience);
         let (lane, head) = lane::Lane::start(connector, options.patience);
         let vault = vault::Vault::new(pool.clone(), keyring);
-        Self { pool, background, lane, head, vault }
+        let scrubbed_in_place = options.scrubbed_in_place;
+        Self { pool, background, lane, head, vault, scrubbed_in_place }
     }
 
     /// The same log for what goes on without a request: it has connections of its own, so that requests that use up all of theirs do not

@@ -1,6 +1,8 @@
 //! Scrubbing: what was deleted from `data_keys` is still in the table's file and in the write-ahead log, and a destroyed key must not
 //! come back from there. So the table is written anew, and where the server is ours, the log begins anew as well.
 
+mod copying;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -70,8 +72,8 @@ impl Ledger {
     /// Scrubs what destroyed keys leave in files, whenever some were, until `stop`. Several nodes may do so; one of them does it. Many
     /// that are destroyed shortly after each other are scrubbed at once.
     ///
-    /// Appends and reads of keys that are not remembered wait while the table is written anew: up to a second for 100,000 keys. Where many
-    /// are destroyed one after the other, the pauses between are twenty times as long as that.
+    /// Appends and reads of keys that are not remembered wait while a small table is written anew, up to a second for 100,000 keys; a larger
+    /// one is copied while it is used. Where many are destroyed one after the other, the pauses between are twenty times as long as that.
     pub async fn scrub_destroyed_keys(&self, stop: CancellationToken) {
         let mut scrubber = Scrubber { ledger: self, in_vain: 0, told: false };
         while !stop.is_cancelled() {
@@ -147,8 +149,14 @@ impl Scrubber<'_> {
             return Ok(Attempt::Later("a transaction from before they were destroyed is still open"));
         }
         let begun = Instant::now();
-        // Without an explicit transaction, as the statement demands.
-        connection.execute("vacuum (full) data_keys").await?;
+        let bytes: i64 =
+            sqlx::query_scalar("select pg_table_size('data_keys')").fetch_one(&mut *connection).await?;
+        if bytes > self.ledger.scrubbed_in_place {
+            copying::replace(connection).await?;
+        } else {
+            // Without an explicit transaction, as the statement demands.
+            connection.execute("vacuum (full) data_keys").await?;
+        }
         let took = begun.elapsed();
         self.begin_log_anew(connection).await?;
         // If we crash before this, it is done once more.

@@ -5,6 +5,7 @@
 
 mod address;
 mod cause;
+mod limits;
 mod passfile;
 mod pool;
 mod session;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use address::{AddressError, DatabaseAddress};
 pub use cause::Cause;
+pub use limits::ConnectionLimits;
 pub use pool::{Pool, Pooled, Single, Transaction};
 pub use session::Purpose;
 
