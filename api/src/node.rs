@@ -1,26 +1,22 @@
 //! A node: one process' share of Daybook, opened from its configuration. `serve` and every other command open one.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use commands::jobs::{Actions, KindProblem, Kinds};
 use commands::{About, CommandError, Commands, Context, FirstTeam, NewAccount, NewPassword, Password};
 use domain::{AccessEvent, Caller, Email, Invalid, PersonName, TeamName, TeamSlug};
+use ledger::connect::{AddressError, Connector, DatabaseAddress};
 use ledger::private::{PrivateError, PrivateServer};
 use ledger::{KeyCheckError, Keyring, Ledger, LedgerError, MissingKeys};
 use projections::{Behind, Projections, ReadError, RoleError};
-use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
+use crate::connections::{self, Shares};
 use crate::key_uses::KeyUses;
 use crate::keys::{self, Keys, KeysError};
 
-/// Connections of a node's pool; the append lane has one more, the followers and the listener three.
-const CONNECTIONS: u32 = 16;
-/// Connections of its pool for what is read on behalf of teams.
-const TEAM_CONNECTIONS: u32 = 8;
 /// The oldest PostgreSQL that has what the log needs.
 const OLDEST_POSTGRESQL: i32 = 150_000;
 /// How long a command waits for the views.
@@ -42,8 +38,11 @@ pub enum StartError {
     #[error(transparent)]
     Private(#[from] PrivateError),
     /// `DATABASE_URL` is not one.
-    #[error("DATABASE_URL is not a PostgreSQL URL: {0}")]
-    Url(sqlx::Error),
+    #[error("DATABASE_URL {0}")]
+    Url(AddressError),
+    /// The server has not enough connections.
+    #[error("DATABASE_CONNECTIONS {0}")]
+    Connections(String),
     /// The database cannot be used.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -206,16 +205,17 @@ impl Node {
         settings: Settings,
         keys: Keys,
         kinds: Arc<Kinds>,
-        connect: PgConnectOptions,
+        connect: Connector,
         private: Option<PrivateServer>,
     ) -> Self {
         let previous = keys.encryption_key_previous.as_ref().map(keys::EncryptionKey::expose);
         let keyring = Keyring::new(keys.encryption_key.expose(), previous);
-        let options = ledger::Options { connections: CONNECTIONS, ..ledger::Options::default() };
+        let Shares { requests, teams, background } = Shares::of(settings.database_connections);
+        let options = ledger::Options { connections: requests, background, ..ledger::Options::default() };
         let ledger = Ledger::new(connect, keyring, &options);
         let projections = Projections::new(
             ledger.clone(),
-            projections::Options { team_connections: TEAM_CONNECTIONS, ..projections::Options::default() },
+            projections::Options { team_connections: teams, ..projections::Options::default() },
         );
         let commands = Commands::new(&ledger);
         Self { settings, keys, ledger, commands, projections, kinds, private }
@@ -227,6 +227,9 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub async fn prepare(&self) -> Result<(), StartError> {
+        if let Some(lacking) = connections::lacking(&self.ledger, self.settings.database_connections).await? {
+            return Err(StartError::Connections(lacking));
+        }
         self.ledger.check_keys().await?;
         self.projections.make_role().await?;
         self.ledger.migrate().await?;
@@ -318,7 +321,7 @@ impl Node {
 
     /// Lets go of everything: connections first, then the private server (which stops when nobody else uses it).
     pub async fn close(self) {
-        tokio::join!(ledger::close_pool(self.ledger.pool()), self.projections.close());
+        tokio::join!(self.ledger.close(), self.projections.close());
         drop((self.ledger, self.commands, self.projections));
         if let Some(private) = self.private {
             private.stop().await;
@@ -335,18 +338,18 @@ fn make_data_dir(settings: &Settings) -> Result<(), StartError> {
         .map_err(|cause| StartError::File { path: settings.data_dir.display().to_string(), cause })
 }
 
-async fn database(settings: &Settings) -> Result<(PgConnectOptions, Option<PrivateServer>), StartError> {
+async fn database(settings: &Settings) -> Result<(Connector, Option<PrivateServer>), StartError> {
     match &settings.database_url {
-        Some(url) => Ok((PgConnectOptions::from_str(url.expose()).map_err(StartError::Url)?, None)),
+        Some(url) => Ok((DatabaseAddress::parse(url.expose()).map_err(StartError::Url)?.into(), None)),
         None => {
             let private = PrivateServer::start_or_join(&settings.data_dir).await?;
-            Ok((private.connect_options(), Some(private)))
+            Ok((private.connect_options().into(), Some(private)))
         }
     }
 }
 
 /// Keys are not generated for a database that was begun with others.
-async fn find_keys(settings: &Settings, connect: &PgConnectOptions) -> Result<Keys, StartError> {
+async fn find_keys(settings: &Settings, connect: &Connector) -> Result<Keys, StartError> {
     let sealed = settings.encryption_key.is_none() && ledger::holds_data_keys(connect).await?;
     Ok(keys::load_or_generate(&settings.data_dir, settings, sealed)?)
 }

@@ -6,6 +6,7 @@ use commands::{
     AttemptError, CommandError, PasswordError, RefreshError, RevealError, SignInError, Unreadable,
 };
 use domain::{ClaimKind, Denied, RefusalKind};
+use ledger::connect::Cause;
 use ledger::{AppendError, Divergence, LedgerError, SealError};
 use projections::{Behind, ReadError};
 
@@ -99,6 +100,9 @@ impl From<AppendError> for Problem {
                 Self::unavailable(error, SOON).with_detail(detail).with_code("log_unavailable")
             }
             AppendError::Diverged(divergence) => divergence.into(),
+            AppendError::NotDone(cause) => {
+                Self::unavailable(error, SOON).with_detail(not_done(cause)).with_code(cause.code())
+            }
             AppendError::Refused(_) => Self::internal(error),
         }
     }
@@ -154,6 +158,18 @@ impl From<ReadError> for Problem {
     }
 }
 
+fn not_done(cause: Cause) -> String {
+    format!("{} Nothing was done: try again later.", sentence(cause))
+}
+
+/// The cause, and nothing of the inside.
+fn sentence(cause: Cause) -> String {
+    let text = cause.to_string();
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_ascii_uppercase());
+    format!("{}{}.", first.unwrap_or_default(), characters.as_str())
+}
+
 /// A database that is away, full or shutting down is 503; one that does not understand us is our mistake.
 pub(crate) fn database(error: sqlx::Error) -> Problem {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
@@ -161,7 +177,8 @@ pub(crate) fn database(error: sqlx::Error) -> Problem {
     if ours {
         Problem::internal(error)
     } else {
-        Problem::unavailable(error, SOON).with_code("database_unavailable")
+        let cause = Cause::of(&error);
+        Problem::unavailable(error, SOON).with_detail(sentence(cause)).with_code(cause.code())
     }
 }
 

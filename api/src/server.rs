@@ -96,7 +96,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     crate::metrics::install();
-    let presence = match node.ledger.register_node(node.projections.tables()).await {
+    let background = node.ledger.background();
+    let presence = match background.register_node(node.projections.tables()).await {
         Ok(presence) => presence,
         Err(error) => {
             node.close().await;
@@ -107,7 +108,7 @@ pub async fn run(
         node.keys.jwt_secret.expose(),
         node.keys.jwt_secret_previous.as_ref().map(crate::config::Hidden::expose),
     )?;
-    let mailer = mailer(&node.settings, &node.ledger, listener.local_addr()?)?;
+    let mailer = mailer(&node.settings, &background, listener.local_addr()?)?;
     let artifacts = artifacts(&node)?;
     let app = App::new(Parts {
         artifacts,
@@ -120,7 +121,7 @@ pub async fn run(
         projections: node.projections.clone(),
         kinds: Arc::clone(&node.kinds),
         tokens,
-        notices: Notices::new(node.ledger.clone(), node.projections.clone(), shutdown.clone()),
+        notices: Notices::new(background.clone(), node.projections.clone(), shutdown.clone()),
         watching: Watching::new(node.commands.clone(), node.projections.clone(), shutdown.clone()),
     });
     // The follower goes last: requests and jobs that end still wait for their views.
@@ -135,7 +136,7 @@ pub async fn run(
     let retention = retention.map(|retention| tokio::spawn(retention.run(shutdown.clone())));
     let scheduler = roles.worker.then(|| tokio::spawn(scheduler(&app).run(shutdown.clone())));
     let forgetting = roles.follower.then(|| see_to(&node, forgetting(&node), &shutdown));
-    let shredding = roles.follower.then(|| see_to(&node, Shredding(node.commands.clone()), &shutdown));
+    let shredding = roles.follower.then(|| see_to(&node, Shredding(node.commands.background()), &shutdown));
     let mailer = roles.worker.then(|| tokio::spawn(mailer.run(shutdown.clone())));
 
     tokio::select! {
@@ -178,7 +179,7 @@ fn follow(node: &Node, roles: Roles, stop: CancellationToken) -> JoinHandle<()> 
 /// Whatever a node does, it opens what keys have sealed: it forgets those that others destroy, scrubs what is left of them, and follows
 /// rotations.
 fn look_after_keys(node: &Node, presence: Presence, stop: CancellationToken) -> JoinHandle<()> {
-    let ledger = node.ledger.clone();
+    let ledger = node.ledger.background();
     tokio::spawn(async move {
         tokio::join!(
             ledger.hear_destroyed_keys(stop.clone()),
@@ -192,11 +193,17 @@ fn look_after_keys(node: &Node, presence: Presence, stop: CancellationToken) -> 
 /// saying so.
 fn see_to<R: Reactor>(node: &Node, reactor: R, stop: &CancellationToken) -> JoinHandle<()> {
     let start = reactor::Start::Beginning;
-    tokio::spawn(reactor::run(node.ledger.clone(), reactor, start, ReactorOptions::default(), stop.clone()))
+    tokio::spawn(reactor::run(
+        node.ledger.background(),
+        reactor,
+        start,
+        ReactorOptions::default(),
+        stop.clone(),
+    ))
 }
 
 fn forgetting(node: &Node) -> Forgetting {
-    let (commands, projections) = (node.commands.clone(), node.projections.clone());
+    let (commands, projections) = (node.commands.background(), node.projections.clone());
     Forgetting { commands, projections, key_uses: node.key_uses() }
 }
 
@@ -252,15 +259,15 @@ fn worker(app: &App) -> Worker<ViewQueue> {
         directory: Some(jobs_folder(settings)),
         drain: Duration::from_secs(settings.worker_drain_seconds.into()),
         only: settings.worker_kinds.clone(),
-        artifacts: Some(app.artifacts.clone()),
+        artifacts: Some(app.artifacts.over(&app.ledger.background())),
         ..commands::jobs::WorkerOptions::default()
     };
-    Worker::new(&app.commands, Arc::clone(&app.kinds), ViewQueue::new(&app.projections), options)
+    Worker::new(&app.commands.background(), Arc::clone(&app.kinds), ViewQueue::new(&app.projections), options)
 }
 
 fn scheduler(app: &App) -> Scheduler<ViewSchedules> {
     let shown = ViewSchedules::new(&app.projections);
-    Scheduler::new(&app.commands, Arc::clone(&app.kinds), app.job_defaults(), shown)
+    Scheduler::new(&app.commands.background(), Arc::clone(&app.kinds), app.job_defaults(), shown)
 }
 
 /// Commands are written from where they are described: a script beside `JOBS_FILE` is found.

@@ -79,6 +79,12 @@ impl Commands {
         }
     }
 
+    /// The same for what goes on without a request: it has connections of its own ([`Ledger::background`]).
+    #[must_use]
+    pub fn background(&self) -> Self {
+        Self { ledger: self.ledger.background(), ..self.clone() }
+    }
+
     /// What slows down those who guess at passwords and codes.
     #[must_use]
     pub fn guessing(&self) -> &Guessing {

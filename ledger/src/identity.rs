@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::Ledger;
+use crate::connect::timed_out;
 use crate::error::LedgerError;
 
 /// How long one check may take.
@@ -168,14 +169,18 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Diverged`], also at every later call until an operator has accepted the loss; or the database is out of reach.
     pub async fn check_log(&self) -> Result<(), LedgerError> {
-        let checked = timeout(CHECK_TIMEOUT, self.guard.check(&self.pool)).await;
-        let outcome = checked.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()));
+        let checked = timeout(CHECK_TIMEOUT, self.check_guard()).await;
+        let outcome = checked.unwrap_or_else(|_| Err(timed_out("the log could not be looked at in time").into()));
         match &outcome {
             Ok(()) => metrics::gauge!("log_diverged").set(0.0),
             Err(LedgerError::Diverged(divergence)) => self.note(divergence).await,
             Err(_) => {}
         }
         outcome
+    }
+
+    async fn check_guard(&self) -> Result<(), LedgerError> {
+        self.guard.check(&mut *self.pool.acquire().await?).await
     }
 
     /// For processes that start later, and for whoever accepts it.

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use ledger::Divergence;
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use ledger::connect::Purpose;
+use ledger::{Divergence, Ledger};
+use sqlx::{Connection as _, PgConnection};
 
 use crate::Projections;
 use crate::checkpoint::{self, Checkpoint, State};
@@ -212,14 +213,6 @@ impl Projections {
 }
 
 /// A connection of its own, outside the pool: the follower is never kept waiting by readers.
-pub(crate) async fn connect(pool: &sqlx::PgPool) -> Result<PgConnection, sqlx::Error> {
-    let mut connection = pool.acquire().await?.detach();
-    connection
-        .execute(
-            // A process that is stopped in the middle of a batch holds the checkpoints that all others wait for.
-            "set synchronous_commit = off; set lock_timeout = '5s'; set statement_timeout = '60s'; \
-             set idle_in_transaction_session_timeout = '2s'; set application_name = 'daybook views'",
-        )
-        .await?;
-    Ok(connection)
+pub(crate) async fn connect(ledger: &Ledger) -> Result<PgConnection, sqlx::Error> {
+    ledger.connector().connect(Purpose::Views).await
 }

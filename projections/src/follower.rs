@@ -172,9 +172,9 @@ impl Follower {
         let Some(from) = active.map(|standing| standing.applied).min() else { return Ok(Step::Idle) };
         // The clock before the log: what is in the log by now is in the page.
         let looked = uptime();
-        let page = read_page(&inner.ledger, from, inner.options.page, &self.wanted).await?;
+        let page = read_page(&inner.background, from, inner.options.page, &self.wanted).await?;
         let Some(mut page) = page else {
-            let head = inner.ledger.head().await?;
+            let head = inner.background.head().await?;
             if head < from {
                 inner.ledger.condemn(Divergence::Shorter { head, known: from });
                 return Err(LedgerError::Diverged(Divergence::Shorter { head, known: from }).into());
@@ -296,13 +296,13 @@ impl Follower {
     async fn refresh(&mut self) -> Result<(), ReadError> {
         let inner = Arc::clone(&self.projections.inner);
         let generation = inner.ledger.generation();
-        inner.ledger.check_log().await?;
+        inner.background.check_log().await?;
         if self.epoch.has_changed().unwrap_or(false) {
             self.epoch.mark_unchanged();
             self.forget();
         }
-        let checkpoints = checkpoint::read(inner.ledger.pool()).await?;
-        let head = inner.ledger.head().await?;
+        let checkpoints = checkpoint::read(&mut *inner.background.pool().acquire().await?).await?;
+        let head = inner.background.head().await?;
         for place in self.mine() {
             let table = &inner.registry.all[place].spec().table;
             match checkpoints.iter().find(|checkpoint| checkpoint.table == *table) {
@@ -414,7 +414,7 @@ impl Follower {
         // Taken out, so that a connection that is given up in the middle of something is not used again.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => batch::connect(self.projections.inner.ledger.pool()).await?,
+            None => batch::connect(&self.projections.inner.background).await?,
         };
         let outcome = self.projections.batch(&mut connection, page, &self.standings).await?;
         let done = matches!(outcome, Outcome::Done(_));

@@ -9,9 +9,9 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ledger::uptime;
-use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, Postgres};
+use ledger::connect::Pooled;
+use ledger::{Ledger, uptime};
+use sqlx::PgConnection;
 
 use crate::Inner;
 use crate::error::{Behind, ReadError};
@@ -125,9 +125,9 @@ impl Inner {
 
 impl Inner {
     /// A connection to read the view with, once it may be read.
-    pub(crate) async fn connection(&self, place: usize) -> Result<PoolConnection<Postgres>, ReadError> {
+    pub(crate) async fn connection(&self, place: usize, ledger: &Ledger) -> Result<Pooled, ReadError> {
         self.readable(place).await?;
-        let mut connection = self.ledger.pool().acquire().await?;
+        let mut connection = ledger.pool().acquire().await?;
         self.check_connection(place, &mut connection).await?;
         Ok(connection)
     }

@@ -122,7 +122,7 @@ impl Default for Options {
             keep_unneeded_tables: Duration::from_secs(3600),
             retry: Duration::from_secs(30),
             swap_patience: Duration::from_secs(60),
-            team_connections: 8,
+            team_connections: 4,
         }
     }
 }
@@ -134,8 +134,11 @@ pub struct Projections {
 }
 
 struct Inner {
+    /// For what requests read.
     ledger: Ledger,
-    /// For what is read on behalf of teams; the ledger's pool is for everything else.
+    /// For what goes on without a request.
+    background: Ledger,
+    /// For what is read on behalf of teams; the ledger's pools are for everything else.
     confined: confined::Confined,
     registry: registry::Registry,
     options: Options,
@@ -167,6 +170,7 @@ impl Projections {
         let reached = watch::Sender::new(reached::Reached::unknown(views));
         let inner = Inner {
             confined: confined::Confined::new(&ledger, options.team_connections),
+            background: ledger.background(),
             ledger,
             registry,
             options,

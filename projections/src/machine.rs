@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sqlx::pool::PoolConnection;
+use ledger::connect::{Pooled, Transaction};
+use sqlx::PgExecutor;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
-use sqlx::{PgExecutor, Postgres, Transaction};
 
 use crate::Inner;
 use crate::cache::RowCache;
@@ -134,22 +134,22 @@ pub struct Reader<'a, V: View> {
 }
 
 impl<'a, V: View> Reader<'a, V> {
-    pub(crate) fn new(machine: &'a Machine<V>, inner: &'a Inner) -> Self {
-        Self { machine, inner, ledger: &inner.ledger }
+    pub(crate) fn new(machine: &'a Machine<V>, inner: &'a Inner, ledger: &'a ledger::Ledger) -> Self {
+        Self { machine, inner, ledger }
     }
 
     /// A connection to read with, once the view may be read.
-    pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>, ReadError> {
-        self.inner.connection(self.machine.place).await
+    pub(crate) async fn connection(&self) -> Result<Pooled, ReadError> {
+        self.inner.connection(self.machine.place, self.ledger).await
     }
 
     /// A transaction to read in, which begins with `statement`, once the view may be read.
     pub(crate) async fn begin_with(
         &self,
         statement: &'static str,
-    ) -> Result<Transaction<'static, Postgres>, ReadError> {
+    ) -> Result<Transaction, ReadError> {
         self.machine.readable(self.inner).await?;
-        let mut transaction = self.inner.ledger.pool().begin_with(statement).await?;
+        let mut transaction = self.ledger.pool().begin_with(statement).await?;
         self.inner.check_connection(self.machine.place, &mut transaction).await?;
         Ok(transaction)
     }
@@ -171,7 +171,10 @@ impl<'a, V: View> Reader<'a, V> {
     pub(crate) async fn held(&self, key: &str) -> Result<Option<Arc<V::Row>>, ReadError> {
         match self.machine.cached(key) {
             Some(row) => Ok(Some(row)),
-            None => self.machine.read(key, self.machine.begin_read(), self.inner.ledger.pool()).await,
+            None => {
+                let epoch = self.machine.begin_read();
+                self.machine.read(key, epoch, &mut *self.ledger.pool().acquire().await?).await
+            }
         }
     }
 

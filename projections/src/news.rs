@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ledger::connect::Purpose;
 use ledger::{LedgerError, uptime};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
-use sqlx::postgres::PgListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -132,9 +132,7 @@ impl Projections {
 
     /// Listens until the channel is interrupted.
     async fn hear(&self, pause: &mut Duration) -> Result<(), Interrupted> {
-        let mut listener = PgListener::connect_with(self.inner.ledger.pool()).await?;
-        listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
+        let mut listener = self.inner.ledger.connector().listen(Purpose::ViewNews, CHANNEL).await?;
         // Only what is read from the tables from now on may be held: everything after it will be heard of.
         self.inner.registry.all.iter().for_each(|view| view.trust(true));
         let follows = self.inner.following.load(Ordering::SeqCst) > 0;
@@ -172,7 +170,7 @@ impl Projections {
     }
 
     async fn start_from_checkpoints(&self) -> Result<(), Interrupted> {
-        let found = self.inner.positions_in(self.inner.ledger.pool()).await?;
+        let found = self.inner.positions_in(&self.inner.background).await?;
         self.inner.reached.send_modify(|reached| {
             for (place, position, stopped) in found.views {
                 (reached.positions[place], reached.stopped[place]) = (position, stopped);
@@ -203,8 +201,8 @@ impl Projections {
             }
         }
         let looked = uptime();
-        self.inner.ledger.check_log().await?;
-        let Found { head, views } = self.inner.positions_in(self.inner.ledger.pool()).await?;
+        self.inner.background.check_log().await?;
+        let Found { head, views } = self.inner.positions_in(&self.inner.background).await?;
         *last = Probe { next: Some(looked + PROBE_INTERVAL), looked, head, views };
         Ok(())
     }

@@ -23,7 +23,7 @@ impl Projections {
     /// # Errors
     /// The database is out of reach.
     pub async fn prepare(&self) -> Result<(), ReadError> {
-        let mut connection = self.inner.ledger.pool().acquire().await?;
+        let mut connection = self.inner.ledger.maintenance().await?;
         let mut transaction = connection.begin().await?;
         let lock = sqlx::query("select pg_advisory_xact_lock($1)").bind(PREPARING);
         lock.execute(&mut *transaction).await?;

@@ -3,8 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ledger::uptime;
-use sqlx::PgPool;
+use ledger::{Ledger, uptime};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -174,7 +173,7 @@ impl Inner {
     /// that has gone on unheard of is forgotten first.
     pub(crate) async fn look(&self) {
         let looked = uptime();
-        let found = match self.positions_in(self.ledger.pool()).await {
+        let found = match self.positions_in(&self.background).await {
             Ok(found) => found,
             Err(error) => return tracing::warn!(%error, "the views' positions could not be read"),
         };
@@ -201,9 +200,9 @@ impl Inner {
     }
 
     /// Where the tables of this version are, and the log's head from before that.
-    pub(crate) async fn positions_in(&self, pool: &PgPool) -> Result<Found, ReadError> {
-        let head = self.ledger.head().await?;
-        let checkpoints = checkpoint::read(pool).await?;
+    pub(crate) async fn positions_in(&self, ledger: &Ledger) -> Result<Found, ReadError> {
+        let head = ledger.head().await?;
+        let checkpoints = checkpoint::read(&mut *ledger.pool().acquire().await?).await?;
         let views = self.registry.all.iter().enumerate();
         let views = views.map(|(place, view)| {
             let checkpoint = checkpoints.iter().find(|checkpoint| checkpoint.table == view.spec().table);

@@ -91,7 +91,7 @@ impl Replaying {
     }
 
     fn read(&self, after: i64, up_to: i64) -> Reading {
-        let ledger = self.projections.inner.ledger.clone();
+        let ledger = self.projections.inner.background.clone();
         let end = up_to.min(after + self.projections.inner.options.rebuild_page);
         let spec = self.spec.clone();
         Reading(tokio::spawn(async move { Ok(read_stretch(&ledger, after, end, &spec).await?) }))
@@ -163,7 +163,7 @@ impl Projections {
         let place = self.place(name)?;
         let live = self.inner.registry.all[place].spec().table.clone();
         self.prepare().await?;
-        let mut connection = batch::connect(self.inner.ledger.pool()).await?;
+        let mut connection = batch::connect(&self.inner.ledger).await?;
         connection.execute("set statement_timeout = 0; set lock_timeout = '10s'").await?;
         let lock = sqlx::query_scalar("select pg_try_advisory_lock($1, $2)");
         if !lock.bind(REBUILDING).bind(lock_of(&live)).fetch_one(&mut connection).await? {
@@ -205,7 +205,7 @@ impl Rebuild {
 
     /// Folds all of the log as it is now, and copies the rows.
     async fn fill(&mut self, progress: &(impl Fn(Progress) + Send + Sync)) -> Result<(), ReadError> {
-        let head = self.replaying.projections.inner.ledger.head().await?;
+        let head = self.replaying.projections.inner.background.head().await?;
         let Self { connection, replaying, table } = self;
         while replaying.step(head).await? {
             progress(Progress { folded: replaying.position, head });
@@ -241,7 +241,7 @@ impl Rebuild {
     async fn catch_up(&mut self) -> Result<(), ReadError> {
         let Self { connection, replaying, table } = self;
         loop {
-            let head = replaying.projections.inner.ledger.head().await?;
+            let head = replaying.projections.inner.background.head().await?;
             if head - replaying.position <= LAST_STRETCH {
                 return Ok(());
             }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use domain::TeamId;
 use ledger::Ledger;
-use sqlx::Postgres;
-use sqlx::pool::PoolConnection;
+use ledger::connect::Pooled;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
 
@@ -35,11 +34,11 @@ impl<'a, V: TeamView> ByTeam<'a, V> {
         self.on_behalf(Whose::Team(team))
     }
 
-    /// For what Daybook does by itself, such as looking for jobs to run: rows of all teams, by the ledger's pool, which nothing
-    /// confines. Never for a request.
+    /// For what Daybook does by itself, such as looking for jobs to run: rows of all teams, by the background's pool, which
+    /// nothing confines. Never for a request.
     #[must_use]
     pub fn across_teams(self) -> Reader<'a, V> {
-        Reader::new(self.machine, self.inner)
+        Reader::new(self.machine, self.inner, &self.inner.background)
     }
 
     fn on_behalf(self, whose: Whose) -> TeamReader<'a, V> {
@@ -101,7 +100,7 @@ impl<V: TeamView> TeamReader<'_, V> {
     }
 
     /// A connection that sees the team's rows only, for what is no row.
-    pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>, ReadError> {
+    pub(crate) async fn connection(&self) -> Result<Pooled, ReadError> {
         self.machine.readable(self.inner).await?;
         let mut connection = self.confined.acquire(self.whose).await?;
         self.inner.check_connection(self.machine.place, &mut connection).await?;
@@ -162,5 +161,5 @@ impl<V: StreamView + TeamView> ById<V> for TeamReader<'_, V> {
 /// A view without rows of teams is read as it is.
 pub(crate) fn shared<'a, V: View>(machine: &'a Machine<V>, inner: &'a Inner) -> Reader<'a, V> {
     const { assert!(matches!(V::OWNER, Owner::Instance), "rows of teams are read through `ByTeam`") };
-    Reader::new(machine, inner)
+    Reader::new(machine, inner, &inner.ledger)
 }

@@ -111,8 +111,11 @@ impl Projections {
     async fn lag(&self, table: &str, head: i64) -> Result<(), ReadError> {
         let mut last = None;
         loop {
-            let checkpoints = checkpoint::read(self.inner.ledger.pool()).await?;
-            let found = checkpoints.into_iter().find(|checkpoint| checkpoint.table == table);
+            let found = {
+                let mut connection = self.inner.background.pool().acquire().await?;
+                let checkpoints = checkpoint::read(&mut *connection).await?;
+                checkpoints.into_iter().find(|checkpoint| checkpoint.table == table)
+            };
             let position = match found {
                 Some(found) if found.state == State::Live && found.position < head => found.position,
                 Some(_) | None => return Ok(()),
@@ -126,7 +129,7 @@ impl Projections {
 
     /// The table's position and a digest of every row, of one snapshot.
     async fn digests(&self, table: &str) -> Result<Table, ReadError> {
-        let mut connection = self.inner.ledger.pool().acquire().await?;
+        let mut connection = self.inner.ledger.maintenance().await?;
         if !table::exists(&mut connection, table).await? {
             return Ok(Table { position: 0, state: None, digests: HashMap::new() });
         }
@@ -217,7 +220,7 @@ impl Comparison {
         let spec = projections.inner.registry.all[place].spec();
         let keys: Vec<&str> = self.differences.iter().map(|(key, _)| key.as_str()).collect();
         let sql = format!("select key, row from {} where key = any($1)", spec.table);
-        let mut connection = projections.inner.ledger.pool().acquire().await?;
+        let mut connection = projections.inner.background.pool().acquire().await?;
         let found: Vec<(String, Value)> = match table::exists(&mut connection, &spec.table).await? {
             true => sqlx::query_as(&sql).bind(keys).fetch_all(&mut *connection).await?,
             false => vec![],

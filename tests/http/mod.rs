@@ -4,6 +4,7 @@ mod api_key_limits;
 mod api_keys;
 mod audit;
 mod auth;
+mod connections;
 mod cookies;
 pub(crate) mod device;
 mod edge;

@@ -148,7 +148,7 @@ pub fn connect_from_environment() -> Option<Ledger> {
 
 /// Many ledgers share one server with 200 connections, and a loaded machine must not look like a refusal.
 fn small() -> Options {
-    Options { connections: 6, patience: Duration::from_secs(20) }
+    Options { connections: 6, background: 4, patience: Duration::from_secs(20), ..Options::default() }
 }
 
 fn fresh_key() -> [u8; 32] {

@@ -4,9 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use domain::JobId;
+use ledger::connect::Pool;
+use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::{Query, QueryScalar};
-use sqlx::{PgPool, Postgres};
 use uuid::Uuid;
 
 use super::in_time::{PATIENCE, in_time};
@@ -19,11 +20,11 @@ const ABOUT_TO_RUN_SECONDS: f64 = 10.0;
 /// The claims of all workers.
 #[derive(Clone)]
 pub(super) struct Claims {
-    pool: PgPool,
+    pool: Pool,
 }
 
 impl Claims {
-    pub(super) fn new(pool: PgPool) -> Self {
+    pub(super) fn new(pool: Pool) -> Self {
         Self { pool }
     }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{JobId, LogDigest, TeamId};
 use ledger::Sha256;
+use ledger::connect::Pool;
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use sqlx::types::Json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -66,7 +66,7 @@ pub(super) struct Writing {
 
 /// Stores the lines of one attempt.
 pub(super) struct LogWriter {
-    pool: PgPool,
+    pool: Pool,
     writing: Writing,
     waiting: VecDeque<StoredLine>,
     /// Lines of this attempt that are stored.
@@ -91,7 +91,7 @@ enum Outcome {
 
 impl LogWriter {
     /// Goes on where the attempts before stopped.
-    pub(super) fn new(pool: PgPool, writing: Writing) -> Self {
+    pub(super) fn new(pool: Pool, writing: Writing) -> Self {
         Self {
             pool,
             writing,
@@ -291,7 +291,8 @@ mod tests {
     use std::net::TcpListener;
 
     use domain::TeamId;
-    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use ledger::connect::Purpose;
+    use sqlx::postgres::PgConnectOptions;
     use tokio::time::timeout;
     use uuid::Uuid;
 
@@ -306,7 +307,7 @@ mod tests {
             .host("127.0.0.1")
             .port(server.local_addr().unwrap().port())
             .username("nobody");
-        let pool = PgPoolOptions::new().acquire_timeout(LIMIT * 10).connect_lazy_with(options);
+        let pool = Pool::new(options.into(), Purpose::Background, 2, LIMIT * 10);
         let (job_id, team_id) = (JobId(Uuid::now_v7()), TeamId(Uuid::now_v7()));
         let writing = Writing { job_id, team_id, kind: "k".to_owned(), attempt: 1 };
         let mut log = LogWriter::new(pool, writing);

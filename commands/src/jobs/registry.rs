@@ -6,8 +6,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::{AccessEvent, Permission};
 use ledger::LedgerError;
+use ledger::connect::Pool;
 use sqlx::postgres::PgRow;
-use sqlx::{FromRow, PgPool, Row as _};
+use sqlx::{FromRow, Row as _};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -77,11 +78,11 @@ pub(super) enum Pulse {
 /// The list.
 #[derive(Clone)]
 pub(super) struct Registry {
-    pool: PgPool,
+    pool: Pool,
 }
 
 impl Registry {
-    pub(super) fn new(pool: PgPool) -> Self {
+    pub(super) fn new(pool: Pool) -> Self {
         Self { pool }
     }
 

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use domain::UserId;
-use sqlx::{PgConnection, PgPool};
+use ledger::connect::Pool;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// How long a sender may be silent before what it was at is taken up by others.
@@ -89,11 +90,11 @@ impl End {
 /// The table `mails`.
 #[derive(Clone)]
 pub(super) struct Outbox {
-    pool: PgPool,
+    pool: Pool,
 }
 
 impl Outbox {
-    pub(super) fn new(pool: PgPool) -> Self {
+    pub(super) fn new(pool: Pool) -> Self {
         Self { pool }
     }
 

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use ledger::connect::Pool;
 use ledger::{Ledger, LedgerError};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
@@ -44,14 +45,14 @@ pub(super) async fn enlist(ledger: &Ledger, name: &str, start: Start) -> Result<
 
 /// One process's claim to one reactor.
 pub(super) struct Seat {
-    pool: PgPool,
+    pool: Pool,
     name: &'static str,
     holder: Uuid,
     lease: Duration,
 }
 
 impl Seat {
-    pub(super) fn new(pool: PgPool, name: &'static str, lease: Duration) -> Self {
+    pub(super) fn new(pool: Pool, name: &'static str, lease: Duration) -> Self {
         Self { pool, name, holder: Uuid::now_v7(), lease }
     }
 

@@ -56,7 +56,9 @@ impl Journal {
         let mut inner = self.inner.lock().unwrap();
         inner.attempts[attempt].outcome = match outcome {
             Ok(at) => Outcome::Stored { first: at.first, last: at.position, at: at.at.timestamp_millis() },
-            Err(AppendError::Conflict | AppendError::Overloaded) => Outcome::NotStored,
+            Err(AppendError::Conflict | AppendError::Overloaded | AppendError::NotDone(_)) => {
+                Outcome::NotStored
+            }
             Err(error @ (AppendError::Unavailable(_) | AppendError::Unanswered)) => {
                 inner.lost.push(error.to_string());
                 Outcome::Unknown

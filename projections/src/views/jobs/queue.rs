@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use domain::{JobId, JobStatus, ScheduleId, TeamId};
-use sqlx::{Postgres, QueryBuilder, Transaction};
+use ledger::connect::Transaction;
+use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::{JobRow, Jobs};
@@ -244,7 +245,7 @@ impl Reader<'_, Jobs> {
     /// finds dead, which is most of what lies at the head until the next vacuum; a bitmap would fetch it all every time. Their plan is the
     /// same whatever they are asked for, and making it takes longer than following it; so does compiling it, which the server thinks worth
     /// while where a long queue waits.
-    async fn along_the_indexes(&self) -> Result<Transaction<'_, Postgres>, ReadError> {
+    async fn along_the_indexes(&self) -> Result<Transaction, ReadError> {
         // Nothing is written: it ends by being dropped.
         self.begin_with(ALONG_THE_INDEXES).await
     }
