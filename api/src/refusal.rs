@@ -133,7 +133,7 @@ impl From<Behind> for Problem {
         } else {
             let detail =
                 format!("The view {view} is not up to date: it stands at position {reached}. Try again.");
-            Self::quietly_unavailable(detail, SOON)
+            Self::unavailable(behind, SOON).with_detail(detail)
         };
         problem.with_code("views_behind")
     }
