@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use api::server::Roles;
 use futures::future::join_all;
-use serde_json::json;
 use sqlx::Executor as _;
 use tests::{Database, Setup, TestApp};
 
