@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use commands::jobs::ArtifactStore;
 use commands::jobs::JobDefaults;
 use commands::jobs::Kinds;
@@ -67,6 +68,12 @@ impl App {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Now, by the database's clock, which all nodes share.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.ledger.clock().now()
     }
 
     /// What holds of jobs where neither they nor their kinds say anything.

@@ -280,6 +280,8 @@ async fn check_version(ledger: &Ledger) -> Result<(), StartError> {
     let query = "select current_setting('server_version_num')::int, current_setting('server_version')";
     let (number, text): (i32, String) =
         sqlx::query_as(query).fetch_one(ledger.pool()).await.map_err(LedgerError::from)?;
+    // From here on "now" is the database's.
+    ledger.measure_clock().await?;
     if number < OLDEST_POSTGRESQL { Err(StartError::TooOld(text)) } else { Ok(()) }
 }
 

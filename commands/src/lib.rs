@@ -31,7 +31,9 @@ mod two_factor;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use chrono::{DateTime, Utc};
 use ledger::Ledger;
+use uuid::Uuid;
 
 pub use accounts::{FirstTeam, NewAccount, NewPassword};
 pub use admins::Ties;
@@ -77,6 +79,16 @@ impl Commands {
             in_flight: Arc::default(),
             turns: Arc::new(std::array::from_fn(|_| tokio::sync::Mutex::default())),
         }
+    }
+
+    /// The time as events state times: by the database's clock, to the millisecond.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.ledger.clock().now_millis()
+    }
+
+    /// A new id, in order with those made before.
+    pub(crate) fn new_id(&self) -> Uuid {
+        self.ledger.clock().id()
     }
 
     /// What slows down those who guess at passwords and codes.

@@ -4,6 +4,7 @@
 //! knows nothing of users, secrets or jobs: events are names, versions and JSON to it.
 
 mod append;
+mod clock;
 mod destroy;
 mod digest;
 mod error;
@@ -35,6 +36,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 pub use append::{Append, Appended, is_deeper_than};
+pub use clock::{Asked, Clock, SKEW_GAUGE, STEP_COUNTER};
 pub use digest::{Sha256, random_token};
 pub use error::{AppendError, LedgerError};
 pub use event::{Metadata, NewEvent, Recorded, StreamId};
@@ -75,6 +77,7 @@ pub struct Ledger {
     lane: lane::Lane,
     head: watch::Receiver<i64>,
     vault: Arc<vault::Vault>,
+    clock: Arc<Clock>,
 }
 
 impl Ledger {
@@ -88,7 +91,7 @@ impl Ledger {
             .connect_lazy_with(connect.clone());
         let (lane, head) = lane::Lane::start(connect, options.patience);
         let vault = Arc::new(vault::Vault::new(pool.clone(), keyring));
-        Self { pool, lane, head, vault }
+        Self { pool, lane, head, vault, clock: Arc::new(Clock::new()) }
     }
 
     /// Brings the database's tables up to this program's version. Several processes may do so at once.

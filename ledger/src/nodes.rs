@@ -144,15 +144,20 @@ impl Ledger {
         let key_ids: Vec<Vec<u8>> = self.vault.keyring.ids().iter().map(|id| id.to_vec()).collect();
         let sql = "insert into nodes (id, host, pid, key_ids, wraps_with) values ($1, $2, $3, $4, $5) \
                    on conflict (id) do update set seen_at = clock_timestamp(), wraps_with = excluded.wraps_with";
+        let mut connection = self.pool().acquire().await?;
         sqlx::query(sql)
             .bind(presence.id)
             .bind(&presence.host)
             .bind(presence.pid)
             .bind(key_ids)
             .bind(&self.vault.wrapping()[..])
-            .execute(self.pool())
+            .execute(&mut *connection)
             .await?;
-        Ok(())
+        // Seen in the future: the database's clock was set back, and a node that is gone would seem to run until then.
+        let sql = "update nodes set seen_at = clock_timestamp() where id in ( \
+                       select id from nodes where seen_at > clock_timestamp() for update skip locked)";
+        sqlx::query(sql).execute(&mut *connection).await?;
+        Ok(self.measure_clock_on(&mut connection).await?)
     }
 
     /// Best effort: whoever does not beat is off the list soon.

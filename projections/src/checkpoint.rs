@@ -90,10 +90,11 @@ pub(crate) async fn advance(
     views: &[&str],
     positions: &[i64],
 ) -> Result<(), sqlx::Error> {
+    // Updated in the future: the database's clock was set back, and no time has passed as far as is known.
     let query = sqlx::query(
         "update checkpoints c set position = n.position, state = 'live', last_error = null,
             events_per_second = c.events_per_second
-                * exp(greatest(-50, extract(epoch from c.updated_at - clock_timestamp())::float8 / 10))
+                * exp(least(0, greatest(-50, extract(epoch from c.updated_at - clock_timestamp())::float8 / 10)))
                 + (n.position - c.position) / 10.0,
             updated_at = clock_timestamp()
          from unnest($1::text[], $2::bigint[]) as n(view, position) where c.view = n.view",

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use domain::{AccessEvent, Ending as Recorded, Failure, JobCommand, LogDigest};
 use futures::poll;
 use tokio::sync::{mpsc, watch};
@@ -22,7 +23,6 @@ use super::running::Slot;
 use super::starting::Started;
 use super::watchdog::Watchdog;
 use super::worker::{Failed, Worker};
-use crate::context::now;
 use crate::{CommandError, Context};
 
 /// Lines that wait between a process and the log store.
@@ -65,7 +65,7 @@ impl<Q: WorkQueue> Worker<Q> {
         let context = Context::system(Some(job.team_id));
         let pool = self.commands.ledger.pool().clone();
         let writing = Writing { job_id: job.id, team_id: job.team_id, kind: job.kind.clone(), attempt };
-        let mut log = LogWriter::new(pool, writing);
+        let mut log = LogWriter::new(pool, writing).ahead_of_node(self.commands.ledger.clock().ahead());
         let note = |progress| self.claims.set_progress(job.id, worker, progress);
         let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
         let keeper = self.keeper(job, attempt);
@@ -134,7 +134,8 @@ impl<Q: WorkQueue> Worker<Q> {
     ) -> Result<(), Unreported> {
         let job = &started.job;
         log.store().await.map_err(|error| Unreported::ForNow(error.into()))?;
-        let command = end.report(job.timeout_seconds, log.digest(end.finished.dropped_lines));
+        let digest = log.digest(end.finished.dropped_lines);
+        let command = end.report(job.timeout_seconds, digest, self.now());
         let mut recording = pin!(self.commands.end_attempt(&end.context, &started.held, job.id, command));
         let recorded = poll!(&mut recording);
         // The end is on its way to the log, and whatever takes the slot comes after it there: no need to wait until it is on disk.
@@ -210,7 +211,7 @@ fn outcome(ending: &Ending) -> &'static str {
 
 impl End<'_> {
     /// The command that records it.
-    fn report(&self, timeout_seconds: u32, log: LogDigest) -> JobCommand {
+    fn report(&self, timeout_seconds: u32, log: LogDigest, at: DateTime<Utc>) -> JobCommand {
         let (finished, attempt) = (self.finished, self.attempt);
         let failure = |error: String| Failure {
             error,
@@ -243,10 +244,10 @@ impl End<'_> {
             }),
             Ending::Cancelled => Recorded::Cancelled,
             Ending::HandedBack | Ending::TakenAway => {
-                return JobCommand::HandBack { attempt, log, at: now() };
+                return JobCommand::HandBack { attempt, log, at };
             }
         };
-        JobCommand::Finish { attempt, ending, log, at: now(), dice: dice() }
+        JobCommand::Finish { attempt, ending, log, at, dice: dice() }
     }
 }
 

@@ -7,7 +7,6 @@ use domain::{
 };
 use ledger::{Append, AppendError, NewEvent, StreamId};
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
 use super::kinds::{ArgProblem, Kind, Kinds};
 use crate::door::first_events;
@@ -233,7 +232,7 @@ impl Commands {
         // Claimed in this very append, by stream.
         let mut claimed: std::collections::HashMap<String, JobId> = std::collections::HashMap::new();
         for job in jobs {
-            let id = JobId(Uuid::now_v7());
+            let id = JobId(self.new_id());
             let mut queue = job.queue.clone();
             if let Some(place) = &job.place {
                 let value = [&*queue.team_id.to_string(), queue.kind.as_str(), place];

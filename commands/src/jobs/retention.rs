@@ -87,7 +87,10 @@ impl Retention {
         let mut next = Instant::now() + FIRST;
         while shutdown.run_until_cancelled(sleep_until(next)).await.is_some() {
             next = Instant::now() + EVERY;
-            match shutdown.run_until_cancelled(self.round(Utc::now())).await {
+            // What is removed is gone. So it takes two clocks to say that its time is over, and one that is ahead, or was set ahead, removes
+            // nothing early.
+            let now = self.commands.now().min(Utc::now());
+            match shutdown.run_until_cancelled(self.round(now)).await {
                 None => return,
                 Some(Ok(removed)) if removed == Removed::default() => {}
                 Some(Ok(Removed { jobs, chunks, artifacts })) => {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use domain::JobId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -89,8 +89,6 @@ pub struct Worker<Q> {
     pub(super) slots: Slots,
     /// The name it is on the list under; another one after it was given up.
     name: Mutex<Arc<str>>,
-    /// How far the database's clock is ahead of ours, as of the last beat: due is what is due by its clock, for all workers alike.
-    ahead: Mutex<TimeDelta>,
     /// Somebody wants it to take no more jobs.
     pub(super) draining: watch::Sender<bool>,
 }
@@ -110,7 +108,6 @@ impl<Q: WorkQueue> Worker<Q> {
             registry: Registry::new(pool.clone()),
             running: Running::default(),
             name: Mutex::new(Arc::from("")),
-            ahead: Mutex::new(TimeDelta::zero()),
             draining: watch::Sender::new(false),
         }
     }
@@ -125,14 +122,9 @@ impl<Q: WorkQueue> Worker<Q> {
         *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Arc::from("");
     }
 
-    /// Sets our clock by the database's.
-    pub(super) fn set_clock(&self, at: DateTime<Utc>) {
-        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = at - Utc::now();
-    }
-
-    /// The time by the database's clock, to the millisecond.
+    /// The time by the database's clock: due is what is due by its clock, for all workers alike.
     pub(super) fn now(&self) -> DateTime<Utc> {
-        (Utc::now() + *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)).trunc_subsecs(3)
+        self.commands.now()
     }
 
     pub(super) fn set_draining(&self, draining: bool) {

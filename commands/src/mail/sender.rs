@@ -92,6 +92,10 @@ enum Outcome {
 }
 
 impl Sender {
+    fn now(&self) -> DateTime<Utc> {
+        self.drafts.ledger.clock().now()
+    }
+
     /// Sends until `shutdown`; what is being handed over then may still end.
     pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut attempts = JoinSet::new();
@@ -191,11 +195,11 @@ impl Sender {
     async fn prepare(&self, claimed: Claimed) -> Result<Ready, Outcome> {
         let Claimed { claim, last_error } = claimed;
         let draft =
-            self.drafts.of(claim.mail, Utc::now()).await.map_err(|none| no_letter(none, last_error))?;
+            self.drafts.of(claim.mail, self.now()).await.map_err(|none| no_letter(none, last_error))?;
         let (kind, at, mail) = (draft.letter.kind, draft.at, self.form(claim.mail, &draft).await?);
         let offered = match &self.delivery {
             Delivery::Smtp(server, patience) => {
-                Some(server.offer(&mail, *patience).await.map_err(|refused| of_refusal(refused, at))?)
+                Some(server.offer(&mail, *patience).await.map_err(|refused| of_refusal(refused, at, self.now()))?)
             }
             Delivery::Folder(_) => None,
         };
@@ -240,7 +244,7 @@ impl Sender {
         match handed_over {
             Ok(()) => (Outcome::Ended(End::Sent, None), Some(offered)),
             // A plain no: the server has not got it.
-            Err(NotHandedOver::Refused(refused)) => (of_refusal(refused, at), Some(offered)),
+            Err(NotHandedOver::Refused(refused)) => (of_refusal(refused, at, self.now()), Some(offered)),
             Err(NotHandedOver::Unanswered(reason)) => (Outcome::Ended(End::Uncertain, Some(reason)), None),
         }
     }
@@ -254,7 +258,7 @@ impl Sender {
                 Outcome::Ended(End::Sent, None)
             }
             Err(error) => {
-                of_refusal(Refused::ForNow(format!("the file could not be written: {error}")), ready.at)
+                of_refusal(Refused::ForNow(format!("the file could not be written: {error}")), ready.at, self.now())
             }
         }
     }
@@ -347,10 +351,10 @@ fn no_letter(none: NoLetter, last_error: Option<String>) -> Outcome {
     }
 }
 
-fn of_refusal(refused: Refused, at: DateTime<Utc>) -> Outcome {
+fn of_refusal(refused: Refused, at: DateTime<Utc>, now: DateTime<Utc>) -> Outcome {
     match refused {
         Refused::ForGood(reason) => Outcome::Ended(End::Failed, Some(reason)),
-        Refused::ForNow(reason) if Utc::now() >= at + PATIENCE => {
+        Refused::ForNow(reason) if now >= at + PATIENCE => {
             Outcome::Ended(End::Failed, Some(format!("given up; at last: {reason}")))
         }
         Refused::ForNow(reason) => Outcome::Retry(reason),
@@ -366,9 +370,10 @@ mod tests {
     #[test]
     fn what_did_not_get_through_for_three_days_is_given_up() {
         let refused = || Refused::ForNow("RCPT was answered with 451".to_owned());
-        let recently = of_refusal(refused(), Utc::now() - TimeDelta::days(2));
+        let now = Utc::now();
+        let recently = of_refusal(refused(), now - TimeDelta::days(2), now);
         assert!(matches!(recently, Outcome::Retry(reason) if reason.contains("451")));
-        let long_ago = of_refusal(refused(), Utc::now() - TimeDelta::days(4));
+        let long_ago = of_refusal(refused(), now - TimeDelta::days(4), now);
         assert!(matches!(long_ago, Outcome::Ended(End::Failed, Some(reason)) if reason.contains("451")));
     }
 }

@@ -91,7 +91,7 @@ pub struct JobRow {
 
 impl View for Jobs {
     const NAME: &'static str = "jobs";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const AGGREGATES: &'static [&'static str] = &["job"];
     const OWNER: Owner = Owner::Team;
     type Row = JobRow;
@@ -270,11 +270,12 @@ fn happened(row: &mut JobRow, event: &JobEvent, fact: &Fact) {
         JobEvent::JobLost { attempt: _, kind: _, ran } => {
             (row.exit_code, row.error) = (None, Some("its worker was lost".to_owned()));
             ran_for(row, ran.as_ref());
-            waits(row, fact.at, None);
+            // It was due when it was started, and is so still: it waits since then, also where the database's clock was set back.
+            waits(row, row.run_at.min(fact.at), None);
         }
         JobEvent::JobHandedBack { attempt: _, kind: _, ran, log } => {
             ran_for(row, ran.as_ref());
-            waits(row, fact.at, Some(log));
+            waits(row, row.run_at.min(fact.at), Some(log));
         }
         JobEvent::JobCancelRequested {} => row.cancel_requested = true,
         JobEvent::JobCancelled { attempt: _, kind: _, ran, log } => {

@@ -41,7 +41,7 @@ pub(super) async fn waiting(
     if row.status != JobStatus::Pending {
         return Ok(None);
     }
-    let now = Utc::now();
+    let now = app.now();
     let team = app.projections.teams().get(row.team_id).await?;
     let workers = app.commands.workers().await?;
     let obstacles = Obstacles {

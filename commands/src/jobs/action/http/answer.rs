@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ledger::is_deeper_than;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -104,8 +104,10 @@ impl Answer {
         result::masked(document, patterns)
     }
 
-    /// The pause that the host asks for, if it does.
+    /// The pause that the host asks for, if it does. A date is by the host's clock, which its answer tells; `now` is for hosts that do not.
     pub(super) fn retry_after(&self, now: DateTime<Utc>) -> Option<Duration> {
+        let told = self.headers.get(DATE).and_then(|date| DateTime::parse_from_rfc2822(date.to_str().ok()?).ok());
+        let now = told.map_or(now, |date| date.to_utc());
         parse_retry_after(self.headers.get(RETRY_AFTER)?.to_str().ok()?, now)
     }
 
