@@ -6,11 +6,13 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use commands::jobs::ArtifactStore;
 use commands::jobs::JobDefaults;
-use commands::jobs::Kinds;
+use commands::jobs::LiveKinds;
 use commands::{Commands, Executed};
+use commands::supervisor::Supervisor;
 use ledger::Ledger;
 use projections::{ById, Projections, StreamView};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::key_uses::KeyUses;
@@ -38,7 +40,7 @@ pub struct Parts {
     /// The read side.
     pub projections: Projections,
     /// What jobs can run.
-    pub kinds: Arc<Kinds>,
+    pub kinds: LiveKinds,
     /// Files that jobs have left.
     pub artifacts: ArtifactStore,
     /// Signs and checks access tokens.
@@ -51,6 +53,10 @@ pub struct Parts {
     pub notices: Notices,
     /// What happens to jobs, for those who watch.
     pub watching: Watching,
+    /// The background tasks.
+    pub tasks: Supervisor,
+    /// The node is to stop: it takes no new work, and answers until what runs has ended.
+    pub stopping: CancellationToken,
     /// Places for what nobody waits for.
     pub background: Arc<Semaphore>,
 }

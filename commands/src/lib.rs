@@ -22,6 +22,7 @@ pub mod schedules;
 mod secrets;
 mod sessions;
 mod sign_in;
+pub mod supervisor;
 mod teams;
 mod tickets;
 mod tokens;

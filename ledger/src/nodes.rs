@@ -59,7 +59,7 @@ impl std::fmt::Display for LiveNode {
 type Row = (Uuid, String, i32, DateTime<Utc>, DateTime<Utc>, Vec<Vec<u8>>, Option<Vec<u8>>);
 
 /// A node's entry in the list of those that run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Presence {
     id: Uuid,
     host: String,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use commands::supervisor::{TaskState, TaskStatus};
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
@@ -37,18 +38,28 @@ pub async fn livez() -> &'static str {
     ),
 )]
 pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
+    if app.stopping.is_cancelled() {
+        let problem = Problem::quietly_unavailable("the node is stopping", Duration::from_secs(1));
+        return Err(problem.with_code("not_ready"));
+    }
     let health = look(&app).await;
     if health.status == "ok" {
         return Ok("ok\n");
     }
-    let detail = format!("database: {}, views: {}", health.database, health.views);
+    let tasks: Vec<&str> = health.tasks.iter().map(|task| task.name).collect();
+    let detail = format!(
+        "database: {}, views: {}, failing tasks: {}",
+        health.database,
+        health.views,
+        if tasks.is_empty() { "none".to_owned() } else { tasks.join(", ") }
+    );
     let problem = Problem::quietly_unavailable(detail, Duration::from_secs(1));
     Err(problem.with_code("not_ready"))
 }
 
 /// How the parts do.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"status": "ok", "version": "0.1.0", "database": "ok", "views": "ok", "position": 42, "circuits": []}))]
+#[schema(example = json!({"status": "ok", "version": "0.1.0", "database": "ok", "views": "ok", "position": 42, "tasks": [], "circuits": []}))]
 pub struct HealthBody {
     /// `ok` or `failing`.
     status: &'static str,
@@ -60,8 +71,23 @@ pub struct HealthBody {
     views: &'static str,
     /// The last position of the log, if the database answers.
     position: Option<i64>,
+    /// Background tasks that have failed within the last minute, or do not run.
+    tasks: Vec<TaskBody>,
     /// Hosts that this process' `http` jobs leave alone for now, since they failed again and again; at most 100.
     circuits: Vec<CircuitBody>,
+}
+
+/// A background task that fails.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TaskBody {
+    /// Which.
+    name: &'static str,
+    /// `running` again, or `restarting`.
+    state: &'static str,
+    /// How often it was started again.
+    restarts: u64,
+    /// How it failed last.
+    last_error: Option<&'static str>,
 }
 
 /// A host that is left alone for now.
@@ -107,16 +133,31 @@ async fn look(app: &App) -> HealthBody {
         Some(views) if views.iter().any(|view| view.behind_events > READY_WITHIN) => "behind",
         Some(_) => "ok",
     };
+    let tasks = failing_tasks(app);
     let database = if position.is_some() { "ok" } else { "unavailable" };
-    let well = database == "ok" && views == "ok";
+    let running = tasks.iter().all(|task| task.state == TaskState::Running.as_str());
+    let well = database == "ok" && views == "ok" && running;
     HealthBody {
         status: if well { "ok" } else { "failing" },
         version: env!("CARGO_PKG_VERSION"),
         database,
         views,
         position,
+        tasks,
         circuits: circuits(app),
     }
+}
+
+fn failing_tasks(app: &App) -> Vec<TaskBody> {
+    let failing = app.tasks.snapshot().into_iter().filter(TaskStatus::is_failing);
+    failing
+        .map(|task| TaskBody {
+            name: task.name,
+            state: task.state.as_str(),
+            restarts: task.restarts,
+            last_error: task.last_error,
+        })
+        .collect()
 }
 
 /// They make no node unhealthy: it is others that fail.

@@ -60,7 +60,7 @@ pub async fn create(
 
 /// A job that may be queued; or what is wrong with it.
 pub(super) fn checked(app: &App, team: TeamId, body: QueueBody) -> Result<CheckedJob, Vec<ArgProblem>> {
-    body.request().checked(&app.kinds, app.job_defaults(), team, app.now())
+    body.request().checked(&app.kinds.now(), app.job_defaults(), team, app.now())
 }
 
 /// The refusal of fields that stand below `place` in the body.

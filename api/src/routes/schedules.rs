@@ -67,7 +67,8 @@ pub async fn create(
 /// 422 with everything that is wrong with a plan.
 fn refuse_problems(app: &App, team: TeamId, plan: &Plan, new_times: bool) -> Result<(), Problem> {
     let mut fields = Fields::default();
-    let rules = JobRules { kinds: &app.kinds, defaults: app.job_defaults() };
+    let kinds = app.kinds.now();
+    let rules = JobRules { kinds: &kinds, defaults: app.job_defaults() };
     for problem in problems(plan, team, rules, app.now(), new_times) {
         fields.refuse(&problem.field, problem.message);
     }

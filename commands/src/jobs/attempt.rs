@@ -1,12 +1,13 @@
 //! One attempt of one job, from its start to its recorded end.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::{AccessEvent, Ending as Recorded, Failure, JobCommand, LogDigest};
-use futures::poll;
+use domain::{AccessEvent, Ending as Recorded, Failure, JobCommand, JobId, LogDigest};
+use futures::{FutureExt as _, poll};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use uuid::Uuid;
@@ -71,10 +72,14 @@ impl<Q: WorkQueue> Worker<Q> {
         let keeper = self.keeper(job, attempt);
         let keep: &dyn KeepArtifacts = keeper.as_ref().map_or(&NoArtifacts, |keeper| keeper);
         let surroundings = Surroundings { output, stop, watchdog, keep };
-        let mut finished = match self.prepare_attempt(&context, job, attempt, surroundings).await {
-            Ok(prepared) => tokio::join!(prepared.run(), log.take(lines, note)).0,
-            Err(ending) => Finished::without_process(ending),
+        let running = async {
+            match self.prepare_attempt(&context, job, attempt, surroundings).await {
+                Ok(prepared) => tokio::join!(prepared.run(), log.take(lines, note)).0,
+                Err(ending) => Finished::without_process(ending),
+            }
         };
+        // What panicked has ended with that: processes are killed when what waits for them is dropped.
+        let mut finished = AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|_| panicked(job.id));
         if let Ending::CouldNotStart { error } | Ending::Failed { error, .. } = &finished.ending {
             log.remark(error.clone());
         }
@@ -83,7 +88,8 @@ impl<Q: WorkQueue> Worker<Q> {
             Ok(result) => finished.result = result,
             Err(remark) => log.remark(remark),
         }
-        let settings = self.kinds.get(&job.kind).map(Kind::settings);
+        let kinds = self.kinds.now();
+        let settings = kinds.get(&job.kind).map(Kind::settings);
         let finals = settings.map_or(&[][..], |settings| &settings.final_exit_codes);
         let end = End { context, attempt, worker, finished: &finished, finals };
         if finished.ending == Ending::TakenAway {
@@ -174,6 +180,15 @@ impl<Q: WorkQueue> Worker<Q> {
         };
         Ok(timeout(RECORD_PATIENCE, recording).await.map_err(|_| UNANSWERED)??)
     }
+}
+
+/// The end of an attempt that does not come to one, since its code (or ours) is wrong: it has failed, and the worker goes on. Without the
+/// panic's message, which may repeat what the job was about.
+pub(super) fn panicked(job: JobId) -> Finished {
+    tracing::error!(%job, "an attempt of a job panicked");
+    metrics::counter!("job_attempt_panics_total").increment(1);
+    let error = crate::panics::PANICKED.to_owned();
+    Finished::without_process(Ending::Failed { error, is_final: false, retry_after: None })
 }
 
 /// Why an end is not recorded.

@@ -115,6 +115,21 @@ impl<Q: WorkQueue> Worker<Q> {
     }
 }
 
+impl<Q: WorkQueue> Worker<Q> {
+    /// What this worker does around an attempt has panicked, so nobody reports its end: it is recorded as lost, if it was started. Best effort:
+    /// once it is not among what runs here, it is found as any that was forgotten.
+    pub(super) async fn give_up_attempt(&self, id: JobId, team_id: TeamId, attempt: u32) {
+        tracing::error!(job = %id, attempt, "what is around an attempt of a job panicked");
+        metrics::counter!("job_attempt_panics_total").increment(1);
+        let job = RunningJob { id, team_id, attempt, worker: None, started_at: None };
+        match timeout(LEASE, self.commands.lose_job(&job)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(job = %id, %error, "the attempt could not be recorded as lost yet"),
+            Err(_) => tracing::warn!(job = %id, "the attempt could not be recorded as lost in time"),
+        }
+    }
+}
+
 /// Attempts that run with nobody, and since when they were seen so: by our own clock, which never jumps.
 #[derive(Default)]
 struct Stray(HashMap<(JobId, u32), Instant>);
@@ -139,7 +154,7 @@ impl Commands {
         let command = JobCommand::Lose { attempt, at: self.now() };
         match self.execute::<Job>(&Context::system(Some(team)), id, None, command).await {
             Ok(_) => {
-                tracing::warn!(job = %id, attempt, "a worker was lost; its job goes back to the queue");
+                tracing::warn!(job = %id, attempt, "an attempt was lost; its job goes back to the queue");
                 metrics::counter!("jobs_lost_total").increment(1);
                 Ok(())
             }

@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn an_idempotency_key_remembers_all_jobs_and_which_waited_before() {
-        let job = |existing| QueuedJob { id: JobId(Uuid::now_v7()), existing };
+        let job = |existing| QueuedJob { id: JobId(uuid::Uuid::now_v7()), existing };
         let jobs = vec![job(false), job(true), job(false)];
         assert_eq!(replayed(&written(&jobs), 7).jobs, jobs);
         // As keys that were used for one job have it, also from before there were several.

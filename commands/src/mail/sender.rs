@@ -12,14 +12,17 @@
 //! 5. *sent*, committed. If we crash between the answer and this, it is uncertain too, though it was sent: never the other way round.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::field::display;
 
 use super::drafts::{Draft, Drafts, NoLetter, PATIENCE};
@@ -91,6 +94,15 @@ enum Outcome {
     Lost,
 }
 
+/// A mail that is being worked at, for as long as this lives.
+struct Holding<'a>(&'a Sender, MailId);
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.0.held(|held| held.remove(&self.1));
+    }
+}
+
 impl Sender {
     fn now(&self) -> DateTime<Utc> {
         self.drafts.ledger.clock().now()
@@ -100,7 +112,7 @@ impl Sender {
     pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut attempts = JoinSet::new();
         let beats = Arc::clone(&self);
-        let beating = tokio::spawn(async move { beats.beat().await });
+        let mut beating = AbortOnDropHandle::new(tokio::spawn(async move { beats.beat().await }));
         let mut round = 0u32;
         while !shutdown.is_cancelled() {
             // Interest is registered before looking, so that nothing is slept over.
@@ -118,13 +130,14 @@ impl Sender {
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
+                // Others would take up what is being sent: whoever watches this task starts it again.
+                _ended = &mut beating => return,
                 // What was queued is there a moment later, with the commit of the transaction that it is part of.
                 () = wake => sleep(COMMIT).await,
                 () = sleep(POLL) => {}
             }
         }
         while attempts.join_next().await.is_some() {}
-        beating.abort();
     }
 
     /// Looks after what others left behind, and takes up what is due.
@@ -166,9 +179,11 @@ impl Sender {
     async fn take_up(&self, claimed: Claimed, shutdown: &CancellationToken) {
         let claim = claimed.claim;
         self.held(|held| held.insert(claim.mail, claim));
+        // Whatever happens, it is held no longer than it is worked at.
+        let holding = Holding(self, claim.mail);
         let (outcome, offered) = self.attempt(claimed, shutdown).await;
         self.write_down(claim, outcome).await;
-        self.held(|held| held.remove(&claim.mail));
+        drop(holding);
         self.wake.notify_one();
         // Only now: how the server takes our leave must not stand between its answer and the writing down.
         if let Some(offered) = offered {
@@ -179,7 +194,10 @@ impl Sender {
     async fn attempt(&self, claimed: Claimed, shutdown: &CancellationToken) -> (Outcome, Option<Offered>) {
         let claim = claimed.claim;
         let ready = tokio::select! {
-            ready = self.prepare(claimed) => ready,
+            ready = AssertUnwindSafe(self.prepare(claimed)).catch_unwind() => ready.unwrap_or_else(|_| {
+                tracing::error!(position = claim.mail.position, "preparing a mail panicked");
+                Err(Outcome::Retry("preparing it panicked".to_owned()))
+            }),
             () = shutdown.cancelled() => return (Outcome::LetGo, None),
         };
         match ready {
