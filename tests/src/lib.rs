@@ -6,6 +6,8 @@ mod app;
 mod artifacts;
 mod client;
 mod database;
+#[cfg(target_os = "linux")]
+mod false_clock;
 mod folder;
 pub mod s3;
 mod server;
@@ -17,6 +19,8 @@ mod wait;
 pub use app::{JWT_SECRET, PASSWORD, People, Setup, TestApp};
 pub use client::{Client, Reply};
 pub use database::{Database, connect_from_environment};
+#[cfg(target_os = "linux")]
+pub use false_clock::FalseClock;
 pub use server::Server;
 pub use socket::Socket;
 pub use stream::{EventStream, StreamEvent};
