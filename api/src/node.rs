@@ -306,10 +306,7 @@ pub fn reread_kinds(settings: &Settings, actions: &Actions) -> Result<Kinds, Sta
     checked_kinds(settings, Kinds::reload(&settings.jobs_file, actions))
 }
 
-fn checked_kinds(
-    settings: &Settings,
-    kinds: Result<Kinds, Vec<KindProblem>>,
-) -> Result<Kinds, StartError> {
+fn checked_kinds(settings: &Settings, kinds: Result<Kinds, Vec<KindProblem>>) -> Result<Kinds, StartError> {
     let file = settings.jobs_file.display().to_string();
     let refuse = |problems| StartError::Kinds { file: file.clone(), problems };
     let kinds = kinds.map_err(refuse)?;

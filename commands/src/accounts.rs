@@ -2,8 +2,8 @@
 
 use chrono::TimeDelta;
 use domain::{
-    AccessEvent, ClaimKind, Email, PersonName, Personal, Register, Team, TeamId, TeamName, TeamSlug, TokenId, User,
-    UserCommand, UserId,
+    AccessEvent, ClaimKind, Email, PersonName, Personal, Register, Team, TeamId, TeamName, TeamSlug, TokenId,
+    User, UserCommand, UserId,
 };
 use ledger::{NewEvent, Sha256, StreamId};
 use zeroize::Zeroizing;

@@ -152,7 +152,12 @@ impl Watched {
 
     fn failed(&self, error: &'static str, pause: Duration) {
         let milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        tracing::error!(task = self.name, error, milliseconds, "a background task failed; it is started again");
+        tracing::error!(
+            task = self.name,
+            error,
+            milliseconds,
+            "a background task failed; it is started again"
+        );
         metrics::counter!("task_failures_total", "task" => self.name).increment(1);
         if let Some(entry) = self.tasks.entries().get_mut(self.name) {
             entry.restarts = entry.restarts.saturating_add(1);

@@ -27,8 +27,8 @@ const SKEW_WARNING: TimeDelta = TimeDelta::seconds(2);
 const STEP_WARNING: TimeDelta = TimeDelta::seconds(1);
 /// How far two good clocks may drift apart: 200 millionths.
 const DRIFT_DIVISOR: i64 = 5_000;
-/// Between two measurements that are made because something looks wrong.
-const RECHECK_INTERVAL: TimeDelta = TimeDelta::seconds(1);
+/// Between two measurements that are made besides those with each heartbeat.
+const RECHECK_INTERVAL: TimeDelta = TimeDelta::milliseconds(100);
 
 /// A moment of the clock that is never set, in microseconds.
 type Uptime = i64;
@@ -61,8 +61,11 @@ impl Bounds {
     /// What both say; the newer alone, and how far the clock was set, where they contradict each other.
     fn refined(self, newer: Self) -> (Self, TimeDelta) {
         let older = self.at(newer.measured);
-        let both =
-            Self { low: older.low.max(newer.low), high: older.high.min(newer.high), measured: newer.measured };
+        let both = Self {
+            low: older.low.max(newer.low),
+            high: older.high.min(newer.high),
+            measured: newer.measured,
+        };
         if both.low <= both.high {
             return (both, TimeDelta::zero());
         }
@@ -191,7 +194,8 @@ impl Ledger {
         Ok(self.measure_clock_on(&mut connection).await?)
     }
 
-    /// Measures the database's clock since something looks as if it had been set, unless that was done within the last second. Best effort.
+    /// Measures the database's clock where it matters that it may just have been set, unless that was done within the last 0.1 s. Best
+    /// effort.
     pub async fn recheck_clock(&self) {
         if self.clock.is_due()
             && let Err(error) = self.measure_clock().await

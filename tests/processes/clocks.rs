@@ -82,9 +82,12 @@ async fn nodes_whose_clocks_differ_by_hours_work_together() {
             let here = signs_in.sign_in(&admin).await;
             let there = here.speaking_to(other.address);
             // What is shown as just made can be asked for as of that moment, anywhere.
-            let made = here.post("/api/secrets", json!({"name": format!("s{}", signs_in.address.port()), "value": "v"})).await;
+            let made = here
+                .post("/api/secrets", json!({"name": format!("s{}", signs_in.address.port()), "value": "v"}))
+                .await;
             let made = made.expect(201);
-            let state = format!("/api/audit/secret/{}/state?as_of={}", made.str("id"), made.str("created_at"));
+            let state =
+                format!("/api/audit/secret/{}/state?as_of={}", made.str("id"), made.str("created_at"));
             there.get(&state).await.expect(200);
             here.get(&state).await.expect(200);
             let future = made.str("created_at").parse::<DateTime<Utc>>().unwrap() + TimeDelta::minutes(30);
@@ -107,7 +110,10 @@ async fn nodes_whose_clocks_differ_by_hours_work_together() {
             let key = json!({"name": "k", "scopes": ["secrets:list"], "expires_at": end});
             let key = here.post("/api/auth/api-keys", key).await.expect(201);
             for node in [signs_in, other] {
-                Client::new(node.address, Some(key.str("key").to_owned())).get("/api/secrets").await.expect(200);
+                Client::new(node.address, Some(key.str("key").to_owned()))
+                    .get("/api/secrets")
+                    .await
+                    .expect(200);
             }
             let past = moment(&made, "created_at") - TimeDelta::minutes(30);
             let key = json!({"name": "k", "scopes": ["secrets:list"], "expires_at": past});
@@ -141,8 +147,10 @@ async fn a_node_whose_clock_is_set_while_it_runs_goes_on_as_before() {
         run(&client, "echo").await;
         let again = one.sign_in(one.admin.as_ref().unwrap()).await;
         run(&again.speaking_to(two.address), "flaky").await;
-        eventually("the difference is measured", async || ((skew(&one).await - ahead as f64).abs() < 60.0).then_some(()))
-            .await;
+        eventually("the difference is measured", async || {
+            ((skew(&one).await - ahead as f64).abs() < 60.0).then_some(())
+        })
+        .await;
     }
     for node in [one, two] {
         node.stop(Signal::TERM).await.expect(0);
@@ -188,6 +196,12 @@ async fn a_database_whose_clock_is_set_while_nodes_run_breaks_nothing() {
         run(&client, "echo").await;
         clock.set(ahead);
         number += 1;
+        // Before it is noticed as well as after.
+        node.anon().get("/readyz").await.expect(200);
+        eventually("the node notices", async || {
+            ((skew(&node).await + ahead as f64).abs() < 60.0).then_some(())
+        })
+        .await;
         let signed_in = node.sign_in(&admin).await;
         // Nothing that is read stands still: the write is read with its position.
         let made = recorded(&signed_in, &format!("after-{number}")).await;

@@ -39,7 +39,12 @@ async fn completed(client: &Client, path: &str) {
 
 async fn kinds(client: &Client) -> Vec<String> {
     let kinds = client.get("/api/jobs/kinds").await.expect(200);
-    kinds.json["items"].as_array().unwrap().iter().map(|kind| kind["name"].as_str().unwrap().to_owned()).collect()
+    kinds.json["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|kind| kind["name"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test]
@@ -148,7 +153,8 @@ async fn whoever_asks_twice_does_not_wait() {
     let home = Home::new().file(KINDS).with("WORKER_DRAIN_SECONDS", 600);
     let (node, _, _) = busy(&home).await;
     node.process.signal(Signal::TERM);
-    eventually("it is stopping", async || (node.anon().get("/readyz").await.status == 503).then_some(())).await;
+    eventually("it is stopping", async || (node.anon().get("/readyz").await.status == 503).then_some(()))
+        .await;
     node.stop(Signal::TERM).await.expect(130);
     home.is_quiet().await;
 }

@@ -202,6 +202,8 @@ async fn tokens(
     in_cookies: bool,
 ) -> Result<Confidential<TokensBody>, Problem> {
     app.settle(signed_in.position).await;
+    // A token that is dated in the future, since the database's clock was set back a moment ago, would soon be refused.
+    app.ledger.recheck_clock().await;
     let now = app.now();
     let lifetime = TimeDelta::minutes(i64::from(app.settings.access_token_minutes));
     let claims = Claims {

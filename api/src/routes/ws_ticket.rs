@@ -32,7 +32,10 @@ pub struct TicketBody {
     post, path = "/auth/ws-ticket", tag = "auth",
     responses((status = 200, description = "The ticket", body = TicketBody)),
 )]
-pub async fn make_ticket(State(app): State<App>, caller: Identity) -> Result<Confidential<TicketBody>, Problem> {
+pub async fn make_ticket(
+    State(app): State<App>,
+    caller: Identity,
+) -> Result<Confidential<TicketBody>, Problem> {
     let ticket = caller.make_ticket().await?;
     let expires_at = time(app.now() + TICKET_LIFE);
     Ok(Confidential(Answer::ok(TicketBody { ticket, expires_in: TICKET_LIFE.as_secs(), expires_at })))

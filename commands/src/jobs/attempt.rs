@@ -79,7 +79,8 @@ impl<Q: WorkQueue> Worker<Q> {
             }
         };
         // What panicked has ended with that: processes are killed when what waits for them is dropped.
-        let mut finished = AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|_| panicked(job.id));
+        let mut finished =
+            AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|_| panicked(job.id));
         if let Ending::CouldNotStart { error } | Ending::Failed { error, .. } = &finished.ending {
             log.remark(error.clone());
         }

@@ -108,7 +108,10 @@ impl Kinds {
     /// As [`Self::load`]; also when the file is gone: then somebody is writing it, or has lost it.
     pub fn reload(file: &Path, actions: &Actions) -> Result<Self, Vec<KindProblem>> {
         let problem = |error: std::io::Error| {
-            vec![KindProblem { path: file.display().to_string(), message: format!("cannot be read: {error}") }]
+            vec![KindProblem {
+                path: file.display().to_string(),
+                message: format!("cannot be read: {error}"),
+            }]
         };
         Self::parse(&fs::read_to_string(file).map_err(problem)?, actions)
     }

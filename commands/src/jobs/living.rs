@@ -124,7 +124,9 @@ impl<Q: WorkQueue> Worker<Q> {
         let job = RunningJob { id, team_id, attempt, worker: None, started_at: None };
         match timeout(LEASE, self.commands.lose_job(&job)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(job = %id, %error, "the attempt could not be recorded as lost yet"),
+            Ok(Err(error)) => {
+                tracing::warn!(job = %id, %error, "the attempt could not be recorded as lost yet")
+            }
             Err(_) => tracing::warn!(job = %id, "the attempt could not be recorded as lost in time"),
         }
     }

@@ -190,7 +190,11 @@ impl LogWriter {
 
     fn add(&mut self, stream: Stream, text: String, at: DateTime<Utc>) {
         if !self.superseded {
-            self.waiting.push_back(StoredLine { at: at + self.ahead, stream: stream.name().to_owned(), text });
+            self.waiting.push_back(StoredLine {
+                at: at + self.ahead,
+                stream: stream.name().to_owned(),
+                text,
+            });
         }
     }
 

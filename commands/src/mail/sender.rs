@@ -216,9 +216,12 @@ impl Sender {
             self.drafts.of(claim.mail, self.now()).await.map_err(|none| no_letter(none, last_error))?;
         let (kind, at, mail) = (draft.letter.kind, draft.at, self.form(claim.mail, &draft).await?);
         let offered = match &self.delivery {
-            Delivery::Smtp(server, patience) => {
-                Some(server.offer(&mail, *patience).await.map_err(|refused| of_refusal(refused, at, self.now()))?)
-            }
+            Delivery::Smtp(server, patience) => Some(
+                server
+                    .offer(&mail, *patience)
+                    .await
+                    .map_err(|refused| of_refusal(refused, at, self.now()))?,
+            ),
             Delivery::Folder(_) => None,
         };
         Ok(Ready { kind, at, mail, offered })
@@ -275,9 +278,11 @@ impl Sender {
                 tracing::info!(path = %path.display(), "without SMTP_URL mail is written to a file");
                 Outcome::Ended(End::Sent, None)
             }
-            Err(error) => {
-                of_refusal(Refused::ForNow(format!("the file could not be written: {error}")), ready.at, self.now())
-            }
+            Err(error) => of_refusal(
+                Refused::ForNow(format!("the file could not be written: {error}")),
+                ready.at,
+                self.now(),
+            ),
         }
     }
 

@@ -22,7 +22,12 @@ impl Days {
     ///
     /// # Errors
     /// 422 that names the field.
-    pub(super) fn parse(from: Option<&str>, to: Option<&str>, most: u64, today: NaiveDate) -> Result<Self, Problem> {
+    pub(super) fn parse(
+        from: Option<&str>,
+        to: Option<&str>,
+        most: u64,
+        today: NaiveDate,
+    ) -> Result<Self, Problem> {
         let mut fields = Fields::default();
         let mut day = |name: &str, text: Option<&str>| match text.map(day_of) {
             None => None,

@@ -127,7 +127,8 @@ fn lost_and_handed_back_jobs_wait_again_at_once() {
     ]);
     assert_eq!((back.status, back.next_attempt_at, back.error), (JobStatus::Pending, Some(at(3)), None));
     assert!(back.was_due);
-    let again = after([started(1), JobEvent::JobLost { attempt: 1, kind: "report".into(), ran: ran() }, started(2)]);
+    let again =
+        after([started(1), JobEvent::JobLost { attempt: 1, kind: "report".into(), ran: ran() }, started(2)]);
     assert_eq!((again.next_attempt_at, again.was_due), (None, false));
 }
 

@@ -106,7 +106,8 @@ impl Answer {
 
     /// The pause that the host asks for, if it does. A date is by the host's clock, which its answer tells; `now` is for hosts that do not.
     pub(super) fn retry_after(&self, now: DateTime<Utc>) -> Option<Duration> {
-        let told = self.headers.get(DATE).and_then(|date| DateTime::parse_from_rfc2822(date.to_str().ok()?).ok());
+        let told =
+            self.headers.get(DATE).and_then(|date| DateTime::parse_from_rfc2822(date.to_str().ok()?).ok());
         let now = told.map_or(now, |date| date.to_utc());
         parse_retry_after(self.headers.get(RETRY_AFTER)?.to_str().ok()?, now)
     }
