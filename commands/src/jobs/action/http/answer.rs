@@ -154,6 +154,21 @@ mod tests {
     }
 
     #[test]
+    fn a_date_is_by_the_clock_of_the_host_that_says_it() {
+        let now: DateTime<Utc> = "1994-11-06T08:49:00Z".parse().unwrap();
+        let after = |told: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, "Sun, 06 Nov 1994 10:49:37 GMT".parse().unwrap());
+            told.map(|date| headers.insert(DATE, date.parse().unwrap()));
+            let answer = Answer { status: StatusCode::SERVICE_UNAVAILABLE, headers, body: vec![], cut: false };
+            answer.retry_after(now).map(|pause| pause.as_secs())
+        };
+        assert_eq!(after(Some("Sun, 06 Nov 1994 10:49:00 GMT")), Some(37), "the host is two hours ahead");
+        assert_eq!(after(Some("not a date")), Some(7_237));
+        assert_eq!(after(None), Some(7_237));
+    }
+
+    #[test]
     fn codes_have_their_usual_meaning() {
         let has = |codes: &Codes, code: u16| codes.have(StatusCode::from_u16(code).unwrap());
         assert!(has(&Codes::Success, 204) && !has(&Codes::Success, 304));
