@@ -160,7 +160,8 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, "Sun, 06 Nov 1994 10:49:37 GMT".parse().unwrap());
             told.map(|date| headers.insert(DATE, date.parse().unwrap()));
-            let answer = Answer { status: StatusCode::SERVICE_UNAVAILABLE, headers, body: vec![], cut: false };
+            let answer =
+                Answer { status: StatusCode::SERVICE_UNAVAILABLE, headers, body: vec![], cut: false };
             answer.retry_after(now).map(|pause| pause.as_secs())
         };
         assert_eq!(after(Some("Sun, 06 Nov 1994 10:49:00 GMT")), Some(37), "the host is two hours ahead");
