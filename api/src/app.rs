@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use commands::jobs::ArtifactStore;
 use commands::jobs::JobDefaults;
-use commands::jobs::Kinds;
+use commands::jobs::LiveKinds;
+use commands::supervisor::Supervisor;
 use commands::{Commands, Executed};
 use ledger::Ledger;
 use projections::{ById, Projections, StreamView};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::key_uses::KeyUses;
@@ -37,7 +40,7 @@ pub struct Parts {
     /// The read side.
     pub projections: Projections,
     /// What jobs can run.
-    pub kinds: Arc<Kinds>,
+    pub kinds: LiveKinds,
     /// Files that jobs have left.
     pub artifacts: ArtifactStore,
     /// Signs and checks access tokens.
@@ -50,6 +53,10 @@ pub struct Parts {
     pub notices: Notices,
     /// What happens to jobs, for those who watch.
     pub watching: Watching,
+    /// The background tasks.
+    pub tasks: Supervisor,
+    /// The node is to stop: it takes no new work, and answers until what runs has ended.
+    pub stopping: CancellationToken,
     /// Places for what nobody waits for.
     pub background: Arc<Semaphore>,
 }
@@ -67,6 +74,12 @@ impl App {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Now, by the database's clock, which all nodes share.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.ledger.clock().now()
     }
 
     /// What holds of jobs where neither they nor their kinds say anything.

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
-use chrono::Utc;
 use commands::Context;
 use domain::{AccessEvent, Actor, Caller, Permission, Permissions, SessionId, TeamId, UserId};
 use projections::UserRow;
@@ -48,7 +47,7 @@ impl FromRequestParts<App> for Anonymous {
         let ip = ClientIp::of(&parts.extensions);
         app.limits.check_anonymous(ip)?;
         // Addresses of people who did not say who they are belong to the day: its key can be destroyed as a whole.
-        let subject = format!("visitors-{}", Utc::now().format("%Y-%m-%d"));
+        let subject = format!("visitors-{}", app.now().format("%Y-%m-%d"));
         let caller = Caller { actor: Actor::Anonymous, team: None, permissions: Permissions::default() };
         Ok(Self { ip, context: circumstances(parts, caller, subject) })
     }

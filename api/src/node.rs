@@ -1,9 +1,8 @@
 //! A node: one process' share of Daybook, opened from its configuration. `serve` and every other command open one.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use commands::jobs::{Actions, KindProblem, Kinds};
+use commands::jobs::{Actions, KindProblem, Kinds, LiveKinds};
 use commands::{About, CommandError, Commands, Context, FirstTeam, NewAccount, NewPassword, Password};
 use domain::{AccessEvent, Caller, Email, Invalid, PersonName, TeamName, TeamSlug};
 use ledger::connect::{AddressError, Connector, DatabaseAddress};
@@ -138,7 +137,7 @@ pub struct Node {
     /// The read side.
     pub projections: Projections,
     /// What jobs can run.
-    pub kinds: Arc<Kinds>,
+    pub kinds: LiveKinds,
     /// The private server, if it uses one.
     pub private: Option<PrivateServer>,
 }
@@ -177,7 +176,7 @@ impl Node {
     }
 
     async fn reach_with(settings: Settings, actions: &Actions) -> Result<Self, StartError> {
-        let kinds = Arc::new(read_kinds(&settings, actions)?);
+        let kinds = LiveKinds::new(read_kinds(&settings, actions)?);
         make_data_dir(&settings)?;
         // The private server first: it makes DATA_DIR with the modes it needs.
         let (connect, private) = database(&settings).await?;
@@ -204,7 +203,7 @@ impl Node {
     fn of(
         settings: Settings,
         keys: Keys,
-        kinds: Arc<Kinds>,
+        kinds: LiveKinds,
         connect: Connector,
         private: Option<PrivateServer>,
     ) -> Self {
@@ -358,6 +357,8 @@ async fn check_version(ledger: &Ledger) -> Result<(), StartError> {
     let query = "select current_setting('server_version_num')::int, current_setting('server_version')";
     let (number, text): (i32, String) =
         sqlx::query_as(query).fetch_one(ledger.pool()).await.map_err(LedgerError::from)?;
+    // From here on "now" is the database's.
+    ledger.measure_clock().await?;
     if number < OLDEST_POSTGRESQL { Err(StartError::TooOld(text)) } else { Ok(()) }
 }
 
@@ -372,9 +373,21 @@ pub fn actions() -> Actions {
 /// # Errors
 /// The file cannot be read, or something in it is wrong.
 pub fn read_kinds(settings: &Settings, actions: &Actions) -> Result<Kinds, StartError> {
+    checked_kinds(settings, Kinds::load(&settings.jobs_file, actions))
+}
+
+/// The kinds of `JOBS_FILE`, read again while a node runs.
+///
+/// # Errors
+/// As [`read_kinds`]; also when there is no such file any more.
+pub fn reread_kinds(settings: &Settings, actions: &Actions) -> Result<Kinds, StartError> {
+    checked_kinds(settings, Kinds::reload(&settings.jobs_file, actions))
+}
+
+fn checked_kinds(settings: &Settings, kinds: Result<Kinds, Vec<KindProblem>>) -> Result<Kinds, StartError> {
     let file = settings.jobs_file.display().to_string();
     let refuse = |problems| StartError::Kinds { file: file.clone(), problems };
-    let kinds = Kinds::load(&settings.jobs_file, actions).map_err(refuse)?;
+    let kinds = kinds.map_err(refuse)?;
     let unknown = settings.worker_kinds.iter().flatten().filter(|name| kinds.get(name).is_none());
     let problem = |name: &String| KindProblem {
         path: "WORKER_KINDS".to_owned(),

@@ -286,6 +286,11 @@ impl From<TokenError> for Problem {
             TokenError::Expired => {
                 Self::unauthorized("The access token has expired.").with_code("token_expired")
             }
+            TokenError::NotYet => Self::unauthorized(
+                "The access token is dated in the future: the clock that issued it and the database's differ. Refresh it or sign in again; \
+                 operators find each node's difference in the metric clock_skew_seconds.",
+            )
+            .with_code("token_invalid"),
             TokenError::Key | TokenError::Signing => Self::internal(error),
             _ => Self::unauthorized("The access token is not valid.").with_code("token_invalid"),
         }

@@ -22,6 +22,7 @@ pub mod schedules;
 mod secrets;
 mod sessions;
 mod sign_in;
+pub mod supervisor;
 mod teams;
 mod tickets;
 mod tokens;
@@ -31,7 +32,9 @@ mod two_factor;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use chrono::{DateTime, Utc};
 use ledger::Ledger;
+use uuid::Uuid;
 
 pub use accounts::{FirstTeam, NewAccount, NewPassword};
 pub use admins::Ties;
@@ -83,6 +86,16 @@ impl Commands {
     #[must_use]
     pub fn background(&self) -> Self {
         Self { ledger: self.ledger.background(), ..self.clone() }
+    }
+
+    /// The time as events state times: by the database's clock, to the millisecond.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.ledger.clock().now_millis()
+    }
+
+    /// A new id, in order with those made before.
+    pub(crate) fn new_id(&self) -> Uuid {
+        self.ledger.clock().id()
     }
 
     /// What slows down those who guess at passwords and codes.

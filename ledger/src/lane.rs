@@ -5,11 +5,12 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io::ErrorKind;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures::TryStreamExt as _;
+use futures::{FutureExt as _, TryStreamExt as _};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use sqlx::{Connection as _, Either, Executor as _, FromRow, PgConnection};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -147,7 +148,7 @@ impl Lane {
         // fails each batch within its own patience.
         match timeout(self.patience + 2 * BATCH_TIMEOUT, answer).await {
             Err(_) => Err(AppendError::Unanswered),
-            Ok(Err(_)) => Err(AppendError::Unavailable("the event log is closing".to_owned())),
+            Ok(Err(_)) => Err(AppendError::Unanswered),
             Ok(Ok(outcome)) => outcome,
         }
     }
@@ -180,7 +181,12 @@ impl Worker {
             }
             let batch = self.take_batch();
             metrics::histogram!("ledger_batch_commands").record(batch.len() as f64);
-            self.store(batch).await;
+            // Whoever waits for this batch is not answered then: what became of it is not known. The next one goes on.
+            if AssertUnwindSafe(self.store(batch)).catch_unwind().await.is_err() {
+                self.connection = None;
+                metrics::counter!("task_failures_total", "task" => "append lane").increment(1);
+                tracing::error!("the append lane panicked over a batch");
+            }
         }
     }
 

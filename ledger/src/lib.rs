@@ -4,6 +4,7 @@
 //! knows nothing of users, secrets or jobs: events are names, versions and JSON to it.
 
 mod append;
+mod clock;
 pub mod connect;
 mod destroy;
 mod digest;
@@ -36,6 +37,7 @@ use connect::{Connector, Pool, Purpose, Single};
 use tokio::sync::watch;
 
 pub use append::{Append, Appended, is_deeper_than};
+pub use clock::{Asked, Clock, SKEW_GAUGE, STEP_COUNTER};
 pub use digest::{Sha256, random_token};
 pub use error::{AppendError, LedgerError};
 pub use event::{Metadata, NewEvent, Recorded, StreamId};
@@ -82,6 +84,7 @@ pub struct Ledger {
     vault: vault::Vault,
     guard: Arc<identity::Guard>,
     scrubbed_in_place: i64,
+    clock: Arc<Clock>,
 }
 
 impl Ledger {
@@ -97,7 +100,8 @@ impl Ledger {
         let (lane, head) = lane::Lane::start(connector, options.patience, Arc::clone(&guard));
         let vault = vault::Vault::new(pool.clone(), keyring);
         let scrubbed_in_place = options.scrubbed_in_place;
-        Self { pool, background, lane, head, vault, guard, scrubbed_in_place }
+        let clock = Arc::new(Clock::new());
+        Self { pool, background, lane, head, vault, guard, scrubbed_in_place, clock }
     }
 
     /// The same log for what goes on without a request: it has connections of its own, so that requests that use up all of theirs do not

@@ -59,7 +59,7 @@ impl std::fmt::Display for LiveNode {
 type Row = (Uuid, String, i32, DateTime<Utc>, DateTime<Utc>, Vec<Vec<u8>>, Option<Vec<u8>>);
 
 /// A node's entry in the list of those that run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Presence {
     id: Uuid,
     host: String,
@@ -146,6 +146,7 @@ impl Ledger {
         let key_ids: Vec<Vec<u8>> = self.vault.keyring.ids().iter().map(|id| id.to_vec()).collect();
         let sql = "insert into nodes (id, host, pid, key_ids, wraps_with, needs) values ($1, $2, $3, $4, $5, $6) \
                    on conflict (id) do update set seen_at = clock_timestamp(), wraps_with = excluded.wraps_with";
+        let mut connection = self.pool().acquire().await?;
         sqlx::query(sql)
             .bind(presence.id)
             .bind(&presence.host)
@@ -153,9 +154,13 @@ impl Ledger {
             .bind(key_ids)
             .bind(&self.vault.wrapping()[..])
             .bind(&presence.needs)
-            .execute(self.pool())
+            .execute(&mut *connection)
             .await?;
-        Ok(())
+        // Seen in the future: the database's clock was set back, and a node that is gone would seem to run until then.
+        let sql = "update nodes set seen_at = clock_timestamp() where id in ( \
+                       select id from nodes where seen_at > clock_timestamp() for update skip locked)";
+        sqlx::query(sql).execute(&mut *connection).await?;
+        Ok(self.measure_clock_on(&mut connection).await?)
     }
 
     /// Best effort: whoever does not beat is off the list soon.

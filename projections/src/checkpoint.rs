@@ -122,11 +122,12 @@ pub(crate) async fn advance(
     tables: &[&str],
     position: i64,
 ) -> Result<(), sqlx::Error> {
+    // Updated in the future: the database's clock was set back, and no time has passed as far as is known.
     let query = sqlx::query(
         "with n as materialized (select event_digest($2) as digest)
          update checkpoints c set position = $2, digest = n.digest, state = 'live', last_error = null,
             events_per_second = c.events_per_second
-                * exp(greatest(-50, extract(epoch from c.updated_at - clock_timestamp())::float8 / 10))
+                * exp(least(0, greatest(-50, extract(epoch from c.updated_at - clock_timestamp())::float8 / 10)))
                 + ($2 - c.position) / 10.0,
             updated_at = clock_timestamp()
          from n where c.view = any($1)",

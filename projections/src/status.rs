@@ -93,7 +93,7 @@ impl Projections {
         let next: Vec<i64> = checkpoints.iter().map(|checkpoint| checkpoint.position + 1).collect();
         let waiting = self.inner.ledger.read_at(&next).await?;
         let rebuilding = self.rebuilding().await?;
-        let mut all = vec![];
+        let (mut all, now) = (vec![], self.inner.ledger.clock().now());
         for name in self.names() {
             let table =
                 &self.inner.registry.all[self.inner.registry.place(name).unwrap_or_default()].spec().table;
@@ -104,7 +104,7 @@ impl Projections {
                 name: name.to_owned(),
                 position,
                 behind_events: (head - position).max(0),
-                behind_seconds: first.map_or(0.0, |event| age(event.at)),
+                behind_seconds: first.map_or(0.0, |event| age(event.at, now)),
                 state: state(checkpoint, rebuilding.contains(&lock_of(table))).to_owned(),
                 rows: if checkpoint.is_some() { self.count(table).await? } else { 0 },
                 events_per_second: checkpoint.map_or(0.0, rate),
@@ -133,8 +133,8 @@ impl Projections {
     }
 }
 
-fn age(at: DateTime<Utc>) -> f64 {
-    (Utc::now() - at).as_seconds_f64().max(0.0)
+fn age(at: DateTime<Utc>, now: DateTime<Utc>) -> f64 {
+    (now - at).as_seconds_f64().max(0.0)
 }
 
 fn rate(checkpoint: &Checkpoint) -> f64 {

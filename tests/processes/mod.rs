@@ -4,6 +4,8 @@ mod answers;
 mod auditing;
 mod canaries;
 mod check_values;
+#[cfg(target_os = "linux")]
+mod clocks;
 mod configuration;
 mod core_dumps;
 mod database_user;
@@ -18,6 +20,7 @@ mod process;
 mod run;
 mod secrets_import;
 mod start;
+mod stopping;
 mod upgrade;
 mod users;
 mod walk;

@@ -103,7 +103,7 @@ pub async fn make(
     let mut fields = Fields::default();
     let name = fields.check("name", ApiKeyName::parse(&body.name));
     let scopes = fields.check("scopes", scopes(&body.scopes, &person));
-    let past = body.expires_at.is_some_and(|end| end <= Utc::now());
+    let past = body.expires_at.is_some_and(|end| end <= app.now());
     fields.check("expires_at", if past { Err(Invalid("must be in the future".to_owned())) } else { Ok(()) });
     fields.done()?;
     let (Some(name), Some(scopes)) = (name, scopes) else {

@@ -287,8 +287,10 @@ async fn as_of(app: &App, text: Option<&str>) -> Result<i64, Problem> {
     match text.parse::<DateTime<Utc>>() {
         Err(_) => refuse("must be a position, or a time such as 2026-11-21T14:03:00Z"),
         Ok(moment) if !showable(moment) => refuse(NOT_SHOWABLE),
-        Ok(moment) if moment > Utc::now() => refuse("lies in the future"),
-        Ok(moment) => Ok(app.ledger.position_at(moment).await?),
+        Ok(moment) => match app.ledger.position_as_of(moment).await? {
+            Some(position) => Ok(position),
+            None => refuse("lies in the future"),
+        },
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use commands::{
     About, Account, BroughtRefresh, CommandError, FirstTeam, NewAccount, NewPassword, Password, RefreshError,
     SecondFactor, SignIn, SignedIn,
@@ -202,7 +202,9 @@ async fn tokens(
     in_cookies: bool,
 ) -> Result<Confidential<TokensBody>, Problem> {
     app.settle(signed_in.position).await;
-    let now = Utc::now();
+    // A token that is dated in the future, since the database's clock was set back a moment ago, would soon be refused.
+    app.ledger.recheck_clock().await;
+    let now = app.now();
     let lifetime = TimeDelta::minutes(i64::from(app.settings.access_token_minutes));
     let claims = Claims {
         sub: signed_in.user_id.0,

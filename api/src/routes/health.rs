@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use commands::supervisor::{TaskState, TaskStatus};
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
@@ -36,17 +37,23 @@ pub async fn livez() -> &'static str {
     ),
 )]
 pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
+    if app.stopping.is_cancelled() {
+        let problem = Problem::quietly_unavailable("the node is stopping", Duration::from_secs(1));
+        return Err(problem.with_code("not_ready"));
+    }
     let health = look(&app).await;
     if health.status == "ok" {
         return Ok("ok\n");
     }
-    let views: Vec<_> = health.not_live.iter().map(|view| view.name).collect();
-    let views = if views.is_empty() {
-        health.views.to_owned()
-    } else {
-        format!("{} ({})", health.views, views.join(", "))
-    };
-    let detail = format!("database: {}, log: {}, views: {views}", health.database, health.log);
+    let named = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let detail = format!(
+        "database: {}, log: {}, views: {}, not up to date: {}, failing tasks: {}",
+        health.database,
+        health.log,
+        health.views,
+        named(health.not_live.iter().map(|view| view.name).collect()),
+        named(health.tasks.iter().map(|task| task.name).collect()),
+    );
     let problem = Problem::quietly_unavailable(detail, Duration::from_secs(1));
     Err(problem.with_code("not_ready"))
 }
@@ -54,7 +61,8 @@ pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
 /// How the parts do.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "status": "ok", "version": "0.1.0", "database": "ok", "log": "ok", "views": "ok", "not_live": [], "position": 42, "circuits": []
+    "status": "ok", "version": "0.1.0", "database": "ok", "log": "ok", "views": "ok", "not_live": [], "position": 42, "tasks": [],
+    "circuits": []
 }))]
 pub struct HealthBody {
     /// `ok` or `failing`.
@@ -75,6 +83,8 @@ pub struct HealthBody {
     last_error: Option<String>,
     /// The last position of the log, if the database answers.
     position: Option<i64>,
+    /// Background tasks that have failed within the last minute, or do not run.
+    tasks: Vec<TaskBody>,
     /// Hosts that this process' `http` jobs leave alone for now, since they failed again and again; at most 100.
     circuits: Vec<CircuitBody>,
 }
@@ -92,6 +102,19 @@ pub struct NotLiveBody {
     seconds: Option<f64>,
     /// Why it failed, if it did.
     last_error: Option<String>,
+}
+
+/// A background task that fails.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TaskBody {
+    /// Which.
+    name: &'static str,
+    /// `running` again, or `restarting`.
+    state: &'static str,
+    /// How often it was started again.
+    restarts: u64,
+    /// How it failed last.
+    last_error: Option<&'static str>,
 }
 
 /// A host that is left alone for now.
@@ -130,9 +153,11 @@ async fn look(app: &App) -> HealthBody {
         false if not_live.is_empty() => "ok",
         false => "behind",
     };
+    let tasks = failing_tasks(app);
     let database = if position.is_some() { "ok" } else { "unavailable" };
     let log = if divergence.is_some() { "diverged" } else { "ok" };
-    let well = [database, log, views].iter().all(|part| *part == "ok");
+    let running = tasks.iter().all(|task| task.state == TaskState::Running.as_str());
+    let well = running && [database, log, views].iter().all(|part| *part == "ok");
     HealthBody {
         status: if well { "ok" } else { "failing" },
         version: env!("CARGO_PKG_VERSION"),
@@ -143,6 +168,7 @@ async fn look(app: &App) -> HealthBody {
         last_error: app.projections.last_error().filter(|_| !not_live.is_empty()),
         not_live,
         position,
+        tasks,
         circuits: circuits(app),
     }
 }
@@ -176,6 +202,18 @@ async fn not_live(app: &App) -> Vec<NotLiveBody> {
         }
     };
     pulses.into_iter().map(of).collect()
+}
+
+fn failing_tasks(app: &App) -> Vec<TaskBody> {
+    let failing = app.tasks.snapshot().into_iter().filter(TaskStatus::is_failing);
+    failing
+        .map(|task| TaskBody {
+            name: task.name,
+            state: task.state.as_str(),
+            restarts: task.restarts,
+            last_error: task.last_error,
+        })
+        .collect()
 }
 
 /// They make no node unhealthy: it is others that fail.

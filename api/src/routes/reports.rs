@@ -148,7 +148,7 @@ pub async fn jobs(
     Query(query): Query<JobsQuery>,
 ) -> Result<Json<JobsBody>, Problem> {
     let team = caller.team()?;
-    let days = Days::parse(query.from.as_deref(), query.to.as_deref(), days::MOST)?;
+    let days = Days::parse(query.from.as_deref(), query.to.as_deref(), days::MOST, app.now().date_naive())?;
     let group_by = query.group_by.unwrap_or_default();
     // The view trails behind the others: it is waited for up to now.
     let head = app.ledger.head().await?;

@@ -69,6 +69,8 @@ pub(super) struct LogWriter {
     pool: Pool,
     writing: Writing,
     waiting: VecDeque<StoredLine>,
+    /// How far the database's clock is ahead of the one that lines are timed by.
+    ahead: TimeDelta,
     /// Lines of this attempt that are stored.
     stored: u64,
     /// Another attempt writes: what this one still says is nobody's.
@@ -96,6 +98,7 @@ impl LogWriter {
             pool,
             writing,
             waiting: VecDeque::new(),
+            ahead: TimeDelta::zero(),
             stored: 0,
             superseded: false,
             progress: None,
@@ -103,6 +106,12 @@ impl LogWriter {
             digest: Sha256::default(),
             patience: in_time::PATIENCE,
         }
+    }
+
+    /// The database's clock is ahead of this node's by so much: lines are shown with its time, as everything is.
+    pub(super) fn ahead_of_node(mut self, ahead: TimeDelta) -> Self {
+        self.ahead = ahead;
+        self
     }
 
     /// A remark of Daybook's own.
@@ -181,7 +190,11 @@ impl LogWriter {
 
     fn add(&mut self, stream: Stream, text: String, at: DateTime<Utc>) {
         if !self.superseded {
-            self.waiting.push_back(StoredLine { at, stream: stream.name().to_owned(), text });
+            self.waiting.push_back(StoredLine {
+                at: at + self.ahead,
+                stream: stream.name().to_owned(),
+                text,
+            });
         }
     }
 

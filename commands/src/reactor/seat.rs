@@ -61,13 +61,15 @@ impl Seat {
         self.lease * 2 / 3
     }
 
-    /// Takes the seat if it is free, or its holder has fallen silent. Says where the cursor is.
+    /// Takes the seat if it is free, or its holder has fallen silent. Says where the cursor is. A lease that seems to last longer than any
+    /// does is from before the database's clock was set back: a holder that lives makes it right with its next renewal.
     pub(super) async fn take(&self) -> Result<Option<i64>, sqlx::Error> {
         // Locked: its holder is just storing something, and alive.
         sqlx::query_scalar(
             "update reactors set holder = $2, held_until = clock_timestamp() + make_interval(secs => $3) \
              where name = (select name from reactors where name = $1 \
-                           and (holder is null or holder = $2 or held_until < clock_timestamp()) \
+                           and (holder is null or holder = $2 or held_until < clock_timestamp() \
+                                or held_until > clock_timestamp() + 2 * make_interval(secs => $3)) \
                            for update skip locked) \
              returning position",
         )

@@ -105,7 +105,7 @@ pub async fn activity(
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ActivityQuery>,
 ) -> Result<Json<ActivityBody>, Problem> {
-    let days = Days::parse(query.from.as_deref(), query.to.as_deref(), MOST_DAYS)?;
+    let days = Days::parse(query.from.as_deref(), query.to.as_deref(), MOST_DAYS, app.now().date_naive())?;
     let trail = trail(&app, &caller)?;
     // Everything before the reading itself is counted, so the trail is waited for up to there.
     let reading = record(&app, &caller, &uri).await?;

@@ -208,7 +208,7 @@ impl TeamReader<'_, Jobs> {
         let query = query.bind(self.whose.setting()).bind(key).bind(i32::from(job.priority));
         let mut connection = self.connection().await?;
         let (running, ahead): (i64, i64) = query
-            .bind(time::text(due))
+            .bind(if job.was_due { String::new() } else { time::text(due) })
             .bind(&job.id)
             .bind(time::text(now))
             .fetch_one(&mut *connection)
