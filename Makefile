@@ -6,10 +6,10 @@ SHELL := /bin/sh
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help run build test lint fmt bench postgres clean
+.PHONY: help run build test test-upgrade lint fmt bench postgres clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 run: ## build and start Daybook; with nothing configured it makes its own PostgreSQL in ./.daybook
 	@if [ -z "$${DATABASE_URL:-}$${DATABASE_URL_FILE:-}" ]; then ./scripts/postgres.sh; fi
@@ -22,6 +22,9 @@ build: ## the release binary, target/release/daybook
 test: postgres ## every test, against a real PostgreSQL
 	$(CARGO) build --locked --bin daybook
 	$(CARGO) test --locked --workspace --no-fail-fast
+
+test-upgrade: postgres ## a rolling upgrade: this program and one with a view's version raised, on one database
+	DAYBOOK_NEXT=$$(./scripts/next-version.sh) $(CARGO) test --locked -p tests --test daybook processes::upgrade
 
 lint: ## formatting, clippy with warnings denied, dependencies (cargo-deny when it is installed)
 	$(CARGO) fmt --all --check

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use commands::jobs::ArtifactStore;
 use commands::jobs::JobDefaults;
-use commands::jobs::Kinds;
+use commands::jobs::LiveKinds;
+use commands::supervisor::Supervisor;
 use commands::{Commands, Executed};
 use ledger::Ledger;
 use projections::{ById, Projections, StreamView};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::key_uses::KeyUses;
@@ -37,7 +40,7 @@ pub struct Parts {
     /// The read side.
     pub projections: Projections,
     /// What jobs can run.
-    pub kinds: Arc<Kinds>,
+    pub kinds: LiveKinds,
     /// Files that jobs have left.
     pub artifacts: ArtifactStore,
     /// Signs and checks access tokens.
@@ -50,6 +53,10 @@ pub struct Parts {
     pub notices: Notices,
     /// What happens to jobs, for those who watch.
     pub watching: Watching,
+    /// The background tasks.
+    pub tasks: Supervisor,
+    /// The node is to stop: it takes no new work, and answers until what runs has ended.
+    pub stopping: CancellationToken,
     /// Places for what nobody waits for.
     pub background: Arc<Semaphore>,
 }
@@ -69,6 +76,12 @@ impl App {
         Self(Arc::new(parts))
     }
 
+    /// Now, by the database's clock, which all nodes share.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.ledger.clock().now()
+    }
+
     /// What holds of jobs where neither they nor their kinds say anything.
     #[must_use]
     pub fn job_defaults(&self) -> JobDefaults {
@@ -76,23 +89,6 @@ impl App {
             max_attempts: self.settings.max_job_retries,
             retry_delay_seconds: self.settings.job_retry_delay_seconds,
         }
-    }
-
-    /// Waits until the views have passed `position`; the audit trail, which trails behind the others, only where told to.
-    ///
-    /// # Errors
-    /// 504 with the position reached, after [`VIEW_PATIENCE`].
-    pub async fn wait(&self, position: i64, with_audit: bool) -> Result<(), Problem> {
-        let outcome = if with_audit {
-            self.projections.wait(position, VIEW_PATIENCE).await
-        } else {
-            self.projections.wait_prompt(position, VIEW_PATIENCE).await
-        };
-        outcome.map_err(|behind| {
-            let reached = behind.reached;
-            let detail = format!("The views have reached position {reached}, not yet {position}. Try again.");
-            Problem::gateway_timeout(detail).with_code("views_behind")
-        })
     }
 
     /// What a write has made, as that write left it: a repeated request gets the first answer, whatever happened since. From the
@@ -106,7 +102,7 @@ impl App {
         done: &Executed,
         sequence: fn(&V::Row) -> i64,
     ) -> Result<Arc<V::Row>, Problem> {
-        let shown = view.present(&done.id).await?.filter(|row| sequence(row) == done.sequence);
+        let shown = view.held(&done.id).await?.filter(|row| sequence(row) == done.sequence);
         if let Some(row) = shown {
             return Ok(row);
         }
@@ -127,13 +123,14 @@ impl App {
         });
     }
 
-    /// Waits after a write for the views, so that the writer's next read sees it. The write is durable whatever comes of it:
-    /// views that are late make the answer later, not wrong.
-    pub async fn settle(&self, position: Option<i64>) {
-        if let Some(position) = position
-            && self.wait(position, false).await.is_err()
-        {
-            tracing::warn!(position, "answered a write before the views had passed it");
-        }
+    /// Waits after a write for the views, so that the writer's next read sees it. The write is durable whatever comes of it. Views that
+    /// are late make the answer later, not wrong: until they have passed the write they answer nobody, so what was revoked opens nothing.
+    /// `false`: some have not passed it.
+    pub async fn settle(&self, position: Option<i64>) -> bool {
+        let Some(position) = position else { return true };
+        let Err(behind) = self.projections.settle(position, VIEW_PATIENCE).await else { return true };
+        tracing::warn!(position, view = behind.view, "answered a write before the view had passed it");
+        projections::written();
+        false
     }
 }

@@ -40,8 +40,8 @@ fn place(settings: &Settings) -> ArtifactPlace {
 pub(crate) fn retention(app: &App) -> Option<Retention> {
     let days = app.settings.job_retention_days;
     (days > 0).then(|| Retention {
-        commands: app.commands.clone(),
-        artifacts: app.artifacts.clone(),
+        commands: app.commands.background(),
+        artifacts: app.artifacts.over(&app.ledger.background()),
         keep: TimeDelta::days(days.into()),
     })
 }

@@ -1,6 +1,7 @@
 //! Who asks, and whether they may: every handler takes one of these extractors.
 
 mod address;
+mod recheck;
 mod standing;
 
 use std::marker::PhantomData;
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
-use chrono::Utc;
 use commands::Context;
 use domain::{AccessEvent, Actor, Caller, Permission, Permissions, SessionId, TeamId, UserId};
 use projections::UserRow;
@@ -22,6 +22,7 @@ use crate::middleware::request_id::RequestContext;
 use crate::problem::Problem;
 
 pub use address::InAddress;
+pub use recheck::recheck;
 pub use standing::Standing;
 
 /// The header that names the team a caller speaks for, by slug or id.
@@ -46,7 +47,7 @@ impl FromRequestParts<App> for Anonymous {
         let ip = ClientIp::of(&parts.extensions);
         app.limits.check_anonymous(ip)?;
         // Addresses of people who did not say who they are belong to the day: its key can be destroyed as a whole.
-        let subject = format!("visitors-{}", Utc::now().format("%Y-%m-%d"));
+        let subject = format!("visitors-{}", app.now().format("%Y-%m-%d"));
         let caller = Caller { actor: Actor::Anonymous, team: None, permissions: Permissions::default() };
         Ok(Self { ip, context: circumstances(parts, caller, subject) })
     }
@@ -95,7 +96,7 @@ impl Identity {
     ) -> Result<Self, Problem> {
         let ip = ClientIp::of(&parts.extensions);
         app.limits.check_authenticated(brought.client())?;
-        await_position(app, &parts.headers, false).await?;
+        demand_position(&parts.headers)?;
         let user_id = brought.user_id();
         let credential = match brought.check(parts, app).await {
             Ok(credential) => credential,
@@ -116,6 +117,7 @@ impl Identity {
         if let Some(key) = credential.key_id() {
             app.key_uses.note(key, user_id, ip).await;
         }
+        recheck::note(app, &brought, &context.caller, user_id);
         let withheld = speaking.withheld;
         let operation = (parts.method.clone(), parts.extensions.get::<MatchedPath>().cloned());
         Ok(Self { user_id, user, context, brought, credential, withheld, operation, app: app.clone() })
@@ -293,7 +295,6 @@ impl FromRequestParts<App> for CanAudit {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let identity = Identity::from_request_parts(parts, app).await?;
-        await_position(app, &parts.headers, true).await?;
         if !identity.has(Permission::AuditInstance) {
             identity.require(Permission::AuditRead).await?;
         }
@@ -301,14 +302,15 @@ impl FromRequestParts<App> for CanAudit {
     }
 }
 
-/// A read that names a position waits until the views have passed it (D6).
-async fn await_position(app: &App, headers: &HeaderMap, with_audit: bool) -> Result<(), Problem> {
+/// A read that names a position waits until the views that it looks at have passed it.
+fn demand_position(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(value) = headers.get(DAYBOOK_POSITION) else { return Ok(()) };
     let position =
         value.to_str().ok().and_then(|text| text.parse::<i64>().ok()).filter(|position| *position >= 0);
     let position =
         position.ok_or_else(|| Problem::invalid("Daybook-Position", "must be a position of the log"))?;
-    app.wait(position, with_audit).await
+    projections::demand(position, true);
+    Ok(())
 }
 
 async fn active_user(app: &App, user_id: UserId) -> Result<Arc<UserRow>, Problem> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use commands::{API_KEY, BroughtKey, TicketProof};
 use domain::{ApiKeyId, SessionId, UserId};
 use ledger::Sha256;
@@ -51,7 +51,7 @@ impl Brought {
                     Some(_) | None => brought,
                 }
             }
-            (None, Some(text)) => Self::token(text, app, true)?,
+            (None, Some(text)) => Self::token(text, app, true).await?,
         };
         Ok(brought)
     }
@@ -92,18 +92,27 @@ impl Brought {
         if text.starts_with(API_KEY) {
             return app.commands.brought_key(text).await?.map(Self::Key).ok_or_else(no_such_key);
         }
-        Self::token(text, app, false)
+        Self::token(text, app, false).await
     }
 
-    fn token(text: &str, app: &App, by_cookie: bool) -> Result<Self, Problem> {
-        let claims = app.tokens.verify(text, Utc::now())?;
+    async fn token(text: &str, app: &App, by_cookie: bool) -> Result<Self, Problem> {
+        match Self::read_token(text, app, by_cookie) {
+            // It may be our idea of the time that is wrong: another node hears sooner that the database's clock was set.
+            Err(TokenError::NotYet | TokenError::Expired) => app.ledger.recheck_clock().await,
+            read => return Ok(read?),
+        }
+        Ok(Self::read_token(text, app, by_cookie)?)
+    }
+
+    fn read_token(text: &str, app: &App, by_cookie: bool) -> Result<Self, TokenError> {
+        let claims = app.tokens.verify(text, app.now())?;
         let (user_id, session) = (UserId(claims.sub), SessionId(claims.sid));
         Ok(Self::Token { user_id, session, expires: claims.exp, by_cookie })
     }
 
     /// A header and a cookie that name different sessions come from somebody who is confused, or from somebody who confuses.
     fn agrees_with(&self, cookie: &str, app: &App) -> bool {
-        match (self, Self::token(cookie, app, true)) {
+        match (self, Self::read_token(cookie, app, true)) {
             (Self::Token { session, .. }, Ok(Self::Token { session: other, .. })) => *session == other,
             (Self::Token { .. } | Self::Key(_), _) => false,
         }
@@ -135,7 +144,7 @@ impl Brought {
     /// Looks again, when the request is long under way, whether it has not been ended, revoked or outlived.
     pub(crate) async fn check_again(&self, app: &App) -> Result<Credential, Problem> {
         match self {
-            Self::Token { expires, .. } if *expires <= Utc::now().timestamp() => {
+            Self::Token { expires, .. } if *expires <= app.now().timestamp() => {
                 Err(TokenError::Expired.into())
             }
             Self::Token { .. } | Self::Key(_) => self.look_up(app).await,
@@ -145,16 +154,16 @@ impl Brought {
     async fn look_up(&self, app: &App) -> Result<Credential, Problem> {
         let user_id = self.user_id();
         let credentials = app.projections.credentials();
-        let found = match self.found_in(credentials.get(user_id).await?.as_ref()) {
+        let found = match self.found_in(credentials.get(user_id).await?.as_ref(), app.now()) {
             Some(credential) => Some(credential),
             // Another node may have begun the session a moment ago, and its word not have reached our cache.
-            None => self.found_in(credentials.get_anew(user_id).await?.as_ref()),
+            None => self.found_in(credentials.get_uncached(user_id).await?.as_ref(), app.now()),
         };
         found.ok_or_else(|| self.gone())
     }
 
-    fn found_in(&self, row: Option<&Arc<CredentialsRow>>) -> Option<Credential> {
-        let (row, now) = (row?, Utc::now());
+    fn found_in(&self, row: Option<&Arc<CredentialsRow>>, now: DateTime<Utc>) -> Option<Credential> {
+        let row = row?;
         match self {
             Self::Token { session, .. } => {
                 row.session(*session, now).map(|session| Credential::Session(session.id))

@@ -46,6 +46,7 @@ pub(crate) async fn ties(
 }
 
 /// Forgets people who were erased.
+#[derive(Clone)]
 pub(crate) struct Forgetting {
     pub(crate) commands: Commands,
     pub(crate) projections: Projections,

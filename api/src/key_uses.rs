@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::{ApiKeyId, UserId};
+use ledger::connect::Pool;
 use moka::sync::Cache;
-use sqlx::PgPool;
 
 use crate::middleware::client_ip::ClientIp;
 
@@ -27,14 +27,14 @@ pub struct KeyUse {
 /// Notes the uses of keys.
 #[derive(Clone)]
 pub struct KeyUses {
-    pool: PgPool,
+    pool: Pool,
     noted: Cache<(ApiKeyId, IpAddr), ()>,
 }
 
 impl KeyUses {
     /// On this database.
     #[must_use]
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         let noted = Cache::builder().max_capacity(REMEMBERED).time_to_live(NOT_AGAIN_FOR).build();
         Self { pool, noted }
     }

@@ -8,6 +8,7 @@ mod body;
 pub mod cli;
 pub mod confidential;
 pub mod config;
+pub mod connections;
 mod cookies;
 pub mod core_dumps;
 mod credential;

@@ -48,6 +48,19 @@ fn build() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> 
     metrics::describe_counter!(REQUESTS, "HTTP requests answered");
     metrics::describe_histogram!(SECONDS, metrics::Unit::Seconds, "Seconds to answer an HTTP request");
     metrics::describe_gauge!(
+        ledger::SKEW_GAUGE,
+        metrics::Unit::Seconds,
+        "Seconds that this machine's clock is ahead of the database's"
+    );
+    metrics::describe_counter!(ledger::STEP_COUNTER, "Times the database's clock was found to have been set");
+    metrics::describe_gauge!("task_running", "1 while a background task runs");
+    metrics::describe_counter!(
+        "task_failures_total",
+        "Background tasks that panicked or ended by themselves"
+    );
+    metrics::describe_counter!("task_restarts_total", "Background tasks that were started again");
+    metrics::describe_counter!("job_attempt_panics_total", "Attempts of jobs that panicked");
+    metrics::describe_gauge!(
         commands::jobs::circuits::GAUGE,
         "1 while a host that failed again and again is left alone by jobs"
     );

@@ -1,26 +1,25 @@
 //! A node: one process' share of Daybook, opened from its configuration. `serve` and every other command open one.
 
-use std::str::FromStr;
-use std::sync::Arc;
+use std::time::Duration;
 
-use commands::jobs::{Actions, KindProblem, Kinds};
+use commands::jobs::{Actions, KindProblem, Kinds, LiveKinds};
 use commands::{About, CommandError, Commands, Context, FirstTeam, NewAccount, NewPassword, Password};
-use domain::{Caller, Email, Invalid, PersonName, TeamName, TeamSlug};
+use domain::{AccessEvent, Caller, Email, Invalid, PersonName, TeamName, TeamSlug};
+use ledger::connect::{AddressError, Connector, DatabaseAddress};
 use ledger::private::{PrivateError, PrivateServer};
 use ledger::{KeyCheckError, Keyring, Ledger, LedgerError, MissingKeys};
-use projections::{Projections, ReadError, RoleError};
-use sqlx::postgres::PgConnectOptions;
+use projections::{Behind, Projections, ReadError, RoleError};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
+use crate::connections::{self, Shares};
 use crate::key_uses::KeyUses;
 use crate::keys::{self, Keys, KeysError};
 
-/// Connections of a node's pool; the append lane has one more, the followers and the listener three.
-const CONNECTIONS: u32 = 16;
-/// Connections of its pool for what is read on behalf of teams.
-const TEAM_CONNECTIONS: u32 = 8;
 /// The oldest PostgreSQL that has what the log needs.
 const OLDEST_POSTGRESQL: i32 = 150_000;
+/// How long a command waits for the views.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Events read at a time while looking for a user.
 const PAGE: i64 = 100;
 /// Ids of keys that are told of in one line of the log.
@@ -38,8 +37,11 @@ pub enum StartError {
     #[error(transparent)]
     Private(#[from] PrivateError),
     /// `DATABASE_URL` is not one.
-    #[error("DATABASE_URL is not a PostgreSQL URL: {0}")]
-    Url(sqlx::Error),
+    #[error("DATABASE_URL {0}")]
+    Url(AddressError),
+    /// The server has not enough connections.
+    #[error("DATABASE_CONNECTIONS {0}")]
+    Connections(String),
     /// The database cannot be used.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -58,6 +60,16 @@ pub enum StartError {
     /// The views cannot be used.
     #[error(transparent)]
     Views(#[from] ReadError),
+    /// What was written is not shown yet.
+    #[error(
+        "it is recorded at position {position}, but {behind}: it takes effect once the view has got there"
+    )]
+    Behind {
+        /// The last position.
+        position: i64,
+        /// Which view, and how far it is.
+        behind: Behind,
+    },
     /// `JOBS_FILE` is wrong; all of it is told.
     #[error("{file} has problems:\n{}", list(.problems))]
     Kinds {
@@ -104,6 +116,14 @@ fn list(problems: &[KindProblem]) -> String {
         .join("\n")
 }
 
+/// A log that was accepted as it is.
+pub struct Accepted {
+    /// How it is not the one that was known.
+    pub cause: String,
+    /// Its last position.
+    pub head: i64,
+}
+
 /// The parts of a node, migrated and ready.
 pub struct Node {
     /// The configuration it was opened with.
@@ -117,7 +137,7 @@ pub struct Node {
     /// The read side.
     pub projections: Projections,
     /// What jobs can run.
-    pub kinds: Arc<Kinds>,
+    pub kinds: LiveKinds,
     /// The private server, if it uses one.
     pub private: Option<PrivateServer>,
 }
@@ -156,7 +176,7 @@ impl Node {
     }
 
     async fn reach_with(settings: Settings, actions: &Actions) -> Result<Self, StartError> {
-        let kinds = Arc::new(read_kinds(&settings, actions)?);
+        let kinds = LiveKinds::new(read_kinds(&settings, actions)?);
         make_data_dir(&settings)?;
         // The private server first: it makes DATA_DIR with the modes it needs.
         let (connect, private) = database(&settings).await?;
@@ -183,17 +203,18 @@ impl Node {
     fn of(
         settings: Settings,
         keys: Keys,
-        kinds: Arc<Kinds>,
-        connect: PgConnectOptions,
+        kinds: LiveKinds,
+        connect: Connector,
         private: Option<PrivateServer>,
     ) -> Self {
         let previous = keys.encryption_key_previous.as_ref().map(keys::EncryptionKey::expose);
         let keyring = Keyring::new(keys.encryption_key.expose(), previous);
-        let options = ledger::Options { connections: CONNECTIONS, ..ledger::Options::default() };
+        let Shares { requests, teams, background } = Shares::of(settings.database_connections);
+        let options = ledger::Options { connections: requests, background, ..ledger::Options::default() };
         let ledger = Ledger::new(connect, keyring, &options);
         let projections = Projections::new(
             ledger.clone(),
-            projections::Options { team_connections: TEAM_CONNECTIONS, ..projections::Options::default() },
+            projections::Options { team_connections: teams, ..projections::Options::default() },
         );
         let commands = Commands::new(&ledger);
         Self { settings, keys, ledger, commands, projections, kinds, private }
@@ -205,6 +226,9 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub async fn prepare(&self) -> Result<(), StartError> {
+        if let Some(lacking) = connections::lacking(&self.ledger, self.settings.database_connections).await? {
+            return Err(StartError::Connections(lacking));
+        }
         self.ledger.check_keys().await?;
         self.projections.make_role().await?;
         self.ledger.migrate().await?;
@@ -235,6 +259,59 @@ impl Node {
         Ok(())
     }
 
+    /// Brings the views up to everything that is in the log, whether or not a node is there to do so.
+    ///
+    /// # Errors
+    /// A view does not get there.
+    pub async fn catch_up(&self) -> Result<i64, StartError> {
+        let head = self.ledger.head().await?;
+        let stop = CancellationToken::new();
+        let follower = tokio::spawn(self.projections.clone().run(stop.clone()));
+        let outcome = self.projections.wait(head, CATCH_UP_TIMEOUT).await;
+        stop.cancel();
+        // It ends with the token; a panic in it is logged.
+        let _ = follower.await;
+        outcome.map_err(|behind| StartError::Behind { position: head, behind })?;
+        Ok(head)
+    }
+
+    /// To be called after a command has written something: returns once every live node shows it. The tables have it by then, and no node
+    /// answers from what it knew of them longer than [`projections::FRESH_FOR`].
+    ///
+    /// # Errors
+    /// A view does not show it. What was written is written: the error has its position.
+    pub async fn show(&self) -> Result<(), StartError> {
+        self.catch_up().await?;
+        if !self.ledger.live_nodes().await?.is_empty() {
+            tokio::time::sleep(projections::FRESH_FOR).await;
+        }
+        Ok(())
+    }
+
+    /// Accepts the log as it is, should it not be the one that was known: what remembers positions beyond it goes back, and every node goes
+    /// on. Recorded. `None`: it is the one that was known.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn accept_log(&self) -> Result<Option<Accepted>, StartError> {
+        let head = self.ledger.head().await?;
+        let noted = self.ledger.noted_divergence().await?;
+        let cause = match noted {
+            Some(cause) => Some(cause),
+            None => self.projections.divergence().await?.map(|divergence| divergence.to_string()),
+        };
+        let mut transaction = self.ledger.pool().begin().await.map_err(LedgerError::from)?;
+        Projections::outdate_diverged(&mut transaction).await?;
+        commands::reactor::go_back(&mut transaction, head).await.map_err(LedgerError::from)?;
+        Ledger::accept_loss(&mut transaction).await.map_err(LedgerError::from)?;
+        transaction.commit().await.map_err(LedgerError::from)?;
+        self.ledger.check_log().await?;
+        let Some(cause) = cause else { return Ok(None) };
+        let record = AccessEvent::LogLossAccepted { head, cause: cause.clone() };
+        self.commands.record(&registrar(), &record).await?;
+        Ok(Some(Accepted { cause, head }))
+    }
+
     /// When API keys were last used.
     #[must_use]
     pub fn key_uses(&self) -> KeyUses {
@@ -243,7 +320,7 @@ impl Node {
 
     /// Lets go of everything: connections first, then the private server (which stops when nobody else uses it).
     pub async fn close(self) {
-        tokio::join!(ledger::close_pool(self.ledger.pool()), self.projections.close());
+        tokio::join!(self.ledger.close(), self.projections.close());
         drop((self.ledger, self.commands, self.projections));
         if let Some(private) = self.private {
             private.stop().await;
@@ -260,18 +337,18 @@ fn make_data_dir(settings: &Settings) -> Result<(), StartError> {
         .map_err(|cause| StartError::File { path: settings.data_dir.display().to_string(), cause })
 }
 
-async fn database(settings: &Settings) -> Result<(PgConnectOptions, Option<PrivateServer>), StartError> {
+async fn database(settings: &Settings) -> Result<(Connector, Option<PrivateServer>), StartError> {
     match &settings.database_url {
-        Some(url) => Ok((PgConnectOptions::from_str(url.expose()).map_err(StartError::Url)?, None)),
+        Some(url) => Ok((DatabaseAddress::parse(url.expose()).map_err(StartError::Url)?.into(), None)),
         None => {
             let private = PrivateServer::start_or_join(&settings.data_dir).await?;
-            Ok((private.connect_options(), Some(private)))
+            Ok((private.connect_options().into(), Some(private)))
         }
     }
 }
 
 /// Keys are not generated for a database that was begun with others.
-async fn find_keys(settings: &Settings, connect: &PgConnectOptions) -> Result<Keys, StartError> {
+async fn find_keys(settings: &Settings, connect: &Connector) -> Result<Keys, StartError> {
     let sealed = settings.encryption_key.is_none() && ledger::holds_data_keys(connect).await?;
     Ok(keys::load_or_generate(&settings.data_dir, settings, sealed)?)
 }
@@ -280,6 +357,8 @@ async fn check_version(ledger: &Ledger) -> Result<(), StartError> {
     let query = "select current_setting('server_version_num')::int, current_setting('server_version')";
     let (number, text): (i32, String) =
         sqlx::query_as(query).fetch_one(ledger.pool()).await.map_err(LedgerError::from)?;
+    // From here on "now" is the database's.
+    ledger.measure_clock().await?;
     if number < OLDEST_POSTGRESQL { Err(StartError::TooOld(text)) } else { Ok(()) }
 }
 
@@ -294,9 +373,21 @@ pub fn actions() -> Actions {
 /// # Errors
 /// The file cannot be read, or something in it is wrong.
 pub fn read_kinds(settings: &Settings, actions: &Actions) -> Result<Kinds, StartError> {
+    checked_kinds(settings, Kinds::load(&settings.jobs_file, actions))
+}
+
+/// The kinds of `JOBS_FILE`, read again while a node runs.
+///
+/// # Errors
+/// As [`read_kinds`]; also when there is no such file any more.
+pub fn reread_kinds(settings: &Settings, actions: &Actions) -> Result<Kinds, StartError> {
+    checked_kinds(settings, Kinds::reload(&settings.jobs_file, actions))
+}
+
+fn checked_kinds(settings: &Settings, kinds: Result<Kinds, Vec<KindProblem>>) -> Result<Kinds, StartError> {
     let file = settings.jobs_file.display().to_string();
     let refuse = |problems| StartError::Kinds { file: file.clone(), problems };
-    let kinds = Kinds::load(&settings.jobs_file, actions).map_err(refuse)?;
+    let kinds = kinds.map_err(refuse)?;
     let unknown = settings.worker_kinds.iter().flatten().filter(|name| kinds.get(name).is_none());
     let problem = |name: &String| KindProblem {
         path: "WORKER_KINDS".to_owned(),

@@ -157,7 +157,9 @@ impl Notices {
                 tracing::warn!(%fault, "notices go without names");
                 return Ok(());
             }
-            Err(error @ (ReadError::Database(_) | ReadError::Ledger(_))) => return Err(error),
+            Err(error @ (ReadError::Database(_) | ReadError::Ledger(_) | ReadError::Behind(_))) => {
+                return Err(error);
+            }
         };
         for notice in notices.iter_mut().filter(|notice| notice.team_id == team) {
             notice.name = names.get(&notice.id).cloned();

@@ -6,14 +6,17 @@ use commands::{
     AttemptError, CommandError, PasswordError, RefreshError, RevealError, SignInError, Unreadable,
 };
 use domain::{ClaimKind, Denied, RefusalKind};
-use ledger::{AppendError, LedgerError, SealError};
-use projections::ReadError;
+use ledger::connect::Cause;
+use ledger::{AppendError, Divergence, LedgerError, SealError};
+use projections::{Behind, ReadError};
 
 use crate::problem::{FieldError, Problem};
 use crate::tokens::TokenError;
 
 /// When to come back after a passing fault.
 const SOON: Duration = Duration::from_secs(1);
+/// The same where somebody has to do something first.
+const DIVERGED: Duration = Duration::from_secs(60);
 
 impl From<CommandError> for Problem {
     fn from(error: CommandError) -> Self {
@@ -96,6 +99,10 @@ impl From<AppendError> for Problem {
                               ask again with the same Idempotency-Key, or read before you repeat it.";
                 Self::unavailable(error, SOON).with_detail(detail).with_code("log_unavailable")
             }
+            AppendError::Diverged(divergence) => divergence.into(),
+            AppendError::NotDone(cause) => {
+                Self::unavailable(error, SOON).with_detail(not_done(cause)).with_code(cause.code())
+            }
             AppendError::Refused(_) => Self::internal(error),
         }
     }
@@ -105,10 +112,38 @@ impl From<LedgerError> for Problem {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::Database(cause) => database(cause),
+            LedgerError::Diverged(divergence) => divergence.into(),
             LedgerError::Migration(_) | LedgerError::Damaged { .. } | LedgerError::Seal(_) => {
                 Self::internal(error)
             }
         }
+    }
+}
+
+/// What is there may not be true any more: rather no answer than that.
+impl From<Behind> for Problem {
+    fn from(behind: Behind) -> Self {
+        let Behind { view, reached, asked } = behind;
+        metrics::counter!("views_behind_total", "view" => view).increment(1);
+        let problem = if asked {
+            let detail = format!(
+                "The view {view} has reached position {reached}, not yet the one in Daybook-Position. Try again."
+            );
+            Self::gateway_timeout(detail).with_retry_after(SOON)
+        } else {
+            let detail =
+                format!("The view {view} is not up to date: it stands at position {reached}. Try again.");
+            Self::unavailable(behind, SOON).with_detail(detail)
+        };
+        problem.with_code("views_behind")
+    }
+}
+
+/// What is written would not be on the log that was known.
+impl From<Divergence> for Problem {
+    fn from(divergence: Divergence) -> Self {
+        let detail = format!("Nothing was done: {divergence}. An operator has to accept that first.");
+        Self::quietly_unavailable(detail, DIVERGED).with_code("log_diverged")
     }
 }
 
@@ -117,9 +152,22 @@ impl From<ReadError> for Problem {
         match error {
             ReadError::Database(cause) => database(cause),
             ReadError::Ledger(cause) => cause.into(),
+            ReadError::Behind(behind) => behind.into(),
             ReadError::Fault(fault) => Self::internal(fault),
         }
     }
+}
+
+fn not_done(cause: Cause) -> String {
+    format!("{} Nothing was done: try again later.", sentence(cause))
+}
+
+/// The cause, and nothing of the inside.
+fn sentence(cause: Cause) -> String {
+    let text = cause.to_string();
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_ascii_uppercase());
+    format!("{}{}.", first.unwrap_or_default(), characters.as_str())
 }
 
 /// A database that is away, full or shutting down is 503; one that does not understand us is our mistake.
@@ -129,7 +177,8 @@ pub(crate) fn database(error: sqlx::Error) -> Problem {
     if ours {
         Problem::internal(error)
     } else {
-        Problem::unavailable(error, SOON).with_code("database_unavailable")
+        let cause = Cause::of(&error);
+        Problem::unavailable(error, SOON).with_detail(sentence(cause)).with_code(cause.code())
     }
 }
 
@@ -237,6 +286,11 @@ impl From<TokenError> for Problem {
             TokenError::Expired => {
                 Self::unauthorized("The access token has expired.").with_code("token_expired")
             }
+            TokenError::NotYet => Self::unauthorized(
+                "The access token is dated in the future: the clock that issued it and the database's differ. Refresh it or sign in again; \
+                 operators find each node's difference in the metric clock_skew_seconds.",
+            )
+            .with_code("token_invalid"),
             TokenError::Key | TokenError::Signing => Self::internal(error),
             _ => Self::unauthorized("The access token is not valid.").with_code("token_invalid"),
         }

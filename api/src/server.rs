@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
 use commands::Shredding;
 use commands::jobs::{ArtifactError, Worker};
 use commands::reactor::{self, Reactor, ReactorOptions};
 use commands::schedules::Scheduler;
+use commands::supervisor::Supervisor;
 use ledger::{KeyCheckError, Presence};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -20,8 +23,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 
-use crate::app::{App, Parts};
+use crate::app::{App, Parts, VIEW_PATIENCE};
 use crate::artifacts::{artifacts, retention};
+use crate::authenticate;
 use crate::confidential::NothingConfidential;
 use crate::config::Settings;
 use crate::forgetting::Forgetting;
@@ -83,7 +87,8 @@ pub enum ServeError {
     Http(#[from] std::io::Error),
 }
 
-/// Serves until `shutdown`: then requests are drained, running jobs handed back, and the node is closed.
+/// Serves until `shutdown`: then no more jobs are taken, and requests are answered until those that run have ended or were handed back;
+/// then requests are drained, and the node is closed.
 ///
 /// # Errors
 /// See [`ServeError`].
@@ -94,7 +99,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     crate::metrics::install();
-    let presence = match node.ledger.register_node().await {
+    let background = node.ledger.background();
+    let presence = match background.register_node(node.projections.tables()).await {
         Ok(presence) => presence,
         Err(error) => {
             node.close().await;
@@ -105,8 +111,13 @@ pub async fn run(
         node.keys.jwt_secret.expose(),
         node.keys.jwt_secret_previous.as_ref().map(crate::config::Hidden::expose),
     )?;
-    let mailer = mailer(&node.settings, &node.ledger, listener.local_addr()?)?;
+    let mailer = mailer(&node.settings, &background, listener.local_addr()?)?;
     let artifacts = artifacts(&node)?;
+    // In this order: new work ends with `shutdown`, requests and what serves them when no job runs any more, and the follower goes last, since
+    // requests and jobs that end still wait for their views.
+    let (requests_stop, services_stop, follower_stop) =
+        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let tasks = Supervisor::default();
     let app = App::new(Parts {
         artifacts,
         limits: RateLimits::new(&node.settings),
@@ -116,110 +127,186 @@ pub async fn run(
         ledger: node.ledger.clone(),
         commands: node.commands.clone(),
         projections: node.projections.clone(),
-        kinds: Arc::clone(&node.kinds),
+        kinds: node.kinds.clone(),
         tokens,
-        notices: Notices::new(node.ledger.clone(), node.projections.clone(), shutdown.clone()),
-        watching: Watching::new(node.commands.clone(), node.projections.clone(), shutdown.clone()),
+        notices: Notices::new(background.clone(), node.projections.clone(), requests_stop.clone()),
+        watching: Watching::new(node.commands.clone(), node.projections.clone(), requests_stop.clone()),
+        tasks: tasks.clone(),
+        stopping: shutdown.clone(),
     });
-    // The follower goes last: requests and jobs that end still wait for their views.
-    let follower_stop = CancellationToken::new();
-    let follower = follow(&node, roles, follower_stop.clone());
-    let keys = look_after_keys(&node, presence, follower_stop.clone());
-    let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
-    let notices = roles.api.then(|| tokio::spawn(app.notices.clone().run(follower_stop.clone())));
-    let watching = roles.api.then(|| tokio::spawn(app.watching.clone().run(follower_stop.clone())));
-    let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
-    let retention = retention(&app).filter(|_| roles.worker);
-    let retention = retention.map(|retention| tokio::spawn(retention.run(shutdown.clone())));
-    let sums = node.commands.clone().record_failure_sums_until(follower_stop.clone());
-    let sums = tokio::spawn(sums);
-    let housekeeping = tokio::spawn(housekeeping(&node).run(shutdown.clone()));
-    let scheduler = roles.worker.then(|| tokio::spawn(scheduler(&app).run(shutdown.clone())));
-    let forgetting = roles.follower.then(|| see_to(&node, forgetting(&node), &shutdown));
-    let shredding = roles.follower.then(|| see_to(&node, Shredding(node.commands.clone()), &shutdown));
-    let mailer = roles.worker.then(|| tokio::spawn(mailer.run(shutdown.clone())));
+    let follower = follow(&app, roles, &follower_stop);
+    let keys = look_after_keys(&app, &presence, &follower_stop);
+    let upkeep = supervised(&tasks, "metrics", &follower_stop, crate::metrics::upkeep);
+    let notices = roles.api.then(|| {
+        let notices = app.notices.clone();
+        supervised(&tasks, "secret notices", &follower_stop, move |stop| notices.clone().run(stop))
+    });
+    let watching = roles.api.then(|| {
+        let watching = app.watching.clone();
+        supervised(&tasks, "job watching", &follower_stop, move |stop| watching.clone().run(stop))
+    });
+    let working = roles.worker.then(|| {
+        let app = app.clone();
+        supervised(&tasks, "worker", &shutdown, move |stop| worker(&app).run(stop))
+    });
+    let sums = {
+        let commands = app.commands.background();
+        supervised(&tasks, "failure sums", &follower_stop, move |stop| {
+            commands.clone().record_failure_sums_until(stop)
+        })
+    };
+    let housekeeping = {
+        let housekeeping = housekeeping(&app);
+        supervised(&tasks, "housekeeping", &services_stop, move |stop| housekeeping.clone().run(stop))
+    };
+    let scheduling = roles.worker.then(|| {
+        let app = app.clone();
+        supervised(&tasks, "scheduler", &shutdown, move |stop| scheduler(&app).run(stop))
+    });
+    let retention = retention(&app).filter(|_| roles.worker).map(|retention| {
+        supervised(&tasks, "retention", &services_stop, move |stop| retention.clone().run(stop))
+    });
+    let mailing = roles
+        .worker
+        .then(|| supervised(&tasks, "mail", &services_stop, move |stop| mailer.clone().run(stop)));
+    let reacting = roles.follower.then(|| react(&app, &services_stop));
 
     tokio::select! {
         () = catch_up(&app) => {}
         () = shutdown.cancelled() => {}
     }
-    let served = serve(router(&app, roles), listener, shutdown.clone()).await;
+    let mut serving = tokio::spawn(serve(router(&app, roles), listener, requests_stop.clone()));
+    let failed = tokio::select! {
+        ended = &mut serving => Some(ended),
+        () = shutdown.cancelled() => None,
+    };
     // Also when the listener failed by itself.
     shutdown.cancel();
-    app.watching.all_left().await;
-    wind_down("scheduler", scheduler).await;
-    // It may go on for a while before it begins to end.
+    // It may go on for a while before it begins to end, and requests are answered meanwhile.
     let drain = Duration::from_secs(node.settings.worker_drain_seconds.into());
-    wind_down_within("worker", worker, drain + WIND_DOWN).await;
+    tokio::join!(wind_down("scheduler", scheduling), wind_down_within("worker", working, drain + WIND_DOWN));
+    requests_stop.cancel();
+    let served = match failed {
+        Some(ended) => ended,
+        None => serving.await,
+    };
+    app.watching.all_left().await;
+    services_stop.cancel();
     wind_down("retention", retention).await;
     wind_down("housekeeping", Some(housekeeping)).await;
-    wind_down("forgetting", forgetting).await;
-    wind_down("shredding", shredding).await;
-    wind_down("mail", mailer).await;
+    for reactor in reacting.into_iter().flatten() {
+        wind_down("reactor", Some(reactor)).await;
+    }
+    wind_down("mail", mailing).await;
     follower_stop.cancel();
     wind_down("failure sums", Some(sums)).await;
     wind_down("notices", notices).await;
     wind_down("watching", watching).await;
     wind_down("follower", Some(follower)).await;
-    wind_down("keys", Some(keys)).await;
+    for task in keys {
+        wind_down("keys", Some(task)).await;
+    }
     wind_down("metrics", Some(upkeep)).await;
     drop(app);
     node.close().await;
-    served
+    served.unwrap_or_else(|error| Err(ServeError::Http(std::io::Error::other(error))))
+}
+
+/// A task under watch, which is given the token that it is to stop with.
+fn supervised<T: Future<Output = ()> + Send + 'static>(
+    tasks: &Supervisor,
+    name: &'static str,
+    stop: &CancellationToken,
+    run: impl Fn(CancellationToken) -> T + Send + Sync + 'static,
+) -> JoinHandle<()> {
+    let token = stop.clone();
+    tasks.spawn(name, stop.clone(), move || run(token.clone()))
 }
 
 /// A node that does not follow still hears what others have folded: its cache rests on that.
-fn follow(node: &Node, roles: Roles, stop: CancellationToken) -> JoinHandle<()> {
-    let projections = node.projections.clone();
+fn follow(app: &App, roles: Roles, stop: &CancellationToken) -> JoinHandle<()> {
+    let projections = app.projections.clone();
     if roles.follower {
-        tokio::spawn(projections.run(stop))
+        supervised(&app.tasks, "follower", stop, move |stop| projections.clone().run(stop))
     } else {
-        tokio::spawn(async move { projections.listen(stop).await })
+        supervised(&app.tasks, "view news", stop, move |stop| {
+            let projections = projections.clone();
+            async move { projections.listen(stop).await }
+        })
     }
 }
 
 /// Whatever a node does, it opens what keys have sealed: it forgets those that others destroy, scrubs what is left of them, and follows
 /// rotations.
-fn look_after_keys(node: &Node, presence: Presence, stop: CancellationToken) -> JoinHandle<()> {
-    let ledger = node.ledger.clone();
-    tokio::spawn(async move {
-        tokio::join!(
-            ledger.hear_destroyed_keys(stop.clone()),
-            ledger.stay_registered(presence, stop.clone()),
-            ledger.scrub_destroyed_keys(stop),
-        );
-    })
+fn look_after_keys(app: &App, presence: &Presence, stop: &CancellationToken) -> [JoinHandle<()>; 3] {
+    let (hearing, present, scrubbing) = {
+        let ledger = app.ledger.background();
+        (ledger.clone(), ledger.clone(), ledger)
+    };
+    let presence = presence.clone();
+    [
+        supervised(&app.tasks, "destroyed keys", stop, move |stop| {
+            let ledger = hearing.clone();
+            async move { ledger.hear_destroyed_keys(stop).await }
+        }),
+        supervised(&app.tasks, "node heartbeat", stop, move |stop| {
+            let (ledger, presence) = (present.clone(), presence.clone());
+            async move { ledger.stay_registered(presence, stop).await }
+        }),
+        supervised(&app.tasks, "key scrubbing", stop, move |stop| {
+            let ledger = scrubbing.clone();
+            async move { ledger.scrub_destroyed_keys(stop).await }
+        }),
+    ]
 }
 
 /// What was destroyed, and who was erased, is seen to by nodes that look after views, also where the command came no further than
 /// saying so.
-fn see_to<R: Reactor>(node: &Node, reactor: R, stop: &CancellationToken) -> JoinHandle<()> {
-    let start = reactor::Start::Beginning;
-    tokio::spawn(reactor::run(node.ledger.clone(), reactor, start, ReactorOptions::default(), stop.clone()))
+fn react(app: &App, stop: &CancellationToken) -> [JoinHandle<()>; 2] {
+    let (ledger, forgetting) = (app.ledger.background(), forgetting(app));
+    let shredding = Shredding(app.commands.background());
+    [
+        see_to(&app.tasks, "forgetting", &ledger, forgetting, stop),
+        see_to(&app.tasks, "shredding", &ledger, shredding, stop),
+    ]
 }
 
-fn forgetting(node: &Node) -> Forgetting {
-    let (commands, projections) = (node.commands.clone(), node.projections.clone());
-    Forgetting { commands, projections, key_uses: node.key_uses() }
+fn see_to<R: Reactor + Clone>(
+    tasks: &Supervisor,
+    name: &'static str,
+    ledger: &ledger::Ledger,
+    reactor: R,
+    stop: &CancellationToken,
+) -> JoinHandle<()> {
+    let ledger = ledger.clone();
+    supervised(tasks, name, stop, move |stop| {
+        let (start, options) = (reactor::Start::Beginning, ReactorOptions::default());
+        reactor::run(ledger.clone(), reactor.clone(), start, options, stop)
+    })
 }
 
-fn housekeeping(node: &Node) -> Housekeeping {
+fn housekeeping(app: &App) -> Housekeeping {
     Housekeeping {
-        ledger: node.ledger.clone(),
-        commands: node.commands.clone(),
-        projections: node.projections.clone(),
-        mail_folder: node.settings.data_dir.join("mail"),
-        visitor_address_days: node.settings.visitor_address_days,
+        ledger: app.ledger.clone(),
+        commands: app.commands.background(),
+        projections: app.projections.clone(),
+        mail_folder: app.settings.data_dir.join("mail"),
+        visitor_address_days: app.settings.visitor_address_days,
     }
 }
 
-/// The first answer waits until the views have what is in the log already: whoever was just told of the first admin's password
-/// may use it. Views that need longer serve what they have.
+fn forgetting(app: &App) -> Forgetting {
+    let (commands, projections) = (app.commands.background(), app.projections.clone());
+    Forgetting { commands, projections, key_uses: app.key_uses.clone() }
+}
+
+/// The first answer waits until the views have what is in the log already: the first admin can sign in with the password that was just
+/// printed. Views that need longer answer nobody until they have caught up.
 async fn catch_up(app: &App) {
     if let Ok(head) = app.ledger.head().await
-        && app.wait(head, false).await.is_err()
+        && let Err(behind) = app.projections.settle(head, VIEW_PATIENCE).await
     {
-        tracing::warn!(head, "serving before the views have caught up with the log");
+        tracing::warn!(head, view = behind.view, "listening before the views have caught up with the log");
     }
 }
 
@@ -265,15 +352,16 @@ fn worker(app: &App) -> Worker<ViewQueue> {
         directory: Some(jobs_folder(settings)),
         drain: Duration::from_secs(settings.worker_drain_seconds.into()),
         only: settings.worker_kinds.clone(),
-        artifacts: Some(app.artifacts.clone()),
+        artifacts: Some(app.artifacts.over(&app.ledger.background())),
+        supervisor: app.tasks.clone(),
         ..commands::jobs::WorkerOptions::default()
     };
-    Worker::new(&app.commands, Arc::clone(&app.kinds), ViewQueue::new(&app.projections), options)
+    Worker::new(&app.commands.background(), app.kinds.clone(), ViewQueue::new(&app.projections), options)
 }
 
 fn scheduler(app: &App) -> Scheduler<ViewSchedules> {
     let shown = ViewSchedules::new(&app.projections);
-    Scheduler::new(&app.commands, Arc::clone(&app.kinds), app.job_defaults(), shown)
+    Scheduler::new(&app.commands.background(), app.kinds.clone(), app.job_defaults(), shown)
 }
 
 /// Commands are written from where they are described: a script beside `JOBS_FILE` is found.
@@ -284,6 +372,11 @@ fn jobs_folder(settings: &Settings) -> PathBuf {
     }
 }
 
+/// What the request demands of the views holds while it is dealt with.
+async fn demanding(request: Request, next: Next) -> Response {
+    projections::demanding(next.run(request)).await
+}
+
 fn router(app: &App, roles: Roles) -> Router {
     let (routes, _) = if roles.api { routes::routes(app) } else { routes::operations_only(app) };
     let security = SecurityHeaders { strict_transport: app.settings.production() };
@@ -291,6 +384,8 @@ fn router(app: &App, roles: Roles) -> Router {
     routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn(authenticate::recheck))
+        .layer(from_fn(demanding))
         .layer(from_fn(time_limit::time_limit))
         .layer(catch_panic())
         .layer(CompressionLayer::new().compress_when(NothingConfidential::default()))

@@ -2,14 +2,12 @@
 
 use chrono::TimeDelta;
 use domain::{
-    AccessEvent, ClaimKind, Email, PersonName, Personal, Register, Team, TeamName, TeamSlug, TokenId, User,
-    UserCommand, UserId,
+    AccessEvent, ClaimKind, Email, PersonName, Personal, Register, Team, TeamId, TeamName, TeamSlug, TokenId,
+    User, UserCommand, UserId,
 };
 use ledger::{NewEvent, Sha256, StreamId};
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::context::now;
 use crate::door::{Executed, Prepare, Prepared, first_events};
 use crate::teams::{Accepting, MakingTeam};
 use crate::tokens::mail_token;
@@ -108,10 +106,12 @@ impl Commands {
     /// [`CommandError::Taken`] when the address (in any letter case) or the slug is taken; what [`domain::TeamError`] says of an
     /// invitation.
     pub async fn register(&self, context: &Context, new: NewAccount) -> Result<Executed, CommandError> {
-        let id = UserId(Uuid::now_v7());
+        let id = UserId(self.new_id());
         let joining = match new.team {
-            FirstTeam::Own => Joining::Making(MakingTeam::own(id)?),
-            FirstTeam::Named(name, slug) => Joining::Making(MakingTeam::new(name, slug, id)),
+            FirstTeam::Own => Joining::Making(MakingTeam::own(TeamId(self.new_id()), id)?),
+            FirstTeam::Named(name, slug) => {
+                Joining::Making(MakingTeam::new(TeamId(self.new_id()), name, slug, id))
+            }
             FirstTeam::Invited(token) => Joining::Accepting(self.accepting(&token, id, &new.email).await?),
             FirstTeam::None => Joining::None,
         };
@@ -151,13 +151,13 @@ impl Commands {
         user_id: UserId,
         email: &Email,
     ) -> Result<NewEvent, CommandError> {
-        let id = TokenId(Uuid::now_v7());
+        let id = TokenId(self.new_id());
         let token = mail_token(&self.ledger, id).await?;
         let event = AccessEvent::EmailVerificationRequested {
             user_id,
             email: Personal::new(user_id, email),
             token_hash: Sha256::of(token),
-            expires_at: now() + VERIFICATION,
+            expires_at: self.now() + VERIFICATION,
         };
         Self::access_event(id.0, 1, &event)
     }

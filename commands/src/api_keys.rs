@@ -86,7 +86,7 @@ impl Commands {
         user_id: UserId,
         request: KeyRequest,
     ) -> Result<MadeKey, CommandError> {
-        let id = ApiKeyId(Uuid::now_v7());
+        let id = ApiKeyId(self.new_id());
         let key = self.api_key(id, user_id).await?;
         let KeyRequest { name, team_id, scopes, expires_at } = request;
         let prefix = key.chars().take(SHOWN).collect();

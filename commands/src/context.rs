@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use chrono::{DateTime, SubsecRound as _, Utc};
 use domain::{Actor, Caller, TeamId};
 use ledger::Metadata;
 
@@ -34,11 +33,6 @@ pub struct Context {
     pub user_agent: Option<String>,
     /// Makes a creating command happen once.
     pub idempotency: Option<IdempotencyKey>,
-}
-
-/// The time as events state times: to the millisecond.
-pub(crate) fn now() -> DateTime<Utc> {
-    Utc::now().trunc_subsecs(3)
 }
 
 impl Context {

@@ -91,15 +91,22 @@ impl<E: Refusal> From<AggregateError<E>> for CommandError {
         match error {
             AggregateError::UserError(refusal) => Self::Refused(Box::new(refusal)),
             AggregateError::AggregateConflict => Self::Contended,
-            AggregateError::DatabaseConnectionError(cause) => {
-                Self::Append(AppendError::Unavailable(cause.to_string()))
-            }
+            AggregateError::DatabaseConnectionError(cause) => unavailable(cause),
             AggregateError::DeserializationError(cause) => Self::Event(cause.to_string()),
-            // postgres-es reports a lost pool or connection this way.
-            AggregateError::UnexpectedError(cause) => {
-                Self::Append(AppendError::Unavailable(cause.to_string()))
-            }
+            AggregateError::UnexpectedError(cause) => unavailable(cause),
         }
+    }
+}
+
+/// What failed on the way through the event store, as what it was: a read that failed has stored nothing.
+fn unavailable(cause: Box<dyn std::error::Error + Send + Sync>) -> CommandError {
+    let cause = match cause.downcast::<AppendError>() {
+        Ok(error) => return CommandError::Append(*error),
+        Err(cause) => cause,
+    };
+    match cause.downcast::<LedgerError>() {
+        Ok(error) => CommandError::Ledger(*error),
+        Err(cause) => CommandError::Append(AppendError::Unavailable(cause.to_string())),
     }
 }
 

@@ -23,6 +23,7 @@ pub mod schedules;
 mod secrets;
 mod sessions;
 mod sign_in;
+pub mod supervisor;
 mod teams;
 mod tickets;
 mod tokens;
@@ -32,7 +33,9 @@ mod two_factor;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use chrono::{DateTime, Utc};
 use ledger::Ledger;
+use uuid::Uuid;
 
 pub use accounts::{FirstTeam, NewAccount, NewPassword};
 pub use admins::Ties;
@@ -78,6 +81,22 @@ impl Commands {
             in_flight: Arc::default(),
             turns: Arc::new(std::array::from_fn(|_| tokio::sync::Mutex::default())),
         }
+    }
+
+    /// The same for what goes on without a request: it has connections of its own ([`Ledger::background`]).
+    #[must_use]
+    pub fn background(&self) -> Self {
+        Self { ledger: self.ledger.background(), ..self.clone() }
+    }
+
+    /// The time as events state times: by the database's clock, to the millisecond.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        self.ledger.clock().now_millis()
+    }
+
+    /// A new id, in order with those made before.
+    pub(crate) fn new_id(&self) -> Uuid {
+        self.ledger.clock().id()
     }
 
     /// What slows down those who guess at passwords and codes.

@@ -2,9 +2,12 @@
 
 use tokio::task::JoinError;
 
+/// How it is told.
+pub(crate) const PANICKED: &str = "it panicked";
+
 /// How a task ended that did not come to its end.
 pub(crate) fn cut_short(error: &JoinError) -> &'static str {
-    if error.is_panic() { "it panicked" } else { "it was given up" }
+    if error.is_panic() { PANICKED } else { "it was given up" }
 }
 
 #[cfg(test)]

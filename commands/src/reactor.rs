@@ -91,10 +91,25 @@ impl From<sqlx::Error> for ReactorError {
     }
 }
 
+/// No reactor stands beyond position `head`. Part of accepting that the log has lost what came after it.
+///
+/// # Errors
+/// The database is out of reach.
+pub async fn go_back(connection: &mut PgConnection, head: i64) -> Result<(), sqlx::Error> {
+    sqlx::query("delete from reactor_failures where position > $1")
+        .bind(head)
+        .execute(&mut *connection)
+        .await?;
+    let query = sqlx::query("update reactors set position = $1 where position > $1").bind(head);
+    query.execute(connection).await.map(drop)
+}
+
 impl From<LedgerError> for ReactorError {
     fn from(error: LedgerError) -> Self {
         match error {
             LedgerError::Database(error) => error.into(),
+            // Passes once an operator has accepted it.
+            LedgerError::Diverged(_) => Self::Passing(error.to_string()),
             LedgerError::Migration(_) | LedgerError::Damaged { .. } | LedgerError::Seal(_) => {
                 Self::Lasting(error.to_string())
             }

@@ -14,7 +14,7 @@ impl Commands {
     /// # Errors
     /// The log could not take it in time; then nothing may be given out.
     pub async fn record(&self, context: &Context, event: &AccessEvent) -> Result<i64, CommandError> {
-        self.record_as(Uuid::now_v7(), context, event).await
+        self.record_as(self.new_id(), context, event).await
     }
 
     pub(crate) async fn record_as(

@@ -6,9 +6,7 @@ use domain::{
     UserCommand, UserEvent, UserId,
 };
 use ledger::{Sha256, StreamId};
-use uuid::Uuid;
 
-use crate::context::now;
 use crate::door::{Executed, Prepare, Prepared};
 use crate::sessions::acting_as;
 use crate::tokens::{mail_token, read_mail_token};
@@ -49,7 +47,7 @@ impl Prepare<User> for WithToken<'_> {
         if outdated {
             return Err(CommandError::Refused(Box::new(MailTokenError)));
         }
-        let using = MailTokenCommand::Use { purpose: *purpose, hash: hash.clone(), now: now() };
+        let using = MailTokenCommand::Use { purpose: *purpose, hash: hash.clone(), now: commands.now() };
         // Of many who bring it at once all but one meet a conflict, and then find it used.
         let alongside = commands.events_of::<MailToken>(self.context, id, using).await?;
         Ok(Prepared { command: self.command.clone(), alongside, data_keys: vec![] })
@@ -67,13 +65,13 @@ impl Commands {
         user_id: UserId,
         email: &Email,
     ) -> Result<i64, CommandError> {
-        let id = TokenId(Uuid::now_v7());
+        let id = TokenId(self.new_id());
         let token = mail_token(&self.ledger, id).await?;
         let event = AccessEvent::PasswordResetRequested {
             user_id,
             email: Personal::new(user_id, email),
             token_hash: Sha256::of(token),
-            expires_at: now() + RESET,
+            expires_at: self.now() + RESET,
         };
         self.record_as(id.0, context, &event).await
     }

@@ -14,7 +14,6 @@ use domain::{
 };
 use ledger::{Loaded, NewEvent, StreamId};
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
 use crate::door::{Executed, Prepare, Prepared};
 use crate::{CommandError, Commands, Context};
@@ -207,7 +206,7 @@ impl Commands {
         plan: &Plan,
         now: DateTime<Utc>,
     ) -> Result<Executed, CommandError> {
-        let id = ScheduleId(Uuid::now_v7());
+        let id = ScheduleId(self.new_id());
         let team_id = context.caller.team.ok_or(domain::Denied::NotFound)?;
         let creating = Creating { id, team_id, plan, now };
         self.execute_with::<Schedule>(context, &id.to_string(), Some(0), &creating).await

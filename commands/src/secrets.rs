@@ -13,7 +13,6 @@ use domain::{
     Description, Secret, SecretAmendment, SecretCommand, SecretId, SecretName, Store, Tag, TeamId,
     VersionLimit,
 };
-use uuid::Uuid;
 
 use crate::door::{Executed, Prepare, Prepared};
 use crate::{CommandError, Commands, Context};
@@ -113,7 +112,7 @@ impl Commands {
         new: &NewSecret,
         value: &SecretValue,
     ) -> Result<Executed, CommandError> {
-        let id = SecretId(Uuid::now_v7());
+        let id = SecretId(self.new_id());
         let team_id = context.caller.team.ok_or(domain::Denied::NotFound)?;
         let storing = Storing { id, team_id, new, value };
         self.execute_with::<Secret>(context, &id.to_string(), Some(0), &storing).await

@@ -9,10 +9,8 @@ use domain::{
     UserId,
 };
 use ledger::{NewEvent, Sha256};
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::context::now;
 use crate::door::{Executed, Prepare, Prepared};
 use crate::error::RefreshError;
 use crate::tokens::RefreshToken;
@@ -66,7 +64,7 @@ impl Prepare<Session> for Refreshing {
         _: &Session,
     ) -> Result<Prepared<SessionCommand>, CommandError> {
         let RefreshToken { session, generation } = self.token;
-        let now = now();
+        let now = commands.now();
         let refresh = Refresh {
             generation,
             next_hash: Sha256::of(self.token.next().text(&commands.ledger).await?),
@@ -102,14 +100,14 @@ impl Commands {
         user_id: UserId,
         refresh_days: u16,
     ) -> Result<Beginning, CommandError> {
-        let session_id = SessionId(Uuid::now_v7());
+        let session_id = SessionId(self.new_id());
         let token = RefreshToken { session: session_id, generation: 0 };
         let refresh_token = Zeroizing::new(token.text(&self.ledger).await?);
         let signed_in = AccessEvent::SignedIn {
             user_id,
             session_id,
             refresh_token_hash: Sha256::of(&refresh_token),
-            refresh_expires_at: expiry(refresh_days, session_id, now()),
+            refresh_expires_at: expiry(refresh_days, session_id, self.now()),
         };
         let event = Self::access_event(session_id.0, 1, &signed_in)?;
         Ok(Beginning { session_id, refresh_token, event })
@@ -180,9 +178,10 @@ impl Commands {
         token: RefreshToken,
         refreshed_at: DateTime<Utc>,
     ) -> Result<SignedIn, RefreshError> {
-        let since = now() - refreshed_at;
+        let since = self.now() - refreshed_at;
         if since < TOGETHER {
-            let wait = (TOGETHER - since).to_std().unwrap_or_default();
+            // Where the clock was set back meanwhile, nobody waits for it to come round again.
+            let wait = (TOGETHER - since).min(TOGETHER).to_std().unwrap_or_default();
             return Err(RefreshError::Together(wait.max(Duration::from_millis(1))));
         }
         self.next_of(user_id, token, None).await

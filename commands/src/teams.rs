@@ -6,9 +6,7 @@ use domain::{
     TeamEvent, TeamId, TeamName, TeamSlug, UserId,
 };
 use ledger::{NewEvent, Sha256, StreamId};
-use uuid::Uuid;
 
-use crate::context::now;
 use crate::door::{Executed, Prepare, Prepared};
 use crate::tokens::{invitation_token, read_invitation_token};
 use crate::{CommandError, Commands, Context};
@@ -25,13 +23,12 @@ pub(crate) struct MakingTeam {
 }
 
 impl MakingTeam {
-    pub(crate) fn new(name: TeamName, slug: TeamSlug, owner: UserId) -> Self {
-        Self { id: TeamId(Uuid::now_v7()), name, slug, owner }
+    pub(crate) fn new(id: TeamId, name: TeamName, slug: TeamSlug, owner: UserId) -> Self {
+        Self { id, name, slug, owner }
     }
 
     /// The team of somebody who registers openly. It bears no name of theirs: team names are not personal data and stay.
-    pub(crate) fn own(owner: UserId) -> Result<Self, CommandError> {
-        let id = TeamId(Uuid::now_v7());
+    pub(crate) fn own(id: TeamId, owner: UserId) -> Result<Self, CommandError> {
         let digits = id.0.simple().to_string();
         let invalid = |error: domain::Invalid| CommandError::Event(error.to_string());
         let name = TeamName::parse("Own team").map_err(invalid)?;
@@ -101,7 +98,7 @@ impl Commands {
         slug: TeamSlug,
         owner: UserId,
     ) -> Result<Executed, CommandError> {
-        let making = MakingTeam::new(name, slug, owner);
+        let making = MakingTeam::new(TeamId(self.new_id()), name, slug, owner);
         self.execute_with::<Team>(context, &making.id.to_string(), Some(0), &making).await
     }
 
@@ -118,9 +115,9 @@ impl Commands {
         invitee: Option<UserId>,
         role: Role,
     ) -> Result<(InvitationId, Executed), CommandError> {
-        let id = InvitationId(Uuid::now_v7());
+        let id = InvitationId(self.new_id());
         let token = invitation_token(&self.ledger, team, id).await?;
-        let now = now();
+        let now = self.now();
         let invite = Invite {
             id,
             email_hash: self.email_hash(&email.canonical()).await?,
@@ -170,7 +167,7 @@ impl Commands {
         let (team, id) =
             known.ok_or_else(|| CommandError::Refused(Box::new(TeamError::InvitationNotOpen)))?;
         let email_hash = self.email_hash(&email.canonical()).await?;
-        let accept = Accept { id, user_id, email_hash, token_hash: Sha256::of(token), now: now() };
+        let accept = Accept { id, user_id, email_hash, token_hash: Sha256::of(token), now: self.now() };
         Ok(Accepting { team, accept })
     }
 }

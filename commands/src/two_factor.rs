@@ -9,7 +9,6 @@ use domain::{AccessEvent, ClaimEvent, ClaimKind, Email, User, UserCommand, UserI
 use ledger::{NewEvent, SealError};
 use zeroize::Zeroizing;
 
-use crate::context::now;
 use crate::door::{Executed, Prepare, Prepared};
 use crate::guessing::Purpose;
 use crate::idempotency::claim_event;
@@ -205,7 +204,7 @@ impl Commands {
         code: &str,
     ) -> Result<Option<NewEvent>, CommandError> {
         let key = self.open_shared_key(user_id, sealed).await?;
-        let Some(step) = key.step_of(code, now())? else { return Ok(None) };
+        let Some(step) = key.step_of(code, self.now())? else { return Ok(None) };
         // Each shared key counts for itself: whoever sets up another device may do so with a code of this very step.
         let stream = self.claim_stream(ClaimKind::TotpStep, &[&user_id.to_string(), sealed]).await?;
         let length = match self.last_claim(&stream).await? {

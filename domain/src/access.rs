@@ -72,6 +72,8 @@ pub enum AccessEvent {
     AuditRead { query: String },
     /// Somebody made a read model anew.
     ViewRebuilt { view: String, rebuild_id: Uuid },
+    /// An operator accepted that the log is not the one that was known: `cause` says how it differs, `head` is its last position.
+    LogLossAccepted { head: i64, cause: String },
 }
 
 stored_names!(AccessEvent {
@@ -95,4 +97,5 @@ stored_names!(AccessEvent {
     AccessRefused: "1",
     AuditRead: "1",
     ViewRebuilt: "1",
+    LogLossAccepted: "1",
 });

@@ -424,6 +424,7 @@ impl Life {
         }
     }
 
+    /// What was started was due. It is so still when it is given back, whatever the clock says by then.
     fn evolve(&mut self, event: JobEvent) {
         match event {
             JobEvent::JobQueued { .. } => {}
@@ -444,10 +445,12 @@ impl Life {
             JobEvent::JobFailed { .. } => self.status = JobStatus::Failed,
             JobEvent::JobLost { .. } => {
                 self.status = JobStatus::Pending;
+                self.due = DateTime::UNIX_EPOCH;
                 self.crashes += 1;
             }
             JobEvent::JobHandedBack { .. } => {
                 self.status = JobStatus::Pending;
+                self.due = DateTime::UNIX_EPOCH;
                 self.crashes = 0;
             }
             JobEvent::JobCancelRequested {} => self.cancel_requested = true,

@@ -113,7 +113,8 @@ impl MailToken {
             | AccessEvent::JobResultRefused { .. }
             | AccessEvent::JobsChangedInBulk { .. }
             | AccessEvent::WorkerDrained { .. }
-            | AccessEvent::ViewRebuilt { .. } => {}
+            | AccessEvent::ViewRebuilt { .. }
+            | AccessEvent::LogLossAccepted { .. } => {}
         }
     }
 }

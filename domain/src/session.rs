@@ -160,7 +160,8 @@ impl Session {
             | AccessEvent::JobResultRefused { .. }
             | AccessEvent::JobsChangedInBulk { .. }
             | AccessEvent::WorkerDrained { .. }
-            | AccessEvent::ViewRebuilt { .. } => {}
+            | AccessEvent::ViewRebuilt { .. }
+            | AccessEvent::LogLossAccepted { .. } => {}
         }
     }
 }
@@ -191,7 +192,8 @@ impl Begun {
     fn repeated(&self, refresh: &Refresh) -> Result<Vec<AccessEvent>, SessionError> {
         if let Some(refreshed_at) = self.refreshed_at
             && refresh.generation.checked_add(1) == Some(self.generation)
-            && refresh.now - refreshed_at <= REPEAT_GRACE
+            // Either way: a clock that was set back must not make it a long moment.
+            && (refresh.now - refreshed_at).abs() <= REPEAT_GRACE
         {
             return Err(SessionError::Repeated { refreshed_at, generation: self.generation });
         }

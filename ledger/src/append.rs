@@ -77,8 +77,10 @@ impl Ledger {
 
 fn from_ledger(error: LedgerError) -> AppendError {
     match error {
-        LedgerError::Database(cause) => AppendError::Unavailable(cause.to_string()),
+        // Keys are read before anything is sent.
+        LedgerError::Database(cause) => AppendError::not_done(&cause),
         LedgerError::Seal(cause) => cause.into(),
+        LedgerError::Diverged(divergence) => AppendError::Diverged(divergence),
         other @ (LedgerError::Migration(_) | LedgerError::Damaged { .. }) => {
             AppendError::Refused(other.to_string())
         }

@@ -1,5 +1,6 @@
 //! What can go wrong with the log.
 
+use crate::connect::Cause;
 use crate::seal::SealError;
 
 /// Reading failed.
@@ -19,6 +20,9 @@ pub enum LedgerError {
         /// What does not fit.
         cause: String,
     },
+    /// It is not the log that was known.
+    #[error("{0}")]
+    Diverged(#[source] crate::Divergence),
     /// Something sealed could not be opened, or a key could not be used.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -36,9 +40,15 @@ pub enum AppendError {
     /// The answer did not come in time. The events are stored wholly or not at all, but which is not known.
     #[error("the event log did not answer in time")]
     Unanswered,
-    /// The database is out of reach or was lost meanwhile. The events are stored wholly or not at all, but which is not known.
+    /// The database could not do it, and nothing was stored; the cause may pass.
+    #[error("nothing was stored: {0}")]
+    NotDone(Cause),
+    /// The database was lost meanwhile. The events are stored wholly or not at all, but which is not known.
     #[error("the event log's database is not available: {0}")]
     Unavailable(String),
+    /// The log is not the one that was known: nothing is appended to it.
+    #[error("{0}")]
+    Diverged(crate::Divergence),
     /// The database refused these events, or they cannot be stored as they are.
     #[error("the event log refused the events: {0}")]
     Refused(String),
@@ -48,18 +58,32 @@ impl From<SealError> for AppendError {
     fn from(error: SealError) -> Self {
         match error {
             // Passes as soon as the process is started with the new keys.
-            SealError::NoWrappingKey { .. } => Self::Unavailable(error.to_string()),
+            SealError::NoWrappingKey { .. } => {
+                tracing::warn!(%error, "nothing can be appended that needs a new data key");
+                Self::NotDone(Cause::KeyNotConfigured)
+            }
             other => Self::Refused(other.to_string()),
         }
     }
 }
 
 impl AppendError {
+    /// Nothing was sent to be stored, or it was certainly undone. The error itself goes to the log.
+    pub(crate) fn not_done(error: &sqlx::Error) -> Self {
+        let cause = Cause::of(error);
+        tracing::warn!(%error, %cause, "the event log's database failed");
+        Self::NotDone(cause)
+    }
+
     /// Whether trying again later may help.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Overloaded | Self::Unanswered | Self::Unavailable(_) => true,
+            Self::Overloaded
+            | Self::Unanswered
+            | Self::Unavailable(_)
+            | Self::NotDone(_)
+            | Self::Diverged(_) => true,
             Self::Conflict | Self::Refused(_) => false,
         }
     }

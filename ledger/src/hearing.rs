@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use sqlx::PgPool;
-use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::postgres::PgListener;
 use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::Ledger;
+use crate::connect::Purpose;
 use crate::destroy::{CHANNEL, Notice};
 
 /// How long after [`Ledger::destroy_keys`] has answered a process may still open something that was sealed with the key. Who makes
@@ -22,8 +22,6 @@ const _: () = assert!(TRUST.as_millis() < FORGOTTEN_WITHIN.as_millis());
 const PROBE: Duration = Duration::from_millis(300);
 /// How long its answer, and that to the first words, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long closing the connection may take.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 /// The first and the longest pause between two attempts to listen.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -45,15 +43,9 @@ impl Ledger {
     pub async fn hear_destroyed_keys(&self, stop: CancellationToken) {
         let mut pause = PAUSES.0;
         while !stop.is_cancelled() {
-            // A connection of its own, so that nobody who uses up the pool makes us deaf.
-            let options = self.pool().connect_options().as_ref().clone().application_name("daybook keys");
-            let single = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
-            let single = single.connect_lazy_with(options);
-            let outcome = stop.run_until_cancelled(self.hear(&single, &mut pause)).await;
+            let outcome = stop.run_until_cancelled(self.hear(&mut pause)).await;
             // At once: what is remembered would be used for the rest of the time it was trusted.
             self.vault.memory.deaf();
-            // Best effort: a connection that has died without a word does not close either.
-            let _ = timeout(CLOSE_PATIENCE, single.close()).await;
             if let Some(Err(error)) = outcome {
                 tracing::warn!(%error, "destroyed keys are not heard of; keys are read each time they are needed");
                 metrics::counter!("data_keys_deaf_total").increment(1);
@@ -64,9 +56,11 @@ impl Ledger {
     }
 
     /// Listens until the connection is lost.
-    async fn hear(&self, single: &PgPool, pause: &mut Duration) -> Result<Infallible, Interrupted> {
+    async fn hear(&self, pause: &mut Duration) -> Result<Infallible, Interrupted> {
         let mut asked = Instant::now();
-        let mut listener = timeout(PATIENCE, listen(single)).await.map_err(|_| Interrupted::Silent)??;
+        // A connection of its own, so that nobody who uses up a pool makes us deaf.
+        let listening = self.connector().listen(Purpose::KeyNews, CHANNEL);
+        let mut listener = timeout(PATIENCE, listening).await.map_err(|_| Interrupted::Silent)??;
         // Only what is read from here on may be remembered: all that is destroyed after it will be heard of.
         self.vault.memory.forget_all();
         // It may have changed before we listened.
@@ -104,12 +98,4 @@ impl Ledger {
         }
         self.vault.destroyed.notify_one();
     }
-}
-
-async fn listen(single: &PgPool) -> Result<PgListener, sqlx::Error> {
-    let mut listener = PgListener::connect_with(single).await?;
-    listener.ignore_pool_close_event(true);
-    listener.eager_reconnect(false);
-    listener.listen(CHANNEL).await?;
-    Ok(listener)
 }

@@ -4,17 +4,22 @@
 //! batch gathers by itself: with one caller there is no wait, with many there are few commits.
 
 use std::collections::{HashSet, VecDeque};
+use std::io::ErrorKind;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
+use futures::{FutureExt as _, TryStreamExt as _};
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+use sqlx::{Connection as _, Either, Executor as _, FromRow, PgConnection};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::append::{Append, Appended};
-use crate::error::AppendError;
+use crate::connect::{Cause, Connector, Purpose, timed_out};
+use crate::error::{AppendError, LedgerError};
+use crate::identity::{Divergence, Guard};
 use crate::payload::Payload;
 
 /// Commands that may wait; a further one waits for a place.
@@ -27,15 +32,17 @@ const BATCH_EVENTS: usize = 4_096;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of payload in one command.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// How long one batch, or one attempt to connect, may take.
-const PATIENCE_WITH_DATABASE: Duration = Duration::from_secs(10);
-/// The server gives up before we do, so that a batch we call lost is not stored much later. And `append_events` must look at
-/// the log as it is once it has got the lock, whatever isolation the database's owner prefers (the backslash keeps the space).
-const SETTINGS: [(&str, &str); 3] = [
-    ("statement_timeout", "8s"),
-    ("lock_timeout", "8s"),
-    ("default_transaction_isolation", r"read\ committed"),
-];
+/// How long one batch may take. The server gives up before ([`Purpose::Append`]), so that a batch that is called lost is not stored
+/// much later.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long connecting may take, all attempts together: a server that restarts is back by then.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A connection that lay idle for longer is tried before anything is sent on it. Under load none does.
+const TRY_AFTER: Duration = Duration::from_millis(10);
+/// How long it may take to answer then.
+const TRY_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How often a batch that was certainly not stored is sent again on a new connection.
+const RESENDS: usize = 2;
 
 type Outcome = Result<Appended, AppendError>;
 
@@ -117,10 +124,15 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn start(connect: PgConnectOptions, patience: Duration) -> (Self, watch::Receiver<i64>) {
+    pub(crate) fn start(
+        connector: Connector,
+        patience: Duration,
+        guard: Arc<Guard>,
+    ) -> (Self, watch::Receiver<i64>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (head, seen) = watch::channel(0);
-        let worker = Worker { connect, connection: None, held: VecDeque::new(), head };
+        let (used_at, held) = (Instant::now(), VecDeque::new());
+        let worker = Worker { connector, connection: None, used_at, held, head, guard };
         tokio::spawn(worker.run(waiting));
         (Self { queue, patience }, seen)
     }
@@ -130,25 +142,28 @@ impl Lane {
         let waiting = Waiting::new(append, reply)?;
         match timeout(self.patience, self.queue.send(waiting)).await {
             Err(_) => return Err(AppendError::Overloaded),
-            Ok(Err(_)) => return Err(AppendError::Unavailable("the event log is closing".to_owned())),
+            Ok(Err(_)) => return Err(AppendError::NotDone(Cause::Closing)),
             Ok(Ok(())) => {}
         }
         // Longer than a whole queue of batches that each run into their own limit would be absurd; the lane answers or
         // fails each batch within its own patience.
-        match timeout(self.patience + 2 * PATIENCE_WITH_DATABASE, answer).await {
+        match timeout(self.patience + 2 * BATCH_TIMEOUT, answer).await {
             Err(_) => Err(AppendError::Unanswered),
-            Ok(Err(_)) => Err(AppendError::Unavailable("the event log is closing".to_owned())),
+            Ok(Err(_)) => Err(AppendError::Unanswered),
             Ok(Ok(outcome)) => outcome,
         }
     }
 }
 
 struct Worker {
-    connect: PgConnectOptions,
+    connector: Connector,
     connection: Option<PgConnection>,
+    /// When the connection last answered.
+    used_at: Instant,
     /// Commands that wait for the next batch because they touch a stream of this one.
     held: VecDeque<Waiting>,
     head: watch::Sender<i64>,
+    guard: Arc<Guard>,
 }
 
 impl Worker {
@@ -167,7 +182,12 @@ impl Worker {
             }
             let batch = self.take_batch();
             metrics::histogram!("ledger_batch_commands").record(batch.len() as f64);
-            self.store(batch).await;
+            // Whoever waits for this batch is not answered then: what became of it is not known. The next one goes on.
+            if AssertUnwindSafe(self.store(batch)).catch_unwind().await.is_err() {
+                self.connection = None;
+                metrics::counter!("task_failures_total", "task" => "append lane").increment(1);
+                tracing::error!("the append lane panicked over a batch");
+            }
         }
     }
 
@@ -212,6 +232,13 @@ impl Worker {
                 }
             }
             Err(Fault::Refused(cause)) => fail(batch, &AppendError::Refused(cause)),
+            Err(Fault::Diverged(divergence)) => fail(batch, &AppendError::Diverged(divergence)),
+            // It is certain that nothing of it is stored.
+            Err(Fault::NotDone(error) | Fault::Gone(error)) => {
+                // A session keeps the defaults it began with, `default_transaction_read_only` among them.
+                self.connection = None;
+                fail(batch, &AppendError::not_done(&error));
+            }
             Err(Fault::Lost(cause)) => {
                 // If we crash or lose the server here, the batch is stored wholly or not at all; the waiters are told that
                 // this is unknown.
@@ -224,6 +251,11 @@ impl Worker {
 
     fn answer(&self, batch: Vec<Waiting>, stored: &Stored) {
         let mut position = stored.base;
+        let known = *self.head.borrow();
+        if stored.base < known {
+            // Too late for this batch. No other follows it.
+            self.guard.condemn(Divergence::Shorter { head: stored.base, known });
+        }
         for (number, waiting) in (0..).zip(batch) {
             let outcome = if stored.refused.contains(&number) {
                 Err(AppendError::Conflict)
@@ -239,24 +271,57 @@ impl Worker {
         metrics::counter!("ledger_events_appended_total").increment((position - stored.base).unsigned_abs());
     }
 
+    /// Stores the batch, on a new connection if the old one has gone. It is sent again only if it was certainly not stored.
     async fn try_store(&mut self, batch: &[Waiting]) -> Result<Stored, Fault> {
-        if self.connection.is_none() {
-            self.connection = Some(self.reach_database().await?);
+        if let Some(divergence) = self.guard.divergence() {
+            return Err(Fault::Diverged(divergence));
         }
-        let Some(connection) = &mut self.connection else {
-            return Err(Fault::Lost("not connected".to_owned()));
-        };
-        match timeout(PATIENCE_WITH_DATABASE, append_events(connection, gather(batch))).await {
-            Ok(outcome) => outcome.map_err(Fault::from),
-            Err(_) => Err(Fault::Lost("it did not answer in time".to_owned())),
+        let mut resends = 0;
+        loop {
+            let connection = self.connection().await?;
+            let sent = send(connection, gather(batch));
+            let outcome = timeout(BATCH_TIMEOUT, sent).await.unwrap_or_else(|_| Err(Fault::no_answer()));
+            self.used_at = Instant::now();
+            match outcome {
+                Err(Fault::Gone(error)) => {
+                    self.connection = None;
+                    if resends == RESENDS {
+                        return Err(Fault::Gone(error));
+                    }
+                    resends += 1;
+                }
+                outcome => return outcome,
+            }
         }
     }
 
-    async fn reach_database(&self) -> Result<PgConnection, Fault> {
-        let connect = self.connect.clone().options(SETTINGS);
-        match timeout(PATIENCE_WITH_DATABASE, PgConnection::connect_with(&connect)).await {
-            Ok(connected) => connected.map_err(|cause| Fault::Lost(cause.to_string())),
-            Err(_) => Err(Fault::Lost("it could not be reached in time".to_owned())),
+    /// A connection that answers.
+    async fn connection(&mut self) -> Result<&mut PgConnection, Fault> {
+        let idle = self.used_at.elapsed() > TRY_AFTER;
+        let kept = match self.connection.take() {
+            Some(mut connection) if idle => match timeout(TRY_TIMEOUT, connection.ping()).await {
+                Ok(Ok(())) => Some(connection),
+                _ => None,
+            },
+            kept => kept,
+        };
+        let connection = match kept {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// A connection to the log that is known: another server may answer at the same address, or the same one with an older log.
+    async fn connect(&self) -> Result<PgConnection, Fault> {
+        let connecting = self.connector.connect_within(Purpose::Append, CONNECT_TIMEOUT);
+        let mut connection = connecting.await.map_err(Fault::NotDone)?;
+        let checked = timeout(CONNECT_TIMEOUT, self.guard.check(&mut connection)).await;
+        match checked.unwrap_or_else(|_| Err(timed_out("it did not answer in time").into())) {
+            Ok(()) => Ok(connection),
+            Err(LedgerError::Diverged(divergence)) => Err(Fault::Diverged(divergence)),
+            Err(LedgerError::Database(error)) => Err(Fault::NotDone(error)),
+            Err(other) => Err(Fault::Refused(other.to_string())),
         }
     }
 }
@@ -276,19 +341,53 @@ struct Stored {
 enum Fault {
     /// The database answered: it will not have this statement.
     Refused(String),
-    /// It did not answer, or cannot serve anybody at the moment.
+    /// It is another log. Nothing was sent.
+    Diverged(Divergence),
+    /// It could not do it, and has stored nothing.
+    NotDone(sqlx::Error),
+    /// The connection was closed before the statement was carried out: nothing is stored.
+    Gone(sqlx::Error),
+    /// It did not answer. Whether something is stored is not known.
     Lost(String),
 }
 
-impl From<sqlx::Error> for Fault {
-    fn from(error: sqlx::Error) -> Self {
-        let cause = error.to_string();
-        match error.as_database_error().and_then(sqlx::error::DatabaseError::code) {
-            // Class 22: a value cannot be stored; 23: a constraint; 54: a limit; 42: our own statement is wrong.
-            Some(code) if ["22", "23", "54", "42"].iter().any(|class| code.starts_with(class)) => {
-                Self::Refused(cause)
-            }
-            _ => Self::Lost(cause),
+impl Fault {
+    fn no_answer() -> Self {
+        Self::Lost("it did not answer in time".to_owned())
+    }
+
+    /// What an error means that came before the statement's row. The server sends the row before it commits: with an error in its
+    /// place, nothing was committed.
+    fn before_row(error: sqlx::Error) -> Self {
+        let Some(code) = error.as_database_error().and_then(sqlx::error::DatabaseError::code) else {
+            return Self::without_answer(error);
+        };
+        // Class 22: a value cannot be stored; 23: a constraint; 54: a limit; 42: our own statement is wrong.
+        if ["22", "23", "54", "42"].iter().any(|class| code.starts_with(class)) {
+            return Self::Refused(error.to_string());
+        }
+        match Cause::of(&error) {
+            Cause::ConnectionLost => Self::Gone(error),
+            _ => Self::NotDone(error),
+        }
+    }
+
+    /// What an error means that came after the row: the commit has failed, or the connection was lost meanwhile.
+    fn after_row(error: sqlx::Error) -> Self {
+        let refused = error
+            .as_database_error()
+            .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+            .is_some_and(|error| matches!(error.severity(), PgSeverity::Error));
+        if refused { Self::NotDone(error) } else { Self::Lost(error.to_string()) }
+    }
+
+    fn without_answer(error: sqlx::Error) -> Self {
+        match &error {
+            // Only writing breaks a pipe, and what was not written to its end is not carried out.
+            sqlx::Error::Io(io) if io.kind() == ErrorKind::BrokenPipe => Self::Gone(error),
+            // Found before anything was sent.
+            sqlx::Error::Encode(_) => Self::Refused(error.to_string()),
+            _ => Self::Lost(error.to_string()),
         }
     }
 }
@@ -337,11 +436,8 @@ fn gather(batch: &[Waiting]) -> Arguments<'_> {
     all
 }
 
-async fn append_events(
-    connection: &mut PgConnection,
-    arguments: Arguments<'_>,
-) -> Result<Stored, sqlx::Error> {
-    let query = sqlx::query_as(
+async fn send(connection: &mut PgConnection, arguments: Arguments<'_>) -> Result<Stored, Fault> {
+    let query = sqlx::query(
         "select refused, base, recorded_at \
          from append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     );
@@ -362,6 +458,19 @@ async fn append_events(
         .bind(arguments.key_name)
         .bind(arguments.key_id)
         .bind(arguments.key_wrapped);
-    let (refused, base, at) = query.fetch_one(connection).await?;
-    Ok(Stored { refused, base, at })
+    let mut answers = connection.fetch_many(query);
+    let mut stored = None;
+    loop {
+        match answers.try_next().await {
+            Ok(Some(Either::Right(row))) => {
+                let row: Result<(Vec<i32>, i64, DateTime<Utc>), _> = FromRow::from_row(&row);
+                let (refused, base, at) = row.map_err(|error| Fault::Lost(error.to_string()))?;
+                stored = Some(Stored { refused, base, at });
+            }
+            Ok(Some(Either::Left(_))) => {}
+            Ok(None) => return stored.ok_or_else(|| Fault::Lost("it answered without a row".to_owned())),
+            Err(error) if stored.is_none() => return Err(Fault::before_row(error)),
+            Err(error) => return Err(Fault::after_row(error)),
+        }
+    }
 }

@@ -19,6 +19,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (12, "job_logs", include_str!("../../migrations/0012_job_logs.sql")),
     (13, "artifacts", include_str!("../../migrations/0013_artifacts.sql")),
     (14, "log_identity", include_str!("../../migrations/0014_log_identity.sql")),
+    (15, "restoring_and_copying", include_str!("../../migrations/0015_restoring_and_copying.sql")),
     (17, "failure_counts", include_str!("../../migrations/0017_failure_counts.sql")),
 ];
 

@@ -59,11 +59,12 @@ impl std::fmt::Display for LiveNode {
 type Row = (Uuid, String, i32, DateTime<Utc>, DateTime<Utc>, Vec<Vec<u8>>, Option<Vec<u8>>);
 
 /// A node's entry in the list of those that run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Presence {
     id: Uuid,
     host: String,
     pid: i32,
+    needs: Vec<String>,
 }
 
 pub(crate) async fn live_nodes(on: impl PgExecutor<'_>) -> Result<Vec<LiveNode>, sqlx::Error> {
@@ -91,14 +92,15 @@ impl Ledger {
         Ok(live_nodes(self.pool()).await?)
     }
 
-    /// Enters this process into the list of nodes that run. It stays there with [`Ledger::stay_registered`].
+    /// Enters this process into the list of nodes that run, with the names of tables that others must not drop meanwhile. It stays there
+    /// with [`Ledger::stay_registered`].
     ///
     /// # Errors
     /// Its keys are not (or no longer) those that the database needs, or the database is out of reach.
-    pub async fn register_node(&self) -> Result<Presence, KeyCheckError> {
+    pub async fn register_node(&self, needs: Vec<String>) -> Result<Presence, KeyCheckError> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
-        let presence = Presence { id: Uuid::now_v7(), host, pid };
+        let presence = Presence { id: Uuid::now_v7(), host, pid, needs };
         sqlx::query("delete from nodes where seen_at < clock_timestamp() - interval '1 hour'")
             .execute(self.pool())
             .await?;
@@ -142,17 +144,23 @@ impl Ledger {
     async fn beat(&self, presence: &Presence) -> Result<(), LedgerError> {
         self.vault.look_up_wrapping_key().await?;
         let key_ids: Vec<Vec<u8>> = self.vault.keyring.ids().iter().map(|id| id.to_vec()).collect();
-        let sql = "insert into nodes (id, host, pid, key_ids, wraps_with) values ($1, $2, $3, $4, $5) \
+        let sql = "insert into nodes (id, host, pid, key_ids, wraps_with, needs) values ($1, $2, $3, $4, $5, $6) \
                    on conflict (id) do update set seen_at = clock_timestamp(), wraps_with = excluded.wraps_with";
+        let mut connection = self.pool().acquire().await?;
         sqlx::query(sql)
             .bind(presence.id)
             .bind(&presence.host)
             .bind(presence.pid)
             .bind(key_ids)
             .bind(&self.vault.wrapping()[..])
-            .execute(self.pool())
+            .bind(&presence.needs)
+            .execute(&mut *connection)
             .await?;
-        Ok(())
+        // Seen in the future: the database's clock was set back, and a node that is gone would seem to run until then.
+        let sql = "update nodes set seen_at = clock_timestamp() where id in ( \
+                       select id from nodes where seen_at > clock_timestamp() for update skip locked)";
+        sqlx::query(sql).execute(&mut *connection).await?;
+        Ok(self.measure_clock_on(&mut connection).await?)
     }
 
     /// Best effort: whoever does not beat is off the list soon.

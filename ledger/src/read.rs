@@ -296,4 +296,15 @@ impl Ledger {
     pub async fn position_at(&self, moment: DateTime<Utc>) -> Result<i64, LedgerError> {
         Ok(sqlx::query_scalar("select position_at($1)").bind(moment).fetch_one(self.pool()).await?)
     }
+
+    /// As [`Ledger::position_at`]; `None` when `moment` is yet to come: by the database's clock, and by what is recorded already, whose times
+    /// are later where that clock was set back.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn position_as_of(&self, moment: DateTime<Utc>) -> Result<Option<i64>, LedgerError> {
+        let sql = "select position_at($1) where $1 <= greatest(clock_timestamp(), \
+                   (select recorded_at from events order by position desc limit 1))";
+        Ok(sqlx::query_scalar(sql).bind(moment).fetch_optional(self.pool()).await?)
+    }
 }

@@ -8,10 +8,11 @@
 
 use std::time::Duration;
 
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::time::{Instant, sleep};
 
 use crate::Ledger;
+use crate::connect::Purpose;
 use crate::destroy::{CHANNEL, Notice};
 use crate::error::LedgerError;
 use crate::nodes::{LiveNode, live_nodes};
@@ -157,8 +158,7 @@ impl Ledger {
             return Err(RotationError::SameKey(hex(&self.vault.keyring.current())));
         }
         // A connection of its own: the lock goes with it, in whatever way this ends.
-        let connection = self.pool().connect_options().as_ref().clone().application_name("daybook rotation");
-        let connection = connection.connect().await?;
+        let connection = self.connector().connect(Purpose::Rotation).await?;
         let mut rotation =
             Rotation { ledger: self, connection, to: self.vault.keyring.current(), total: 0, done: 0 };
         let outcome = rotation.run(&mut progress).await;

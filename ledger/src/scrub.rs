@@ -1,14 +1,17 @@
 //! Scrubbing: what was deleted from `data_keys` is still in the table's file and in the write-ahead log, and a destroyed key must not
 //! come back from there. So the table is written anew, and where the server is ours, the log begins anew as well.
 
+mod copying;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgExecutor};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgExecutor};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::Ledger;
+use crate::connect::{Purpose, timed_out};
 use crate::error::LedgerError;
 
 /// The advisory lock (`dbks`) of whoever scrubs.
@@ -23,8 +26,6 @@ const SHARE: u32 = 20;
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// Attempts in a row that come to nothing before somebody is told.
 const MANY: u32 = 60;
-/// Readers queue behind whoever waits for the table, so that is not for long. The server gives up for us.
-const SETTINGS: &str = "set lock_timeout = '300ms'; set statement_timeout = '15min'";
 /// Longer than any statement here may take.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 /// "Lock not available" and "deadlock detected": it is tried again.
@@ -71,8 +72,8 @@ impl Ledger {
     /// Scrubs what destroyed keys leave in files, whenever some were, until `stop`. Several nodes may do so; one of them does it. Many
     /// that are destroyed shortly after each other are scrubbed at once.
     ///
-    /// Appends and reads of keys that are not remembered wait while the table is written anew: up to a second for 100,000 keys. Where many
-    /// are destroyed one after the other, the pauses between are twenty times as long as that.
+    /// Appends and reads of keys that are not remembered wait while a small table is written anew, up to a second for 100,000 keys; a larger
+    /// one is copied while it is used. Where many are destroyed one after the other, the pauses between are twenty times as long as that.
     pub async fn scrub_destroyed_keys(&self, stop: CancellationToken) {
         let mut scrubber = Scrubber { ledger: self, in_vain: 0, told: false };
         while !stop.is_cancelled() {
@@ -99,7 +100,7 @@ impl Scrubber<'_> {
     /// One attempt. Gives back how long to rest in any case.
     async fn turn(&mut self) -> Option<Duration> {
         let attempt = timeout(PATIENCE, self.attempt()).await;
-        match attempt.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut)) {
+        match attempt.unwrap_or_else(|_| Err(timed_out("it did not answer in time"))) {
             Ok(Attempt::Nothing) => {
                 self.in_vain = 0;
                 None
@@ -127,9 +128,7 @@ impl Scrubber<'_> {
             return Ok(Attempt::Nothing);
         }
         // A connection of its own: the lock goes with it, in whatever way this ends.
-        let options =
-            self.ledger.pool().connect_options().as_ref().clone().application_name("daybook scrubbing");
-        let mut connection = options.connect().await?;
+        let mut connection = self.ledger.connector().connect(Purpose::Scrubbing).await?;
         let outcome = self.scrub(&mut connection).await;
         // Politeness; an error of the work is the one to report.
         let _ = connection.close().await;
@@ -146,13 +145,18 @@ impl Scrubber<'_> {
         }
         // Everything that was destroyed up to this number is committed; what comes later has another one.
         let Some(number) = requested(&mut *connection).await? else { return Ok(Attempt::Nothing) };
-        connection.execute(SETTINGS).await?;
         if somebody_sees_the_past(connection).await? {
             return Ok(Attempt::Later("a transaction from before they were destroyed is still open"));
         }
         let begun = Instant::now();
-        // Without an explicit transaction, as the statement demands.
-        connection.execute("vacuum (full) data_keys").await?;
+        let bytes: i64 =
+            sqlx::query_scalar("select pg_table_size('data_keys')").fetch_one(&mut *connection).await?;
+        if bytes > self.ledger.scrubbed_in_place {
+            copying::replace(connection).await?;
+        } else {
+            // Without an explicit transaction, as the statement demands.
+            connection.execute("vacuum (full) data_keys").await?;
+        }
         let took = begun.elapsed();
         self.begin_log_anew(connection).await?;
         // If we crash before this, it is done once more.

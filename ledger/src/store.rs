@@ -1,11 +1,10 @@
-//! cqrs-es's event store on the ledger (D1): loads through postgres-es, appends through the lane.
+//! cqrs-es's event store on the ledger (D1): appends through the lane.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
 
-use cqrs_es::persist::{PersistedEventRepository, PersistenceError};
+use cqrs_es::persist::PersistenceError;
 use cqrs_es::{Aggregate, AggregateContext, AggregateError, DomainEvent, EventEnvelope, EventStore};
-use postgres_es::PostgresEventRepository;
 
 use crate::Ledger;
 use crate::append::Append;
@@ -25,7 +24,6 @@ const MOST_AT_ONCE: i64 = 5_000;
 /// The event store of one kind of aggregate.
 pub struct Store<A> {
     ledger: Ledger,
-    repository: PostgresEventRepository,
     aggregate: PhantomData<fn() -> A>,
 }
 
@@ -33,11 +31,7 @@ impl<A: Aggregate> Store<A> {
     /// The store of `A` on this ledger.
     #[must_use]
     pub fn new(ledger: &Ledger) -> Self {
-        Self {
-            ledger: ledger.clone(),
-            repository: PostgresEventRepository::new(ledger.pool().clone()),
-            aggregate: PhantomData,
-        }
+        Self { ledger: ledger.clone(), aggregate: PhantomData }
     }
 }
 
@@ -118,8 +112,24 @@ impl<A: Aggregate> EventStore<A> for Store<A> {
     type AC = Loaded<A>;
 
     async fn load_events(&self, id: &str) -> Result<Vec<EventEnvelope<A>>, AggregateError<A::Error>> {
-        let stored = self.repository.get_events::<A>(id).await?;
-        stored.into_iter().map(|event| Ok(EventEnvelope::try_from(event)?)).collect()
+        let stream = StreamId::new(A::TYPE, id);
+        let mut events = vec![];
+        loop {
+            let page = self.ledger.stream_page(&stream, events.len() as i64, None, PAGE).await;
+            let (page, more) =
+                page.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
+            for stored in page {
+                events.push(EventEnvelope {
+                    aggregate_id: stored.stream.aggregate_id,
+                    sequence: stored.sequence as usize,
+                    payload: stored.payload.read().map_err(PersistenceError::from)?,
+                    metadata: stored.metadata.to_map(),
+                });
+            }
+            if !more {
+                return Ok(events);
+            }
+        }
     }
 
     async fn load_aggregate(&self, id: &str) -> Result<Loaded<A>, AggregateError<A::Error>> {
@@ -172,9 +182,12 @@ impl<A: Aggregate> EventStore<A> for Store<A> {
 fn from_append<E: std::error::Error>(error: AppendError) -> AggregateError<E> {
     match error {
         AppendError::Conflict => AggregateError::AggregateConflict,
-        AppendError::Unavailable(_) | AppendError::Overloaded | AppendError::Unanswered => {
-            AggregateError::DatabaseConnectionError(Box::new(error))
+        AppendError::Unavailable(_)
+        | AppendError::NotDone(_)
+        | AppendError::Overloaded
+        | AppendError::Unanswered => AggregateError::DatabaseConnectionError(Box::new(error)),
+        AppendError::Refused(_) | AppendError::Diverged(_) => {
+            AggregateError::UnexpectedError(Box::new(error))
         }
-        AppendError::Refused(_) => AggregateError::UnexpectedError(Box::new(error)),
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use sqlx::PgPool;
 use tokio::sync::Notify;
 
+use crate::connect::Pool;
 use crate::error::LedgerError;
 use crate::memory::KeyMemory;
 use crate::seal::{DataKey, KeyId, Keyring, NewDataKey, SealError};
@@ -14,8 +14,15 @@ use crate::{AppendError, Ledger};
 /// The key behind every keyed hash. It never changes: claims must be found again after `ENCRYPTION_KEY` was rotated.
 pub(crate) const HASHING_KEY: &str = "instance/claims";
 
+/// The data keys as one process knows them, read over the connections of its holder.
+#[derive(Clone)]
 pub(crate) struct Vault {
-    pub(crate) pool: PgPool,
+    pub(crate) pool: Pool,
+    shared: Arc<Shared>,
+}
+
+/// What all holders of one process share.
+pub(crate) struct Shared {
     pub(crate) keyring: Keyring,
     pub(crate) memory: KeyMemory,
     /// Which key wraps new data keys, as last seen in the database (`wrapping.rs`).
@@ -28,12 +35,26 @@ pub(crate) struct Vault {
     hashing_key: OnceLock<Arc<DataKey>>,
 }
 
+impl std::ops::Deref for Vault {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
 impl Vault {
-    pub(crate) fn new(pool: PgPool, keyring: Keyring) -> Self {
+    /// The same for a holder that has connections of its own.
+    pub(crate) fn over(&self, pool: Pool) -> Self {
+        Self { pool, shared: Arc::clone(&self.shared) }
+    }
+
+    pub(crate) fn new(pool: Pool, keyring: Keyring) -> Self {
         let wrapping = RwLock::new(keyring.current());
         let (rewrapped, destroyed) = (Notify::new(), Notify::new());
         let (memory, hashing_key) = (KeyMemory::new(), OnceLock::new());
-        Self { pool, keyring, memory, wrapping, rewrapped, destroyed, hashing_key }
+        let shared = Shared { keyring, memory, wrapping, rewrapped, destroyed, hashing_key };
+        Self { pool, shared: Arc::new(shared) }
     }
 
     pub(crate) fn make(&self, name: &str) -> Result<(Arc<DataKey>, NewDataKey), SealError> {

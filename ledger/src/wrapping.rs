@@ -3,11 +3,11 @@
 
 use std::fmt;
 
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, PgExecutor, PgPool};
+use sqlx::PgExecutor;
 use tokio::time::timeout;
 
 use crate::Ledger;
+use crate::connect::{self, Connector, Pool, Purpose};
 use crate::error::LedgerError;
 use crate::seal::{KeyId, hex};
 use crate::vault::{HASHING_KEY, Vault};
@@ -71,15 +71,16 @@ impl From<sqlx::Error> for KeyCheckError {
 ///
 /// # Errors
 /// The database is out of reach.
-pub async fn holds_data_keys(connect: &PgConnectOptions) -> Result<bool, LedgerError> {
+pub async fn holds_data_keys(connector: &Connector) -> Result<bool, LedgerError> {
     let asked = async {
-        let mut connection = connect.connect().await?;
+        let mut connection = connector.connect_within(Purpose::Maintenance, PATIENCE / 2).await?;
         let holds = table_exists(&mut connection, "data_keys").await?
             && sqlx::query_scalar("select exists (select from data_keys)").fetch_one(&mut connection).await?;
-        connection.close().await?;
+        connect::close(connection).await;
         Ok(holds)
     };
-    timeout(PATIENCE, asked).await.map_err(|_| LedgerError::Database(sqlx::Error::PoolTimedOut))?
+    let silent = |_| LedgerError::Database(connect::timed_out("it did not answer in time"));
+    timeout(PATIENCE, asked).await.map_err(silent)?
 }
 
 pub(crate) async fn table_exists(on: impl PgExecutor<'_>, table: &str) -> Result<bool, sqlx::Error> {
@@ -147,7 +148,7 @@ enum Needed {
 }
 
 /// The ids of [`Needed::Known`], each of them once.
-async fn known_ids(pool: &PgPool) -> Result<Vec<Vec<u8>>, sqlx::Error> {
+async fn known_ids(pool: &Pool) -> Result<Vec<Vec<u8>>, sqlx::Error> {
     // The id in the wrapped key is the one it needs, whatever its row says.
     let mut sql =
         "select substr(wrapped, 2, 8) from data_keys where id = $1 and octet_length(wrapped) > 8".to_owned();

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use ledger::connect::Purpose;
+use ledger::{Divergence, Ledger};
+use sqlx::{Connection as _, PgConnection};
 
 use crate::Projections;
 use crate::checkpoint::{self, Checkpoint, State};
@@ -29,8 +31,10 @@ pub(crate) enum Outcome {
     Done(Vec<i64>),
     /// A view cannot go on. Nothing of the batch is stored but this.
     Failed(usize, Fault),
-    /// The checkpoints are not what the follower thought: it must look at them anew.
+    /// The checkpoints are not what the follower thought: it must look at them again.
     Surprised,
+    /// A checkpoint stands on an event that the log does not have. Nothing is stored.
+    Diverged(Divergence),
 }
 
 /// A view that has something to fold.
@@ -58,8 +62,12 @@ impl Projections {
         standings: &[Standing],
     ) -> Result<Outcome, sqlx::Error> {
         let mut transaction = connection.begin().await?;
-        let names = self.names_where(|place| standings[place].active);
-        let checkpoints = checkpoint::lock(&mut transaction, &names).await?;
+        let tables = self.tables_where(|place| standings[place].active);
+        let checkpoints = checkpoint::lock(&mut transaction, &tables).await?;
+        if let Some(divergence) = checkpoints.iter().find_map(|checkpoint| checkpoint.divergence(None)) {
+            transaction.rollback().await?;
+            return Ok(Outcome::Diverged(divergence));
+        }
         let Some(positions) = self.positions(&checkpoints, standings, page) else {
             return Ok(Outcome::Surprised);
         };
@@ -71,8 +79,8 @@ impl Projections {
                 Err(TableError::Fault(fault)) => {
                     let place = work.place;
                     transaction.rollback().await?;
-                    let spec = self.inner.registry.all[place].spec();
-                    checkpoint::fail(connection, spec.name, positions[&place], &fault).await?;
+                    let table = &self.inner.registry.all[place].spec().table;
+                    checkpoint::fail(connection, table, positions[&place], &fault).await?;
                     return Ok(Outcome::Failed(place, fault));
                 }
             }
@@ -87,9 +95,9 @@ impl Projections {
         Ok(Outcome::Done(self.tell_cache(&works, &positions, page, standings)))
     }
 
-    fn names_where(&self, wanted: impl Fn(usize) -> bool) -> Vec<&'static str> {
+    fn tables_where(&self, wanted: impl Fn(usize) -> bool) -> Vec<&str> {
         let views = self.inner.registry.all.iter().enumerate();
-        views.filter(|(place, _)| wanted(*place)).map(|(_, view)| view.spec().name).collect()
+        views.filter(|(place, _)| wanted(*place)).map(|(_, view)| view.spec().table.as_str()).collect()
     }
 
     /// `None` when a view is not where the page can be folded into it.
@@ -102,12 +110,12 @@ impl Projections {
         let mut positions = Positions::new();
         for (place, standing) in standings.iter().enumerate().filter(|(_, standing)| standing.active) {
             let spec = self.inner.registry.all[place].spec();
-            let checkpoint = checkpoints.iter().find(|checkpoint| checkpoint.view == spec.name)?;
+            let checkpoint = checkpoints.iter().find(|checkpoint| checkpoint.table == spec.table)?;
             let well =
                 checkpoint.state == State::Live || (standing.retrying && checkpoint.state == State::Failed);
             // The page begins after the smallest position known, so one further back has lost what was not yet on disk.
             let contiguous = checkpoint.position >= standing.applied;
-            if !well || checkpoint.shape != spec.shape || !contiguous {
+            if !well || !contiguous {
                 tracing::debug!(view = spec.name, page = page.last, "a checkpoint is not where it was");
                 return None;
             }
@@ -141,7 +149,7 @@ impl Projections {
             table::load(connection, spec, &keys, work.folding.as_mut()).await?;
         }
         fold_entries(spec, work.folding.as_mut(), &page.entries, work.from)?;
-        table::write_all(connection, spec.name, spec.name, work.folding.as_mut()).await
+        table::write_all(connection, spec.name, &spec.table, work.folding.as_mut()).await
     }
 
     /// The keys that events after `after` and up to `up_to` touch in a view, each with the last position that does.
@@ -165,15 +173,15 @@ impl Projections {
         page: &Page,
     ) -> Result<(), sqlx::Error> {
         let worked: HashSet<usize> = works.iter().map(|work| work.place).collect();
-        let names = self.names_where(|place| worked.contains(&place));
-        checkpoint::advance(&mut *connection, &names, &vec![page.last; names.len()]).await?;
+        let tables = self.tables_where(|place| worked.contains(&place));
+        checkpoint::advance(&mut *connection, &tables, page.last).await?;
         let news = positions.iter().filter(|(place, _)| worked.contains(place)).map(|(place, from)| {
             let spec = self.inner.registry.all[*place].spec();
             let keys = match spec.cached {
                 true => self.keys(*place, page, *from, i64::MAX).into_keys().collect(),
                 false => vec![],
             };
-            (spec.name.to_owned(), ViewNews { from: *from, to: page.last, keys: Some(keys) })
+            (spec.table.clone(), ViewNews { from: *from, to: page.last, keys: Some(keys) })
         });
         News { node: self.inner.node, views: news.collect() }.send(connection).await
     }
@@ -205,13 +213,6 @@ impl Projections {
 }
 
 /// A connection of its own, outside the pool: the follower is never kept waiting by readers.
-pub(crate) async fn connect(pool: &sqlx::PgPool) -> Result<PgConnection, sqlx::Error> {
-    let mut connection = pool.acquire().await?.detach();
-    connection
-        .execute(
-            "set synchronous_commit = off; set lock_timeout = '5s'; set statement_timeout = '60s'; \
-             set application_name = 'daybook views'",
-        )
-        .await?;
-    Ok(connection)
+pub(crate) async fn connect(ledger: &Ledger) -> Result<PgConnection, sqlx::Error> {
+    ledger.connector().connect(Purpose::Views).await
 }

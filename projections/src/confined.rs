@@ -1,10 +1,13 @@
 //! The way to the database for what is read on behalf of a team: connections that see that team's rows and nothing else.
 
+use std::io;
+use std::time::Duration;
+
 use domain::TeamId;
 use ledger::Ledger;
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgPoolOptions;
-use sqlx::{Executor as _, PgConnection, PgPool, Postgres};
+use ledger::connect::{Pool, Pooled, Purpose};
+use sqlx::PgConnection;
+use tokio::time::timeout;
 
 use crate::Projections;
 use crate::error::{ReadError, is_refusal};
@@ -12,6 +15,8 @@ use crate::role::ROLE;
 
 /// The setting that says whose rows a connection sees. The policies name it too ([`crate::view::Owner`]).
 const TEAM: &str = "daybook.team";
+/// How long a connection may take to become a team's.
+const CONFINE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Stands for all teams and none. No team's id looks like it.
 const INSTANCE: &str = "*";
 
@@ -45,7 +50,7 @@ impl Whose {
 /// Connections under [`ROLE`]. They are had from [`Confined::acquire`] and in no other way, so that each knows whose rows it
 /// is to see: what the one before has left on it does not matter.
 pub(crate) struct Confined {
-    pool: PgPool,
+    pool: Pool,
     connections: u32,
 }
 
@@ -53,37 +58,41 @@ impl Confined {
     /// To the ledger's database, and as patient. Connections are made when they are needed. Must be called within a tokio
     /// runtime.
     pub(crate) fn new(ledger: &Ledger, connections: u32) -> Self {
-        let connect = ledger.pool().connect_options().as_ref().clone().application_name("daybook teams");
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(ledger.pool().options().get_acquire_timeout())
-            // Saying whose rows are wanted shows whether the connection is well; asking it before would be a journey more.
-            .test_before_acquire(false)
-            .after_connect(|connection, _| Box::pin(keep_schemas(connection)))
-            .connect_lazy_with(connect);
+        let connector = ledger.connector().clone();
+        let pool = Pool::new(connector, Purpose::Teams, connections, ledger.pool().patience());
         Self { pool, connections }
     }
 
     /// A connection that sees what is `whose`.
-    pub(crate) async fn acquire(&self, whose: Whose) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    pub(crate) async fn acquire(&self, whose: Whose) -> Result<Pooled, sqlx::Error> {
         // After the server was lost, every connection that lies idle may be a dead one: each is met once.
         let mut dead = 0;
         loop {
-            let mut connection = self.pool.acquire().await?;
-            match confine(&mut connection, whose).await {
-                Ok(()) => return Ok(connection),
-                Err(error) if is_refusal(&error) || dead == self.connections => return Err(error),
-                Err(error) => {
+            // Saying whose rows are wanted shows whether the connection is well; asking it before would be a journey more.
+            let mut connection = self.pool.acquire_untried().await?;
+            match timeout(CONFINE_TIMEOUT, confine(&mut connection, whose)).await {
+                Ok(Ok(())) => return Ok(connection),
+                Ok(Err(error)) if is_refusal(&error) || dead == self.connections => return Err(error),
+                Ok(Err(error)) => {
                     tracing::debug!(%error, "a connection was lost while nobody used it");
                     dead += 1;
-                    drop(connection.detach());
+                    connection.discard();
+                }
+                Err(_) => {
+                    dead += 1;
+                    connection.discard();
+                    // Whatever keeps this one from answering keeps the others too.
+                    self.pool.discard_idle();
+                    if dead > self.connections {
+                        return Err(no_answer());
+                    }
                 }
             }
         }
     }
 
     pub(crate) async fn close(&self) {
-        ledger::close_pool(&self.pool).await;
+        self.pool.drain().await;
     }
 }
 
@@ -93,12 +102,8 @@ async fn confine(connection: &mut PgConnection, whose: Whose) -> Result<(), sqlx
     sqlx::query(&sql).bind(whose.setting()).execute(connection).await.map(drop)
 }
 
-/// The schemas in which this database's user finds its tables, as they are now: under another role `"$user"` would be another
-/// schema.
-async fn keep_schemas(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let sql = "select set_config('search_path', coalesce((select string_agg(quote_ident(schema), ', ' order by place)
-                   from unnest(current_schemas(false)) with ordinality as s(schema, place)), ''), false)";
-    connection.execute(sql).await.map(drop)
+fn no_answer() -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the database did not answer in time"))
 }
 
 impl Projections {
@@ -108,7 +113,7 @@ impl Projections {
     ///
     /// # Errors
     /// The database is out of reach, or there was no connection in time.
-    pub async fn confined(&self, whose: Whose) -> Result<PoolConnection<Postgres>, ReadError> {
+    pub async fn confined(&self, whose: Whose) -> Result<Pooled, ReadError> {
         Ok(self.inner.confined.acquire(whose).await?)
     }
 

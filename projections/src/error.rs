@@ -11,6 +11,9 @@ pub enum ReadError {
     /// The log could not be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The view cannot answer with what is true.
+    #[error(transparent)]
+    Behind(#[from] Behind),
     /// A row, or an event that was needed, is not what this version expects.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -40,12 +43,16 @@ impl Fault {
     }
 }
 
-/// A view did not get as far as it was asked to within the time allowed, or it has failed and does not go on.
+/// A view did not get as far as it was asked to within the time allowed, or it does not follow the log at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the view has only reached position {reached}")]
+#[error("the view {view} has only reached position {reached}")]
 pub struct Behind {
+    /// Which; empty when there is no such view.
+    pub view: &'static str,
     /// How far it has got.
     pub reached: i64,
+    /// Whether whoever asked named a position that it has not reached.
+    pub asked: bool,
 }
 
 /// No view has this name.

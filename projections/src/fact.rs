@@ -113,7 +113,8 @@ fn is_of_a_team(event: &AccessEvent) -> bool {
         | AccessEvent::JobResultRefused { .. }
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
-        | AccessEvent::ViewRebuilt { .. } => true,
+        | AccessEvent::ViewRebuilt { .. }
+        | AccessEvent::LogLossAccepted { .. } => true,
         AccessEvent::SignedIn { .. }
         | AccessEvent::SessionRefreshed { .. }
         | AccessEvent::RefreshTokenReused { .. }
@@ -213,9 +214,7 @@ pub(crate) async fn open(ledger: &Ledger, mut events: Vec<Recorded>) -> Result<V
             }
             Ok(entries)
         }
-        Err(error @ (LedgerError::Database(_) | LedgerError::Migration(_) | LedgerError::Damaged { .. })) => {
-            Err(error)
-        }
+        Err(error) => Err(error),
     }
 }
 
@@ -224,9 +223,7 @@ async fn open_one(ledger: &Ledger, event: Recorded) -> Result<Entry, LedgerError
     let sealed = match ledger.open_personal(&mut one).await {
         Ok(()) => None,
         Err(LedgerError::Seal(cause)) => Some(cause.to_string()),
-        Err(error @ (LedgerError::Database(_) | LedgerError::Migration(_) | LedgerError::Damaged { .. })) => {
-            return Err(error);
-        }
+        Err(error) => return Err(error),
     };
     let [event] = one;
     Ok(entry(event, sealed))

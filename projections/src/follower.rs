@@ -3,10 +3,11 @@
 //! There is no leader. Every process that follows reads the same events and asks for the checkpoints' locks; who has them folds,
 //! and the others find the work done, but know from the events what to forget in their caches.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use ledger::{Divergence, LedgerError, uptime};
 use sqlx::PgConnection;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,6 +18,7 @@ use crate::batch::{self, Outcome, Standing};
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::error::{Fault, ReadError, RebuildError, is_lock_timeout};
 use crate::fact::{Entry, Page, read_page};
+use crate::news::Gate;
 use crate::{Inner, Projections};
 
 /// The first and the longest pause after the database was lost.
@@ -24,13 +26,17 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// Events come thick and fast if a batch has so many.
 const MANY: i64 = 16;
 /// How old the follower's knowledge of the checkpoints' states may get.
-const REFRESH: Duration = Duration::from_secs(1);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+/// How long one step may take on this side: the server gives up before.
+const STEP_TIMEOUT: Duration = Duration::from_secs(90);
+/// How often tables that no node needs are looked for.
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Projections {
     /// Follows the log and listens to other processes, until `shutdown`. Loss of the database is waited out. Views whose
     /// table has another shape than this program's, or that are far behind, are rebuilt meanwhile.
     pub async fn run(self, shutdown: CancellationToken) {
-        let following = Following::begin(&self.inner);
+        let following = (Following::begin(&self.inner), Gate::close(&self.inner));
         let prompt = Follower::new(self.clone(), false);
         let trailing = Follower::new(self.clone(), true);
         tokio::join!(prompt.run(&shutdown), trailing.run(&shutdown), self.listen(shutdown.clone()));
@@ -72,6 +78,12 @@ struct Follower {
     retries: Vec<Retry>,
     /// Views that only a rebuild brings back.
     lost: Vec<bool>,
+    /// Raised when an operator accepted that the log lost events: positions known from before are worthless.
+    epoch: watch::Receiver<i32>,
+    /// The ledger's connections when the checkpoints were last looked at.
+    generation: u64,
+    /// When unneeded tables were last looked for.
+    cleaned: Option<Instant>,
     /// When the checkpoints were last looked at; `None` means that nothing is known.
     refreshed: Option<Instant>,
     /// Aggregate types that some view needs.
@@ -102,6 +114,9 @@ impl Follower {
             standings: vec![Standing { applied: 0, active: false, retrying: false }; views],
             retries: vec![Retry { due: Instant::now(), delay: inner.options.retry }; views],
             lost: vec![false; views],
+            epoch: inner.ledger.epochs(),
+            generation: 0,
+            cleaned: None,
             refreshed: None,
             wanted,
             rebuilds: JoinSet::new(),
@@ -116,7 +131,10 @@ impl Follower {
             let outcome = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                outcome = self.step() => outcome,
+                outcome = timeout(STEP_TIMEOUT, self.step()) => outcome.unwrap_or_else(|_| {
+                    self.connection = None;
+                    Err(sqlx::Error::WorkerCrashed.into())
+                }),
             };
             match outcome {
                 Ok(Step::Busy(events)) => {
@@ -141,20 +159,67 @@ impl Follower {
         // Interest is registered before looking, so that nothing appended in between is slept over.
         self.head.mark_unchanged();
         self.kick.mark_unchanged();
-        if self.refreshed.is_none_or(|at| at.elapsed() > REFRESH) {
+        let inner = Arc::clone(&self.projections.inner);
+        if self.generation != inner.ledger.generation() {
+            self.refreshed = None;
+        }
+        if self.refreshed.is_none_or(|at| at.elapsed() > REFRESH_INTERVAL) {
             self.refresh().await?;
         }
         self.start_rebuilds();
+        self.clean_up().await?;
         let active = self.standings.iter().filter(|standing| standing.active);
         let Some(from) = active.map(|standing| standing.applied).min() else { return Ok(Step::Idle) };
-        let inner = &self.projections.inner;
-        let page = read_page(&inner.ledger, from, inner.options.page, &self.wanted).await?;
-        let Some(mut page) = page else { return Ok(Step::Idle) };
+        // The clock before the log: what is in the log by now is in the page.
+        let looked = uptime();
+        let page = read_page(&inner.background, from, inner.options.page, &self.wanted).await?;
+        let Some(mut page) = page else {
+            let head = inner.background.head().await?;
+            if head < from {
+                inner.ledger.condemn(Divergence::Shorter { head, known: from });
+                return Err(LedgerError::Diverged(Divergence::Shorter { head, known: from }).into());
+            }
+            self.prove(looked);
+            return Ok(Step::Idle);
+        };
+        let mut complete = page.looked_at < inner.options.page;
         if let Some(position) = self.unreadable(&page).filter(|position| *position > from + 1) {
             page.end_before(position);
+            complete = false;
         }
-        self.fold(&page).await?;
+        let folded = self.fold(&page).await?;
+        if folded && complete {
+            self.prove(looked);
+        }
         Ok(Step::Busy(page.looked_at))
+    }
+
+    /// The views that take part have everything that was in the log at `moment`. Not those that an unreadable event stopped before.
+    fn prove(&self, moment: Duration) {
+        let inner = &self.projections.inner;
+        // A connection that was made since may lead to a server that has lost the last batches.
+        if inner.ledger.divergence().is_some() || self.generation != inner.ledger.generation() {
+            return;
+        }
+        let end =
+            self.standings.iter().filter(|standing| standing.active).map(|standing| standing.applied).max();
+        for place in self.mine() {
+            let standing = self.standings[place];
+            if standing.active && Some(standing.applied) == end {
+                inner.proofs.prove(place, moment);
+            }
+        }
+        // Readers may be waiting for just this.
+        inner.reached.send_modify(|_| {});
+    }
+
+    /// Drops tables that no node needs any more, now and then.
+    async fn clean_up(&mut self) -> Result<(), ReadError> {
+        if self.trailing || self.cleaned.is_some_and(|at| at.elapsed() < CLEANUP_INTERVAL) {
+            return Ok(());
+        }
+        self.cleaned = Some(Instant::now());
+        self.projections.drop_unneeded_tables().await
     }
 
     /// The first event that stops a view. What comes before it is folded in a batch of its own, so that the view stops there
@@ -212,40 +277,63 @@ impl Follower {
     fn interrupted(&mut self, error: &ReadError) {
         self.connection = None;
         self.refreshed = None;
+        let inner = &self.projections.inner;
+        *inner.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
         if matches!(error, ReadError::Database(error) if is_lock_timeout(error)) {
             tracing::debug!(%error, "another process kept the checkpoints");
             return;
         }
         tracing::warn!(%error, "the views cannot follow the log");
-        // The server may come back without the last batches: what was reached must be learnt anew.
+        // The server may come back without the last batches: what was reached must be learnt again.
         let mine = self.mine();
-        self.projections.inner.reached.send_modify(|reached| {
+        mine.iter().for_each(|place| inner.proofs.withdraw(*place));
+        inner.reached.send_modify(|reached| {
             mine.iter().for_each(|place| reached.positions[*place] = 0);
         });
     }
 
     /// Looks at the checkpoints: who takes part, who has lost something, who must be rebuilt.
     async fn refresh(&mut self) -> Result<(), ReadError> {
-        let checkpoints = checkpoint::read(self.projections.inner.ledger.pool()).await?;
-        let mine = self.mine();
-        let specs = mine.iter().map(|place| self.projections.inner.registry.all[*place].spec().name);
-        let names: Vec<&str> = specs.collect();
-        let live = checkpoints.iter().filter(|checkpoint| {
-            checkpoint.state == State::Live && names.contains(&checkpoint.view.as_str())
-        });
-        let leader = live.map(|checkpoint| checkpoint.position).max().unwrap_or(0);
-        for (place, name) in mine.into_iter().zip(names) {
-            match checkpoints.iter().find(|checkpoint| checkpoint.view == name) {
-                Some(checkpoint) => self.judge(place, checkpoint, leader),
+        let inner = Arc::clone(&self.projections.inner);
+        let generation = inner.ledger.generation();
+        inner.background.check_log().await?;
+        if self.epoch.has_changed().unwrap_or(false) {
+            self.epoch.mark_unchanged();
+            self.forget();
+        }
+        let checkpoints = checkpoint::read(&mut *inner.background.pool().acquire().await?).await?;
+        let head = inner.background.head().await?;
+        for place in self.mine() {
+            let table = &inner.registry.all[place].spec().table;
+            match checkpoints.iter().find(|checkpoint| checkpoint.table == *table) {
+                Some(checkpoint) => match checkpoint.divergence(Some(head)) {
+                    None => self.judge(place, checkpoint, head),
+                    Some(divergence) => {
+                        inner.ledger.condemn(divergence.clone());
+                        return Err(LedgerError::Diverged(divergence).into());
+                    }
+                },
                 None => {
                     self.standings[place].active = false;
                     self.lost[place] = true;
                 }
             }
         }
-        self.refreshed = Some(Instant::now());
+        (self.refreshed, self.generation) = (Some(Instant::now()), generation);
         self.publish();
         Ok(())
+    }
+
+    /// What is known of positions is of a log that is gone.
+    fn forget(&mut self) {
+        let inner = &self.projections.inner;
+        for place in self.mine() {
+            self.standings[place] = Standing { applied: 0, active: false, retrying: false };
+            self.retries[place].due = Instant::now();
+            inner.registry.all[place].flush();
+            inner.proofs.withdraw(place);
+            inner.reached.send_modify(|reached| reached.positions[place] = 0);
+        }
     }
 
     /// The places of the views this one follows.
@@ -254,10 +342,11 @@ impl Follower {
         views.filter(|(_, view)| view.spec().trailing == self.trailing).map(|(place, _)| place).collect()
     }
 
-    fn judge(&mut self, place: usize, checkpoint: &Checkpoint, leader: i64) {
+    fn judge(&mut self, place: usize, checkpoint: &Checkpoint, head: i64) {
         let view = &self.projections.inner.registry.all[place];
-        let fits = checkpoint.shape == view.spec().shape && checkpoint.state != State::Outdated;
-        let near = checkpoint.position >= leader - self.projections.inner.options.longest_lag;
+        let fits = checkpoint.state != State::Outdated;
+        let standing_by = self.standings[place].active;
+        let near = standing_by || checkpoint.position >= head - self.projections.inner.options.longest_lag;
         let retrying = checkpoint.state == State::Failed && self.retries[place].due <= Instant::now();
         let standing = &mut self.standings[place];
         let was_active = std::mem::replace(
@@ -284,6 +373,10 @@ impl Follower {
             if let Ok((place, outcome)) = ended {
                 self.rebuilt(place, outcome);
             }
+        }
+        // What is lost is known once the checkpoints were looked at after the last rebuild.
+        if self.refreshed.is_none() {
+            return;
         }
         let due = |place: &usize| self.lost[*place] && self.retries[*place].due <= Instant::now();
         if !self.rebuilds.is_empty() {
@@ -316,13 +409,20 @@ impl Follower {
         retry.delay = (retry.delay * 2).min(self.projections.inner.options.retry * 16);
     }
 
-    async fn fold(&mut self, page: &Page) -> Result<(), ReadError> {
+    /// Whether the page is in all views that take part.
+    async fn fold(&mut self, page: &Page) -> Result<bool, ReadError> {
         // Taken out, so that a connection that is given up in the middle of something is not used again.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => batch::connect(self.projections.inner.ledger.pool()).await?,
+            None => batch::connect(&self.projections.inner.background).await?,
         };
-        match self.projections.batch(&mut connection, page, &self.standings).await? {
+        let outcome = self.projections.batch(&mut connection, page, &self.standings).await?;
+        let done = matches!(outcome, Outcome::Done(_));
+        match outcome {
+            Outcome::Diverged(divergence) => {
+                self.projections.inner.ledger.condemn(divergence.clone());
+                return Err(LedgerError::Diverged(divergence).into());
+            }
             Outcome::Done(applied) => {
                 for ((standing, retry), applied) in
                     self.standings.iter_mut().zip(&mut self.retries).zip(applied)
@@ -338,7 +438,7 @@ impl Follower {
             Outcome::Surprised => self.refreshed = None,
         }
         self.connection = Some(connection);
-        Ok(())
+        Ok(done)
     }
 
     fn failed(&mut self, place: usize, fault: &Fault) {
@@ -359,6 +459,9 @@ impl Follower {
         inner.reached.send_modify(|reached| {
             for place in &mine {
                 let standing = self.standings[*place];
+                if !standing.active {
+                    inner.proofs.withdraw(*place);
+                }
                 // Other processes' news may have got further already.
                 reached.positions[*place] = reached.positions[*place].max(standing.applied);
                 reached.stopped[*place] = !standing.active;

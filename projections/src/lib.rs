@@ -20,6 +20,7 @@ mod error;
 mod fact;
 mod folding;
 mod follower;
+mod freshness;
 mod history;
 mod machine;
 mod news;
@@ -31,6 +32,7 @@ mod registry;
 mod role;
 mod status;
 mod table;
+mod table_names;
 mod team_reader;
 #[cfg(test)]
 mod testing;
@@ -40,8 +42,8 @@ mod view;
 mod views;
 mod weight;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ledger::Ledger;
@@ -51,12 +53,14 @@ use uuid::Uuid;
 pub use confined::Whose;
 pub use error::{Behind, Fault, ReadError, RebuildError, UnknownView};
 pub use fact::Fact;
+pub use freshness::{FRESH_FOR, demand, demanding, written};
 pub use history::{AsOf, Change, HistoryEntry};
 pub use machine::{Listed, Reader};
 pub use reached::Reached;
 pub use rebuild::Progress;
 pub use role::RoleError;
-pub use status::ViewStatus;
+pub use status::{Pulse, ViewStatus};
+pub use table_names::with_tables;
 pub use team_reader::{ById, ByTeam, TeamReader};
 pub use verify::{Difference, Verified};
 pub use view::{Owner, SEALED, StreamView, TeamView, View};
@@ -96,6 +100,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// How far a view may lag behind the others, in events, before it is rebuilt rather than followed.
     pub longest_lag: i64,
+    /// How long the table of a view stays after the last node that needed it has gone: a node of that version that comes back finds it.
+    pub keep_unneeded_tables: Duration,
     /// How long after a failure a view is tried again; doubles with each further one, up to 16 times this.
     pub retry: Duration,
     /// How long a rebuild that is ready keeps trying to take the live table's place.
@@ -114,9 +120,10 @@ impl Default for Options {
             busy_stride: Duration::from_millis(10),
             cache_bytes: 64 * 1024 * 1024,
             longest_lag: 10_000,
+            keep_unneeded_tables: Duration::from_secs(3600),
             retry: Duration::from_secs(30),
             swap_patience: Duration::from_secs(60),
-            team_connections: 8,
+            team_connections: 4,
         }
     }
 }
@@ -128,15 +135,26 @@ pub struct Projections {
 }
 
 struct Inner {
+    /// For what requests read.
     ledger: Ledger,
-    /// For what is read on behalf of teams; the ledger's pool is for everything else.
+    /// For what goes on without a request.
+    background: Ledger,
+    /// For what is read on behalf of teams; the ledger's pools are for everything else.
     confined: confined::Confined,
     registry: registry::Registry,
     options: Options,
     /// How far the views are, as far as this process's caches know.
     reached: watch::Sender<reached::Reached>,
+    /// When each view was last known to be up to date.
+    proofs: freshness::Proofs,
+    /// The ledger's connections as of which positions are known.
+    generation: AtomicU64,
+    /// How often this process follows or listens: then a view is read only while that is proved.
+    gated: AtomicUsize,
     /// Wakes the followers.
     kick: watch::Sender<()>,
+    /// Why a follower could not go on, the last time that one could not.
+    last_error: Mutex<Option<String>>,
     /// Followers running in this process.
     following: AtomicUsize,
     /// This process among those that share the database.
@@ -149,14 +167,20 @@ impl Projections {
     #[must_use]
     pub fn new(ledger: Ledger, options: Options) -> Self {
         let registry = registry::Registry::new(options.cache_bytes);
-        let reached = watch::Sender::new(reached::Reached::unknown(registry.all.len()));
+        let views = registry.all.len();
+        let reached = watch::Sender::new(reached::Reached::unknown(views));
         let inner = Inner {
             confined: confined::Confined::new(&ledger, options.team_connections),
+            background: ledger.background(),
             ledger,
             registry,
             options,
             reached,
+            proofs: freshness::Proofs::none(views),
+            generation: AtomicU64::new(0),
+            gated: AtomicUsize::new(0),
             kick: watch::Sender::new(()),
+            last_error: Mutex::new(None),
             following: AtomicUsize::new(0),
             node: Uuid::now_v7(),
         };

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use futures::TryStreamExt as _;
+use ledger::connect::{Pooled, Transaction};
+use sqlx::PgExecutor;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
-use sqlx::{PgExecutor, PgPool};
 
+use crate::Inner;
 use crate::cache::RowCache;
 use crate::error::{Fault, ReadError, sqlstate};
 use crate::fact::Fact;
@@ -80,12 +82,19 @@ pub(crate) trait AnyView: Send + Sync {
 /// A view with its cache.
 pub(crate) struct Machine<V: View> {
     spec: Spec,
+    /// Its place in the registry.
+    pub(crate) place: usize,
     cache: Arc<RowCache<V::Row>>,
 }
 
 impl<V: View> Machine<V> {
-    pub(crate) fn new(cache_bytes: u64) -> Self {
-        Self { spec: Spec::of::<V>(), cache: Arc::new(RowCache::new(cache_bytes)) }
+    pub(crate) fn new(place: usize, cache_bytes: u64) -> Self {
+        Self { spec: Spec::of::<V>(), place, cache: Arc::new(RowCache::new(cache_bytes)) }
+    }
+
+    /// Returns once the view may be read.
+    pub(crate) async fn readable(&self, inner: &Inner) -> Result<(), ReadError> {
+        Ok(inner.readable(self.place).await?)
     }
 }
 
@@ -120,7 +129,7 @@ impl<V: View> Machine<V> {
         // The view's position is that of the same snapshot.
         let sql = format!(
             "select v.row::text, (select c.position from checkpoints c where c.view = '{0}') from {0} v where v.key = $1",
-            V::NAME
+            self.spec.table
         );
         let found: Option<(String, Option<i64>)> =
             sqlx::query_as(&sql).bind(key).fetch_optional(executor).await?;
@@ -169,24 +178,49 @@ impl<V: View> AnyView for Machine<V> {
 /// Reads one view. Those whose rows are teams' are read through [`crate::ByTeam`]. Views with more ways of reading than by key say so in their own file.
 pub struct Reader<'a, V: View> {
     machine: &'a Machine<V>,
-    pub(crate) pool: &'a PgPool,
+    inner: &'a Inner,
     pub(crate) ledger: &'a ledger::Ledger,
 }
 
 impl<'a, V: View> Reader<'a, V> {
-    pub(crate) fn new(machine: &'a Machine<V>, ledger: &'a ledger::Ledger) -> Self {
-        Self { machine, pool: ledger.pool(), ledger }
+    pub(crate) fn new(machine: &'a Machine<V>, inner: &'a Inner, ledger: &'a ledger::Ledger) -> Self {
+        Self { machine, inner, ledger }
+    }
+
+    /// A connection to read with, once the view may be read.
+    pub(crate) async fn connection(&self) -> Result<Pooled, ReadError> {
+        self.inner.connection(self.machine.place, self.ledger).await
+    }
+
+    /// A transaction to read in, which begins with `statement`, once the view may be read.
+    pub(crate) async fn begin_with(&self, statement: &'static str) -> Result<Transaction, ReadError> {
+        self.machine.readable(self.inner).await?;
+        let mut transaction = self.ledger.pool().begin_with(statement).await?;
+        self.inner.check_connection(self.machine.place, &mut transaction).await?;
+        Ok(transaction)
     }
 
     /// The row `key`, from the cache if it is there.
     ///
     /// # Errors
-    /// The database is out of reach, or the row is not what this version expects.
+    /// The database is out of reach, the view is not up to date, or the row is not what this version expects.
     pub async fn get(&self, key: impl ToString) -> Result<Option<Arc<V::Row>>, ReadError> {
         let key = key.to_string();
+        self.machine.readable(self.inner).await?;
         match self.machine.cached(&key) {
             Some(row) => Ok(Some(row)),
-            None => self.machine.read(&key, self.machine.begin_read(), self.pool).await,
+            None => self.get_uncached(&key).await,
+        }
+    }
+
+    /// The row `key` as this process has it, also while the view stands still: for callers that can tell whether it is the one they want.
+    pub(crate) async fn held(&self, key: &str) -> Result<Option<Arc<V::Row>>, ReadError> {
+        match self.machine.cached(key) {
+            Some(row) => Ok(Some(row)),
+            None => {
+                let epoch = self.machine.begin_read();
+                self.machine.read(key, epoch, &mut *self.ledger.pool().acquire().await?).await
+            }
         }
     }
 
@@ -194,9 +228,12 @@ impl<'a, V: View> Reader<'a, V> {
     /// node has told them, while that node's word may still be under way to this one.
     ///
     /// # Errors
-    /// The database is out of reach, or the row is not what this version expects.
-    pub async fn get_anew(&self, key: impl ToString) -> Result<Option<Arc<V::Row>>, ReadError> {
-        self.machine.read(&key.to_string(), self.machine.begin_read(), self.pool).await
+    /// The database is out of reach, the view is not up to date, or the row is not what this version expects.
+    pub async fn get_uncached(&self, key: impl ToString) -> Result<Option<Arc<V::Row>>, ReadError> {
+        // Before the connection is waited for: what happens meanwhile must not be lost on the row.
+        let epoch = self.machine.begin_read();
+        let mut connection = self.connection().await?;
+        self.machine.read(&key.to_string(), epoch, &mut *connection).await
     }
 
     /// Runs a query that selects `key, row::text`.
@@ -204,7 +241,7 @@ impl<'a, V: View> Reader<'a, V> {
         &self,
         query: QueryAs<'_, sqlx::Postgres, (String, String), PgArguments>,
     ) -> Result<Vec<V::Row>, ReadError> {
-        rows::<V>(query, self.pool).await
+        rows::<V>(query, &mut *self.connection().await?).await
     }
 
     /// The same, where at most one row can be meant.

@@ -1,19 +1,21 @@
 //! What processes that share a database tell each other of their views: which rows changed (D7).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ledger::connect::Purpose;
+use ledger::{LedgerError, uptime};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
-use sqlx::postgres::PgListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::Projections;
-use crate::checkpoint;
-use crate::reached::Reached;
+use crate::error::ReadError;
+use crate::reached::{Found, Reached};
+use crate::{Inner, Projections};
 
 const CHANNEL: &str = "daybook_views";
 /// PostgreSQL takes 8,000 bytes.
@@ -22,6 +24,8 @@ const LONGEST: usize = 7_000;
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How long the answer to that may take.
 const HEARTBEAT_PATIENCE: Duration = Duration::from_millis(500);
+/// How often a process that does not follow looks whether it has heard of everything.
+const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 /// The first and the longest pause between two attempts to listen.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -30,10 +34,39 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 enum Interrupted {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Views(#[from] ReadError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     #[error("the connection was closed")]
     Closed,
     #[error("the server has fallen silent")]
     Silent,
+}
+
+/// A look at the log and the checkpoints.
+#[derive(Default)]
+struct Probe {
+    next: Option<Duration>,
+    looked: Duration,
+    head: i64,
+    views: Vec<(usize, i64, bool)>,
+}
+
+/// While there is one, this process answers from views that are proved to be fresh only.
+pub(crate) struct Gate(Arc<Inner>);
+
+impl Gate {
+    pub(crate) fn close(inner: &Arc<Inner>) -> Self {
+        inner.gated.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(inner))
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.0.gated.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What happened to one view.
@@ -51,6 +84,7 @@ pub(crate) struct ViewNews {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct News {
     pub(crate) node: Uuid,
+    /// By table.
     pub(crate) views: BTreeMap<String, ViewNews>,
 }
 
@@ -79,6 +113,7 @@ impl Projections {
     /// Listens to other processes until `shutdown`. Until it does, and whenever the channel is interrupted, nothing is cached.
     /// Part of [`Projections::run`]; a process that does not follow calls this alone.
     pub async fn listen(&self, shutdown: CancellationToken) {
+        let _gate = Gate::close(&self.inner);
         let mut pause = PAUSES.0;
         while !shutdown.is_cancelled() {
             let outcome = tokio::select! {
@@ -97,17 +132,21 @@ impl Projections {
 
     /// Listens until the channel is interrupted.
     async fn hear(&self, pause: &mut Duration) -> Result<(), Interrupted> {
-        let mut listener = PgListener::connect_with(self.inner.ledger.pool()).await?;
-        listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
+        let mut listener = self.inner.ledger.connector().listen(Purpose::ViewNews, CHANNEL).await?;
         // Only what is read from the tables from now on may be held: everything after it will be heard of.
         self.inner.registry.all.iter().for_each(|view| view.trust(true));
-        if self.inner.following.load(Ordering::SeqCst) == 0 {
+        let follows = self.inner.following.load(Ordering::SeqCst) > 0;
+        let mut probe = Probe::default();
+        if !follows {
             self.start_from_checkpoints().await?;
         }
         *pause = PAUSES.0;
         loop {
-            match timeout(HEARTBEAT, listener.try_recv()).await {
+            let heartbeat = if follows { HEARTBEAT } else { PROBE_INTERVAL };
+            if !follows {
+                self.probe(&mut probe).await?;
+            }
+            match timeout(heartbeat, listener.try_recv()).await {
                 Ok(Ok(Some(notification))) => self.learn(notification.payload()),
                 Ok(Ok(None)) => return Err(Interrupted::Closed),
                 Ok(Err(error)) => return Err(error.into()),
@@ -124,19 +163,47 @@ impl Projections {
     fn deaf(&self) {
         self.inner.registry.all.iter().for_each(|view| view.trust(false));
         if self.inner.following.load(Ordering::SeqCst) == 0 {
-            let unknown = Reached::unknown(self.inner.registry.all.len());
-            self.inner.reached.send_replace(unknown);
+            let views = self.inner.registry.all.len();
+            (0..views).for_each(|place| self.inner.proofs.withdraw(place));
+            self.inner.reached.send_replace(Reached::unknown(views));
         }
     }
 
-    async fn start_from_checkpoints(&self) -> Result<(), sqlx::Error> {
-        let checkpoints = checkpoint::read(self.inner.ledger.pool()).await?;
+    async fn start_from_checkpoints(&self) -> Result<(), Interrupted> {
+        let found = self.inner.positions_in(&self.inner.background).await?;
         self.inner.reached.send_modify(|reached| {
-            for (place, view) in self.inner.registry.all.iter().enumerate() {
-                let found = checkpoints.iter().find(|checkpoint| checkpoint.view == view.spec().name);
-                reached.positions[place] = found.map_or(0, |checkpoint| checkpoint.position);
+            for (place, position, stopped) in found.views {
+                (reached.positions[place], reached.stopped[place]) = (position, stopped);
             }
         });
+        Ok(())
+    }
+
+    /// Without a follower: proves that what is heard is all there is. The news of a batch come a little after its commit, so each look at
+    /// the log and the checkpoints is judged by what has been heard when the next is due.
+    async fn probe(&self, last: &mut Probe) -> Result<(), Interrupted> {
+        if last.next.is_some_and(|next| uptime() < next) {
+            return Ok(());
+        }
+        for (place, position, stopped) in &last.views {
+            let heard = self.inner.reached.borrow().positions[*place];
+            if heard < *position {
+                // The news were lost. What is cached may be older.
+                self.inner.registry.all[*place].flush();
+            }
+            self.inner.reached.send_modify(|reached| {
+                reached.positions[*place] = reached.positions[*place].max(*position);
+                reached.stopped[*place] = *stopped;
+            });
+            match *stopped || heard.max(*position) < last.head {
+                true => {}
+                false => self.inner.proofs.prove(*place, last.looked),
+            }
+        }
+        let looked = uptime();
+        self.inner.background.check_log().await?;
+        let Found { head, views } = self.inner.positions_in(&self.inner.background).await?;
+        *last = Probe { next: Some(looked + PROBE_INTERVAL), looked, head, views };
         Ok(())
     }
 
@@ -148,8 +215,9 @@ impl Projections {
         if news.node == self.inner.node {
             return;
         }
-        for (name, news) in news.views {
-            if let Some(place) = self.inner.registry.place(&name) {
+        for (table, news) in news.views {
+            // Other versions have tables of their own.
+            if let Some(place) = self.inner.registry.place_of_table(&table) {
                 self.learn_of(place, &news);
             }
         }

@@ -47,7 +47,7 @@ pub(crate) async fn admit(connection: &mut PgConnection) -> Result<(), sqlx::Err
 /// where there was no such role. Reads go on while those of another shape wait for their rebuild.
 pub(crate) async fn mend(connection: &mut PgConnection, specs: &[&Spec]) -> Result<(), sqlx::Error> {
     let owned: Vec<&str> =
-        specs.iter().filter(|spec| spec.owner.visible().is_some()).map(|spec| spec.name).collect();
+        specs.iter().filter(|spec| spec.owner.visible().is_some()).map(|spec| spec.table.as_str()).collect();
     let open = unprotected(connection, &owned).await?;
     let names: Vec<&str> = owned.into_iter().filter(|name| open.iter().any(|open| open == name)).collect();
     if names.is_empty() {
@@ -55,11 +55,11 @@ pub(crate) async fn mend(connection: &mut PgConnection, specs: &[&Spec]) -> Resu
     }
     // As followers do: checkpoints first, then tables. The other way round the two could wait for each other.
     checkpoint::lock(connection, &names).await?;
-    for spec in specs.iter().filter(|spec| names.contains(&spec.name)) {
-        if has_policy(connection, spec.name).await? {
-            connection.execute(format!("drop policy {POLICY} on {}", spec.name).as_str()).await?;
+    for spec in specs.iter().filter(|spec| names.contains(&spec.table.as_str())) {
+        if has_policy(connection, &spec.table).await? {
+            connection.execute(format!("drop policy {POLICY} on {}", spec.table).as_str()).await?;
         }
-        protect(connection, spec.name, spec).await?;
+        protect(connection, &spec.table, spec).await?;
     }
     Ok(())
 }

@@ -3,18 +3,19 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ledger::{Ledger, uptime};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::Projections;
 use crate::checkpoint::{self, State};
-use crate::error::{Behind, UnknownView};
+use crate::error::{Behind, ReadError, UnknownView};
 use crate::view::View;
+use crate::{Inner, Projections};
 
 /// How often a process without a follower looks at the checkpoints while somebody waits.
-const LOOK: Duration = Duration::from_millis(20);
+pub(crate) const WAIT_INTERVAL: Duration = Duration::from_millis(20);
 /// The same while somebody waits who has time, since other processes' news come by themselves.
-const GLANCE: Duration = Duration::from_millis(500);
+const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The views' positions, by place in the registry. Whoever raises one has first told the cache of everything up to it:
 /// who has seen a position here finds nothing older in the cache.
@@ -25,10 +26,12 @@ pub struct Reached {
     pub(crate) stopped: Vec<bool>,
 }
 
-enum Verdict {
+/// With the place of the view that is to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
     Passed,
-    Hopeless(i64),
-    Behind(i64),
+    Stopped(usize),
+    Behind(usize),
 }
 
 impl Reached {
@@ -37,21 +40,25 @@ impl Reached {
         Self { positions: vec![0; views], stopped: vec![false; views] }
     }
 
-    /// Of the views that `counts`, by place.
+    /// Of the views that `counts`, by place: the worst.
     fn all(&self, position: i64, counts: impl Fn(usize) -> bool) -> Verdict {
-        let views = self.positions.iter().zip(&self.stopped).enumerate();
-        let going = views.filter(|(place, (_, stopped))| !**stopped && counts(*place));
-        match going.map(|(_, (reached, _))| *reached).min() {
-            Some(reached) if reached < position => Verdict::Behind(reached),
-            Some(_) | None => Verdict::Passed,
+        let verdicts = (0..self.positions.len()).filter(|place| counts(*place));
+        let mut behind = Verdict::Passed;
+        for verdict in verdicts.map(|place| self.one(place, position)) {
+            match verdict {
+                Verdict::Stopped(_) => return verdict,
+                Verdict::Behind(_) => behind = verdict,
+                Verdict::Passed => {}
+            }
         }
+        behind
     }
 
-    fn one(&self, place: usize, position: i64) -> Verdict {
+    pub(crate) fn one(&self, place: usize, position: i64) -> Verdict {
         match (self.positions[place], self.stopped[place]) {
             (reached, _) if reached >= position => Verdict::Passed,
-            (reached, true) => Verdict::Hopeless(reached),
-            (reached, false) => Verdict::Behind(reached),
+            (_, true) => Verdict::Stopped(place),
+            (_, false) => Verdict::Behind(place),
         }
     }
 }
@@ -69,22 +76,24 @@ impl Projections {
         self.inner.registry.place(V::NAME).map_or(0, |place| reached.positions[place])
     }
 
-    /// Waits until all views that have not failed contain the event at `position`, at most as long as `patience`.
+    /// Waits until all views contain the event at `position`, at most as long as `patience`; not at all where one of them does not go on.
     ///
     /// # Errors
-    /// [`Behind`] says how far the last of them has got.
+    /// [`Behind`] names a view that does not, and says how far it has got.
     pub async fn wait(&self, position: i64, patience: Duration) -> Result<(), Behind> {
-        self.wait_for(|reached| reached.all(position, |_| true), patience).await
+        self.inner.wait_for(|reached| reached.all(position, |_| true), patience, WAIT_INTERVAL).await
     }
 
-    /// As [`Projections::wait`], without the views that trail behind the others on purpose (the audit trail): for those who
-    /// read what is, not what happened.
+    /// Waits after a write until the views that go on, and that do not trail behind the others on purpose (as the audit log does),
+    /// contain the event at `position`, at most as long as `patience`. Those that do not go on answer nobody.
     ///
     /// # Errors
-    /// [`Behind`] says how far the last of them has got.
-    pub async fn wait_prompt(&self, position: i64, patience: Duration) -> Result<(), Behind> {
+    /// [`Behind`] names a view that does not, and says how far it has got.
+    pub async fn settle(&self, position: i64, patience: Duration) -> Result<(), Behind> {
         let prompt = |place: usize| !self.inner.registry.all[place].spec().trailing;
-        self.wait_for(|reached| reached.all(position, prompt), patience).await
+        let verdict =
+            |reached: &Reached| reached.all(position, |place| prompt(place) && !reached.stopped[place]);
+        self.inner.wait_for(verdict, patience, WAIT_INTERVAL).await
     }
 
     /// Waits until the view `name` contains the event at `position`, at most as long as `patience`; not at all when it
@@ -93,8 +102,10 @@ impl Projections {
     /// # Errors
     /// [`Behind`] says how far it has got.
     pub async fn wait_view(&self, name: &str, position: i64, patience: Duration) -> Result<(), Behind> {
-        let Some(place) = self.inner.registry.place(name) else { return Err(Behind { reached: 0 }) };
-        self.wait_for(|reached| reached.one(place, position), patience).await
+        let Some(place) = self.inner.registry.place(name) else {
+            return Err(Behind { view: "", reached: 0, asked: false });
+        };
+        self.inner.wait_for(|reached| reached.one(place, position), patience, WAIT_INTERVAL).await
     }
 
     /// Waits, without an end, until the view `name` contains some event after `position`; the position it has reached. What is read
@@ -114,67 +125,96 @@ impl Projections {
             if self.inner.following.load(Ordering::SeqCst) > 0 {
                 // `self` holds the sender: this never fails.
                 let _ = watch.changed().await;
-            } else if timeout(GLANCE, watch.changed()).await.is_err() {
-                self.look().await;
+            } else if timeout(IDLE_INTERVAL, watch.changed()).await.is_err() {
+                self.inner.look().await;
             }
         }
     }
+}
 
-    async fn wait_for(
+impl Inner {
+    pub(crate) async fn wait_for(
         &self,
         verdict: impl Fn(&Reached) -> Verdict,
         patience: Duration,
+        interval: Duration,
     ) -> Result<(), Behind> {
         let end = Instant::now() + patience;
-        let mut watch = self.inner.reached.subscribe();
+        let mut watch = self.reached.subscribe();
         loop {
             // Looking marks the value as seen, so that a change after it is not slept over.
-            let so_far = verdict(&watch.borrow_and_update());
-            let reached = match so_far {
-                Verdict::Passed => return Ok(()),
-                Verdict::Hopeless(reached) => return Err(Behind { reached }),
-                Verdict::Behind(reached) if Instant::now() >= end => return Err(Behind { reached }),
-                Verdict::Behind(reached) => reached,
+            let (so_far, positions) = {
+                let reached = watch.borrow_and_update();
+                (verdict(&reached), reached.positions.clone())
             };
-            if self.inner.following.load(Ordering::SeqCst) > 0 {
-                self.inner.kick.send_replace(());
+            let behind = |place: usize| Behind {
+                view: self.registry.all[place].spec().name,
+                reached: positions[place],
+                asked: false,
+            };
+            let place = match so_far {
+                Verdict::Passed => return Ok(()),
+                Verdict::Stopped(place) => return Err(behind(place)),
+                Verdict::Behind(place) if Instant::now() >= end => return Err(behind(place)),
+                Verdict::Behind(place) => place,
+            };
+            if self.following.load(Ordering::SeqCst) > 0 {
+                self.kick.send_replace(());
                 let _ = timeout_at(end, watch.changed()).await;
-            } else if timeout_at(end.min(Instant::now() + LOOK), watch.changed()).await.is_err()
+            } else if timeout_at(end.min(Instant::now() + interval), watch.changed()).await.is_err()
                 && timeout_at(end, self.look()).await.is_err()
             {
-                return Err(Behind { reached });
+                return Err(behind(place));
             }
         }
     }
 
     /// Learns of the positions from the checkpoints, where no follower of this process does. What the cache holds of a view
     /// that has gone on unheard of is forgotten first.
-    async fn look(&self) {
-        let checkpoints = match checkpoint::read(self.inner.ledger.pool()).await {
-            Ok(checkpoints) => checkpoints,
+    pub(crate) async fn look(&self) {
+        let looked = uptime();
+        let found = match self.positions_in(&self.background).await {
+            Ok(found) => found,
             Err(error) => return tracing::warn!(%error, "the views' positions could not be read"),
         };
-        let known = self.inner.reached.borrow().positions.clone();
-        let views = self.inner.registry.all.iter().enumerate();
-        let found: Vec<(usize, i64, bool)> = views
-            .filter_map(|(place, view)| {
-                let checkpoint = checkpoints.iter().find(|checkpoint| checkpoint.view == view.spec().name)?;
-                Some((place, checkpoint.position, checkpoint.state != State::Live))
-            })
-            .collect();
-        for (place, position, _) in &found {
+        let known = self.reached.borrow().positions.clone();
+        for (place, position, _) in &found.views {
             if *position > known[*place] {
-                self.inner.registry.all[*place].flush();
+                self.registry.all[*place].flush();
             }
         }
-        self.inner.reached.send_if_modified(|reached| {
+        self.reached.send_if_modified(|reached| {
             let mut changed = false;
-            for (place, position, stopped) in found {
-                changed |= reached.positions[place] < position || reached.stopped[place] != stopped;
-                reached.positions[place] = reached.positions[place].max(position);
-                reached.stopped[place] = stopped;
+            for (place, position, stopped) in &found.views {
+                changed |= reached.positions[*place] < *position || reached.stopped[*place] != *stopped;
+                reached.positions[*place] = reached.positions[*place].max(*position);
+                reached.stopped[*place] = *stopped;
             }
             changed
         });
+        for (place, position, stopped) in &found.views {
+            if !stopped && *position >= found.head && self.ledger.divergence().is_none() {
+                self.proofs.prove(*place, looked);
+            }
+        }
     }
+
+    /// Where the tables of this version are, and the log's head from before that.
+    pub(crate) async fn positions_in(&self, ledger: &Ledger) -> Result<Found, ReadError> {
+        let head = ledger.head().await?;
+        let checkpoints = checkpoint::read(&mut *ledger.pool().acquire().await?).await?;
+        let views = self.registry.all.iter().enumerate();
+        let views = views.map(|(place, view)| {
+            let checkpoint = checkpoints.iter().find(|checkpoint| checkpoint.table == view.spec().table);
+            let stopped = checkpoint.is_none_or(|checkpoint| checkpoint.state != State::Live);
+            (place, checkpoint.map_or(0, |checkpoint| checkpoint.position), stopped)
+        });
+        Ok(Found { head, views: views.collect() })
+    }
+}
+
+/// What the database says of the views of this version: place, position, and whether it does not go on.
+pub(crate) struct Found {
+    pub(crate) head: i64,
+    pub(crate) views: Vec<(usize, i64, bool)>,
 }

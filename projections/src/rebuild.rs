@@ -37,8 +37,8 @@ pub struct Progress {
     pub head: i64,
 }
 
-pub(crate) fn lock_of(view: &str) -> i32 {
-    let hash = fnv(view);
+pub(crate) fn lock_of(table: &str) -> i32 {
+    let hash = fnv(table);
     (hash ^ (hash >> 32)) as i32
 }
 
@@ -91,7 +91,7 @@ impl Replaying {
     }
 
     fn read(&self, after: i64, up_to: i64) -> Reading {
-        let ledger = self.projections.inner.ledger.clone();
+        let ledger = self.projections.inner.background.clone();
         let end = up_to.min(after + self.projections.inner.options.rebuild_page);
         let spec = self.spec.clone();
         Reading(tokio::spawn(async move { Ok(read_stretch(&ledger, after, end, &spec).await?) }))
@@ -161,17 +161,18 @@ impl Projections {
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<(), RebuildError> {
         let place = self.place(name)?;
+        let live = self.inner.registry.all[place].spec().table.clone();
         self.prepare().await?;
-        let mut connection = batch::connect(self.inner.ledger.pool()).await?;
+        let mut connection = batch::connect(&self.inner.ledger).await?;
         connection.execute("set statement_timeout = 0; set lock_timeout = '10s'").await?;
         let lock = sqlx::query_scalar("select pg_try_advisory_lock($1, $2)");
-        if !lock.bind(REBUILDING).bind(lock_of(name)).fetch_one(&mut connection).await? {
+        if !lock.bind(REBUILDING).bind(lock_of(&live)).fetch_one(&mut connection).await? {
             return Err(RebuildError::AlreadyRunning(name.to_owned()));
         }
-        for leftover in table::leftovers(&mut connection, name).await? {
+        for leftover in table::leftovers(&mut connection, &live).await? {
             table::drop_table(&mut connection, &leftover).await?;
         }
-        let table = format!("{name}__rebuild_{}", Uuid::now_v7().simple());
+        let table = format!("{live}__rebuild_{:016x}", Uuid::now_v7().as_u64_pair().1);
         let mut rebuild = Rebuild { connection, replaying: Replaying::new(self, place), table };
         let outcome = rebuild.run(&progress).await;
         rebuild.end(outcome.is_err()).await;
@@ -204,7 +205,7 @@ impl Rebuild {
 
     /// Folds all of the log as it is now, and copies the rows.
     async fn fill(&mut self, progress: &(impl Fn(Progress) + Send + Sync)) -> Result<(), ReadError> {
-        let head = self.replaying.projections.inner.ledger.head().await?;
+        let head = self.replaying.projections.inner.background.head().await?;
         let Self { connection, replaying, table } = self;
         while replaying.step(head).await? {
             progress(Progress { folded: replaying.position, head });
@@ -240,7 +241,7 @@ impl Rebuild {
     async fn catch_up(&mut self) -> Result<(), ReadError> {
         let Self { connection, replaying, table } = self;
         loop {
-            let head = replaying.projections.inner.ledger.head().await?;
+            let head = replaying.projections.inner.background.head().await?;
             if head - replaying.position <= LAST_STRETCH {
                 return Ok(());
             }
@@ -255,9 +256,9 @@ impl Rebuild {
     /// If we crash before the commit, the live view is as it was; after it, the new one is live.
     async fn try_swap(&mut self) -> Result<bool, ReadError> {
         let Self { connection, replaying, table } = self;
-        let name = replaying.spec.name;
+        let (name, live_table) = (replaying.spec.name, replaying.spec.table.clone());
         let mut transaction = connection.begin().await?;
-        let locked = checkpoint::lock(&mut transaction, &[name]).await?;
+        let locked = checkpoint::lock(&mut transaction, &[&live_table]).await?;
         let live = locked.first().map_or(0, |checkpoint| checkpoint.position);
         if live - replaying.position > LAST_STRETCH {
             return Ok(false);
@@ -267,10 +268,10 @@ impl Rebuild {
         let position = replaying.position.max(live);
         let swapped = async {
             table::write(&mut transaction, name, table, &changes).await?;
-            checkpoint::renew(&mut transaction, name, position, &replaying.spec.shape).await?;
-            news_of(&replaying.projections, name, position).send(&mut transaction).await?;
+            checkpoint::renew(&mut transaction, &live_table, position, &replaying.spec.shape).await?;
+            news_of(&replaying.projections, &live_table, position).send(&mut transaction).await?;
             // Last, since from here on readers wait.
-            take_name(&mut transaction, name, table).await?;
+            take_name(&mut transaction, &live_table, table).await?;
             Ok::<_, ReadError>(transaction.commit().await?)
         };
         match swapped.await {
@@ -288,17 +289,17 @@ impl Rebuild {
 }
 
 /// The other processes are to drop what they hold of the view.
-fn news_of(projections: &Projections, name: &str, position: i64) -> News {
+fn news_of(projections: &Projections, table: &str, position: i64) -> News {
     let news = ViewNews { from: position, to: position, keys: None };
-    News { node: projections.inner.node, views: [(name.to_owned(), news)].into() }
+    News { node: projections.inner.node, views: [(table.to_owned(), news)].into() }
 }
 
 /// Readers that hold the live table delay this, and those that come meanwhile wait behind it: hence the short limit. Who
 /// waited finds the new table under the name; prepared statements are planned again, their results have the same types.
-async fn take_name(connection: &mut PgConnection, name: &str, table: &str) -> Result<(), sqlx::Error> {
+async fn take_name(connection: &mut PgConnection, live: &str, table: &str) -> Result<(), sqlx::Error> {
     let sql = format!(
-        "set local lock_timeout = '40ms'; lock table {name} in access exclusive mode; \
-         drop table {name}; alter table {table} rename to {name}"
+        "set local lock_timeout = '40ms'; lock table {live} in access exclusive mode; \
+         drop table {live}; alter table {table} rename to {live}"
     );
     connection.execute(sql.as_str()).await.map(drop)
 }

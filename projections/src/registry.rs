@@ -33,10 +33,16 @@ macro_rules! views {
             /// `cache_bytes` is for all views together.
             pub(crate) fn new(cache_bytes: u64) -> Self {
                 let share = cache_bytes / [$(<$view as crate::View>::NAME),*].len() as u64;
-                $(let $name = Arc::new(Machine::<$view>::new(share));)*
+                let mut places = 0..;
+                $(let $name = Arc::new(Machine::<$view>::new(places.next().unwrap_or_default(), share));)*
                 let all: Vec<Arc<dyn AnyView>> = vec![$(Arc::clone(&$name) as Arc<dyn AnyView>),*];
                 Self { $($name,)* all }
             }
+        }
+
+        /// What every view is.
+        pub(crate) fn specs() -> Vec<crate::view::Spec> {
+            vec![$(crate::view::Spec::of::<$view>()),*]
         }
 
         impl Projections {
@@ -79,6 +85,11 @@ views! {
 }
 
 impl Registry {
+    /// The place of the view whose table this is.
+    pub(crate) fn place_of_table(&self, table: &str) -> Option<usize> {
+        self.all.iter().position(|view| view.spec().table == table)
+    }
+
     /// The place of the view named `name`.
     pub(crate) fn place(&self, name: &str) -> Option<usize> {
         self.all.iter().position(|view| view.spec().name == name)

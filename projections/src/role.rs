@@ -59,7 +59,7 @@ impl Projections {
     /// # Errors
     /// See [`RoleError`].
     pub async fn make_role(&self) -> Result<(), RoleError> {
-        let mut connection = self.inner.ledger.pool().acquire().await?;
+        let mut connection = self.inner.ledger.maintenance().await?;
         make(&mut connection).await
     }
 }

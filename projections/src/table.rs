@@ -1,4 +1,4 @@
-//! The views' tables. Names in SQL here come from [`View::NAME`](crate::View::NAME), never from outside.
+//! The views' tables. Names in SQL here come from [`Spec::table`], never from outside.
 
 use sqlx::{Executor as _, PgConnection};
 
@@ -74,7 +74,7 @@ pub(crate) async fn load(
     if keys.is_empty() {
         return Ok(());
     }
-    let sql = format!("select key, position, row::text from {} where key = any($1)", spec.name);
+    let sql = format!("select key, position, row::text from {} where key = any($1)", spec.table);
     let rows: Vec<(String, i64, String)> =
         sqlx::query_as(&sql).bind(keys).fetch_all(connection).await.map_err(of_view(spec.name))?;
     for (key, position, row) in rows {
@@ -159,13 +159,16 @@ fn escape(line: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Tables that a rebuild of `view` which came to no end has left behind.
-pub(crate) async fn leftovers(connection: &mut PgConnection, view: &str) -> Result<Vec<String>, sqlx::Error> {
+/// Tables that a rebuild of `table` which came to no end has left behind.
+pub(crate) async fn leftovers(
+    connection: &mut PgConnection,
+    table: &str,
+) -> Result<Vec<String>, sqlx::Error> {
     let query = sqlx::query_scalar(
         "select relname::text from pg_class where relkind = 'r' and relnamespace = current_schema()::regnamespace
             and starts_with(relname, $1)",
     );
-    query.bind(format!("{view}__rebuild_")).fetch_all(connection).await
+    query.bind(format!("{table}__rebuild_")).fetch_all(connection).await
 }
 
 pub(crate) async fn drop_table(connection: &mut PgConnection, table: &str) -> Result<(), sqlx::Error> {

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use domain::TeamId;
 use ledger::Ledger;
-use sqlx::Postgres;
-use sqlx::pool::PoolConnection;
+use ledger::connect::Pooled;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
 
@@ -35,16 +34,16 @@ impl<'a, V: TeamView> ByTeam<'a, V> {
         self.on_behalf(Whose::Team(team))
     }
 
-    /// For what Daybook does by itself, such as looking for jobs to run: rows of all teams, by the ledger's pool, which nothing
-    /// confines. Never for a request.
+    /// For what Daybook does by itself, such as looking for jobs to run: rows of all teams, by the background's pool, which
+    /// nothing confines. Never for a request.
     #[must_use]
     pub fn across_teams(self) -> Reader<'a, V> {
-        Reader::new(self.machine, &self.inner.ledger)
+        Reader::new(self.machine, self.inner, &self.inner.background)
     }
 
     fn on_behalf(self, whose: Whose) -> TeamReader<'a, V> {
         let Inner { ledger, confined, .. } = self.inner;
-        TeamReader { machine: self.machine, ledger, confined, whose }
+        TeamReader { machine: self.machine, inner: self.inner, ledger, confined, whose }
     }
 }
 
@@ -61,6 +60,7 @@ impl<'a> ByTeam<'a, Audit> {
 /// ([`crate::Projections::confined`]).
 pub struct TeamReader<'a, V: TeamView> {
     machine: &'a Machine<V>,
+    inner: &'a Inner,
     pub(crate) ledger: &'a Ledger,
     confined: &'a Confined,
     pub(crate) whose: Whose,
@@ -73,21 +73,38 @@ impl<V: TeamView> TeamReader<'_, V> {
     /// The database is out of reach, or the row is not what this version expects.
     pub async fn get(&self, key: impl ToString) -> Result<Option<Arc<V::Row>>, ReadError> {
         let key = key.to_string();
-        let row = match self.machine.cached(&key) {
+        self.machine.readable(self.inner).await?;
+        if let Some(row) = self.machine.cached(&key) {
+            return Ok(Some(row).filter(|row| self.whose.sees(V::team(row))));
+        }
+        // Before the connection is waited for: what happens meanwhile must not be lost on the row.
+        let epoch = self.machine.begin_read();
+        let mut connection = self.connection().await?;
+        let row = self.machine.read(&key, epoch, &mut *connection).await?;
+        Ok(row.filter(|row| self.whose.sees(V::team(row))))
+    }
+
+    /// The team's row `key` as this process has it, also while the view stands still: for callers that can tell whether it is the one
+    /// they want.
+    pub(crate) async fn held(&self, key: &str) -> Result<Option<Arc<V::Row>>, ReadError> {
+        let row = match self.machine.cached(key) {
             Some(row) => Some(row),
             None => {
                 // Before the connection is waited for: what happens meanwhile must not be lost on the row.
                 let epoch = self.machine.begin_read();
                 let mut connection = self.confined.acquire(self.whose).await?;
-                self.machine.read(&key, epoch, &mut *connection).await?
+                self.machine.read(key, epoch, &mut *connection).await?
             }
         };
         Ok(row.filter(|row| self.whose.sees(V::team(row))))
     }
 
     /// A connection that sees the team's rows only, for what is no row.
-    pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>, ReadError> {
-        Ok(self.confined.acquire(self.whose).await?)
+    pub(crate) async fn connection(&self) -> Result<Pooled, ReadError> {
+        self.machine.readable(self.inner).await?;
+        let mut connection = self.confined.acquire(self.whose).await?;
+        self.inner.check_connection(self.machine.place, &mut connection).await?;
+        Ok(connection)
     }
 
     /// Runs a query that selects `key, row::text`, for a list that people read. It asks for the team's rows only.
@@ -104,18 +121,19 @@ impl<V: TeamView> TeamReader<'_, V> {
         &self,
         query: QueryAs<'_, sqlx::Postgres, (String, String), PgArguments>,
     ) -> Result<Vec<V::Row>, ReadError> {
-        let mut connection = self.confined.acquire(self.whose).await?;
+        let mut connection = self.connection().await?;
         machine::rows::<V>(query, &mut *connection).await
     }
 }
 
 /// Rows of one stream each, by its id: as they are, and as they were.
 pub trait ById<V: StreamView>: Sync {
-    /// The row as it is.
+    /// The row as this process has it, also while the view stands still: whether it is the one that is wanted is for the caller to see
+    /// from its sequence.
     ///
     /// # Errors
     /// The database is out of reach, or the row is not what this version expects.
-    fn present(&self, id: &str) -> impl Future<Output = Result<Option<Arc<V::Row>>, ReadError>> + Send;
+    fn held(&self, id: &str) -> impl Future<Output = Result<Option<Arc<V::Row>>, ReadError>> + Send;
 
     /// The row as of position `up_to` of the log (its end by default), folded from the log.
     ///
@@ -129,8 +147,8 @@ pub trait ById<V: StreamView>: Sync {
 }
 
 impl<V: StreamView> ById<V> for Reader<'_, V> {
-    async fn present(&self, id: &str) -> Result<Option<Arc<V::Row>>, ReadError> {
-        self.get(id).await
+    async fn held(&self, id: &str) -> Result<Option<Arc<V::Row>>, ReadError> {
+        Self::held(self, id).await
     }
 
     async fn as_of(&self, id: &str, up_to: Option<i64>) -> Result<Option<AsOf<V::Row>>, ReadError> {
@@ -139,8 +157,8 @@ impl<V: StreamView> ById<V> for Reader<'_, V> {
 }
 
 impl<V: StreamView + TeamView> ById<V> for TeamReader<'_, V> {
-    async fn present(&self, id: &str) -> Result<Option<Arc<V::Row>>, ReadError> {
-        self.get(id).await
+    async fn held(&self, id: &str) -> Result<Option<Arc<V::Row>>, ReadError> {
+        Self::held(self, id).await
     }
 
     async fn as_of(&self, id: &str, up_to: Option<i64>) -> Result<Option<AsOf<V::Row>>, ReadError> {
@@ -152,5 +170,5 @@ impl<V: StreamView + TeamView> ById<V> for TeamReader<'_, V> {
 /// A view without rows of teams is read as it is.
 pub(crate) fn shared<'a, V: View>(machine: &'a Machine<V>, inner: &'a Inner) -> Reader<'a, V> {
     const { assert!(matches!(V::OWNER, Owner::Instance), "rows of teams are read through `ByTeam`") };
-    Reader::new(machine, &inner.ledger)
+    Reader::new(machine, inner, &inner.ledger)
 }

@@ -2,33 +2,58 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::{Connection as _, Executor as _, PgConnection};
+use tokio::time::sleep;
 
 use crate::Projections;
-use crate::checkpoint;
+use crate::checkpoint::{self, State};
 use crate::error::{Fault, ReadError, RebuildError};
 use crate::rebuild::{Progress, Replaying};
-use crate::table::CHUNK;
+use crate::table::{self, CHUNK};
 use crate::view::shown;
 
+/// How often a live view that lags is looked at.
+const LAG_INTERVAL: Duration = Duration::from_millis(500);
 /// Differences that are reported one by one; beyond, they are counted.
 const REPORTED: usize = 100;
 
 /// What a verification found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verified {
-    /// The position at which table and log were compared.
+    /// The position at which table and log were compared: the log's head when the verification began, or later.
     pub position: i64,
+    /// How far the table had got by then.
+    pub reached: i64,
+    /// `live`, `failed`, `outdated`, or `missing` without a table.
+    pub state: String,
+    /// Why the log could not be folded up to there. Rows were not compared then.
+    pub fault: Option<String>,
     /// Rows of the table.
     pub rows: u64,
     /// How many rows differ, are missing or should not be there.
     pub different: u64,
     /// The first 100 of them.
     pub differences: Vec<Difference>,
+}
+
+impl Verified {
+    /// Whether the table says what the log says.
+    #[must_use]
+    pub fn is_right(&self) -> bool {
+        self.different == 0 && self.fault.is_none() && self.state == State::Live.as_str()
+    }
+}
+
+/// A table as it was found.
+struct Table {
+    position: i64,
+    state: Option<State>,
+    digests: HashMap<String, u64>,
 }
 
 /// A row that is not what the log says. Hidden fields appear as `sealed`.
@@ -43,46 +68,85 @@ pub struct Difference {
 }
 
 impl Projections {
-    /// Folds the log and compares the outcome with the view `name`, at one position. Tells `progress` after every stretch.
+    /// Folds the log to its head and compares the outcome with the view `name`. A live view that lags is waited for, as long as it gets
+    /// on. Tells `progress` after every stretch.
     ///
     /// # Errors
-    /// There is no such view, the database is out of reach, or an event does not fit.
+    /// There is no such view, or the database is out of reach.
     pub async fn verify(
         &self,
         name: &str,
         progress: impl Fn(Progress) + Send + Sync,
     ) -> Result<Verified, RebuildError> {
         let place = self.place(name)?;
-        let (position, live) = self.digests(name).await?;
-        let mut comparison = Comparison { rows: live.len() as u64, live, different: 0, differences: vec![] };
-        let mut replaying = Replaying::new(self, place);
-        while replaying.step(position).await? {
-            progress(Progress { folded: replaying.position, head: position });
-            if replaying.once() {
-                comparison.compare(&mut replaying)?;
+        let name = self.inner.registry.all[place].spec().table.clone();
+        let head = self.inner.ledger.head().await.map_err(ReadError::from)?;
+        self.lag(&name, head).await?;
+        let table = self.digests(&name).await?;
+        let position = table.position.max(head);
+        let mut verified = Verified {
+            position,
+            reached: table.position,
+            state: table.state.map_or("missing", State::as_str).to_owned(),
+            fault: None,
+            rows: table.digests.len() as u64,
+            different: 0,
+            differences: vec![],
+        };
+        let mut comparison = Comparison { live: table.digests, different: 0, differences: vec![] };
+        match comparison.fold(Replaying::new(self, place), position, &progress).await {
+            Ok(()) => {}
+            Err(ReadError::Fault(fault)) => {
+                verified.fault = Some(fault.to_string());
+                return Ok(verified);
             }
+            Err(error) => return Err(error.into()),
         }
-        comparison.compare(&mut replaying)?;
         progress(Progress { folded: position, head: position });
-        comparison.finish(self, place, position).await.map_err(RebuildError::from)
+        verified.different = comparison.finish(self, place, &mut verified.differences).await?;
+        Ok(verified)
     }
 
-    /// The view's position and a digest of every row, of one snapshot.
-    async fn digests(&self, name: &str) -> Result<(i64, HashMap<String, u64>), ReadError> {
-        let mut connection = self.inner.ledger.pool().acquire().await?;
+    /// Waits for a live table to reach `head`, as long as it gets on.
+    async fn lag(&self, table: &str, head: i64) -> Result<(), ReadError> {
+        let mut last = None;
+        loop {
+            let found = {
+                let mut connection = self.inner.background.pool().acquire().await?;
+                let checkpoints = checkpoint::read(&mut *connection).await?;
+                checkpoints.into_iter().find(|checkpoint| checkpoint.table == table)
+            };
+            let position = match found {
+                Some(found) if found.state == State::Live && found.position < head => found.position,
+                Some(_) | None => return Ok(()),
+            };
+            if last.replace(position) == Some(position) {
+                return Ok(());
+            }
+            sleep(LAG_INTERVAL).await;
+        }
+    }
+
+    /// The table's position and a digest of every row, of one snapshot.
+    async fn digests(&self, table: &str) -> Result<Table, ReadError> {
+        let mut connection = self.inner.ledger.maintenance().await?;
+        if !table::exists(&mut connection, table).await? {
+            return Ok(Table { position: 0, state: None, digests: HashMap::new() });
+        }
         let mut transaction = connection.begin().await?;
         // The lock comes before the snapshot: should a rebuilt table take the name between the two, the snapshot would not
         // hold its rows.
         let begin = format!(
-            "set transaction isolation level repeatable read, read only; lock table {name} in access share mode"
+            "set transaction isolation level repeatable read, read only; lock table {table} in access share mode"
         );
         transaction.execute(begin.as_str()).await?;
         let checkpoints = checkpoint::read(&mut *transaction).await?;
-        let found = checkpoints.into_iter().find(|checkpoint| checkpoint.view == name);
-        let position = found.map_or(0, |checkpoint| checkpoint.position);
-        let digests = read_digests(&mut transaction, name).await?;
+        let found = checkpoints.into_iter().find(|checkpoint| checkpoint.table == table);
+        let (position, state) =
+            found.map_or((0, None), |checkpoint| (checkpoint.position, Some(checkpoint.state)));
+        let digests = read_digests(&mut transaction, table).await?;
         transaction.commit().await?;
-        Ok((position, digests))
+        Ok(Table { position, state, digests })
     }
 }
 
@@ -100,13 +164,27 @@ async fn read_digests(connection: &mut PgConnection, name: &str) -> Result<HashM
 struct Comparison {
     /// Rows of the table that were not met in the fold yet.
     live: HashMap<String, u64>,
-    rows: u64,
     different: u64,
     /// Keys, and what the events make of them.
     differences: Vec<(String, Option<Value>)>,
 }
 
 impl Comparison {
+    async fn fold(
+        &mut self,
+        mut replaying: Replaying,
+        position: i64,
+        progress: &(impl Fn(Progress) + Send + Sync),
+    ) -> Result<(), ReadError> {
+        while replaying.step(position).await? {
+            progress(Progress { folded: replaying.position, head: position });
+            if replaying.once() {
+                self.compare(&mut replaying)?;
+            }
+        }
+        self.compare(&mut replaying)
+    }
+
     fn compare(&mut self, replaying: &mut Replaying) -> Result<(), ReadError> {
         loop {
             let changes = replaying.changes(CHUNK)?;
@@ -134,16 +212,19 @@ impl Comparison {
         mut self,
         projections: &Projections,
         place: usize,
-        position: i64,
-    ) -> Result<Verified, ReadError> {
+        into: &mut Vec<Difference>,
+    ) -> Result<u64, ReadError> {
         let mut surplus: Vec<String> = std::mem::take(&mut self.live).into_keys().collect();
         surplus.sort_unstable();
         surplus.into_iter().for_each(|key| self.differs(key, None));
         let spec = projections.inner.registry.all[place].spec();
         let keys: Vec<&str> = self.differences.iter().map(|(key, _)| key.as_str()).collect();
-        let sql = format!("select key, row from {} where key = any($1)", spec.name);
-        let found: Vec<(String, Value)> =
-            sqlx::query_as(&sql).bind(keys).fetch_all(projections.inner.ledger.pool()).await?;
+        let sql = format!("select key, row from {} where key = any($1)", spec.table);
+        let mut connection = projections.inner.background.pool().acquire().await?;
+        let found: Vec<(String, Value)> = match table::exists(&mut connection, &spec.table).await? {
+            true => sqlx::query_as(&sql).bind(keys).fetch_all(&mut *connection).await?,
+            false => vec![],
+        };
         let mut live: HashMap<String, Value> = found.into_iter().collect();
         let hide = |value: Option<Value>| value.map(|value| hide(spec.hidden, value));
         let differences = self.differences.into_iter().map(|(key, folded)| Difference {
@@ -151,8 +232,8 @@ impl Comparison {
             folded: hide(folded),
             key,
         });
-        let differences = differences.collect();
-        Ok(Verified { position, rows: self.rows, different: self.different, differences })
+        into.extend(differences);
+        Ok(self.different)
     }
 }
 

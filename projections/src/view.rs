@@ -14,9 +14,10 @@ pub const SEALED: &str = "sealed";
 
 /// A view: rows made from events by a pure fold (D5). Everything else is done by the machine around it.
 pub trait View: Send + Sync + 'static {
-    /// The table's name, and the view's name in `/api/projections`.
+    /// The view's name, as in `/api/projections`. Its table is named for it, its version and its shape.
     const NAME: &'static str;
-    /// Raised when the fold changes in a way that rows already made do not show; the view is then rebuilt.
+    /// Raised when the fold changes in a way that rows already made do not show. The new version has a table of its own, which it
+    /// fills before it serves; nodes of the version before go on with theirs.
     const VERSION: u32;
     /// The aggregate types whose events it needs. It never sees others, and does not fail of others it could not read.
     const AGGREGATES: &'static [&'static str];
@@ -114,6 +115,8 @@ pub(crate) fn shown<T: From<Value> + PartialEq<Value>>(hidden: &[&str], field: &
 #[derive(Clone, Debug)]
 pub(crate) struct Spec {
     pub(crate) name: &'static str,
+    /// The table of this version.
+    pub(crate) table: String,
     pub(crate) aggregates: &'static [&'static str],
     pub(crate) columns: &'static str,
     pub(crate) indexes: &'static [&'static str],
@@ -123,7 +126,7 @@ pub(crate) struct Spec {
     pub(crate) trailing: bool,
     pub(crate) hidden: &'static [&'static str],
     pub(crate) owner: Owner,
-    /// Names this shape of table and fold: another shape must be rebuilt.
+    /// Names this shape of table and fold.
     pub(crate) shape: String,
 }
 
@@ -134,8 +137,10 @@ impl Spec {
         parts.extend(V::indexes());
         // Who sees what of a table is part of it.
         parts.extend(V::OWNER.visible());
+        let shape = format!("{:016x}", fnv(&parts.join("\u{1f}")));
         Self {
             name: V::NAME,
+            table: format!("{}_v{version}_{}", V::NAME, &shape[..8]),
             aggregates: V::AGGREGATES,
             columns: V::columns(),
             indexes: V::indexes(),
@@ -145,7 +150,7 @@ impl Spec {
             trailing: V::TRAILING,
             hidden: V::HIDDEN,
             owner: V::OWNER,
-            shape: format!("{:016x}", fnv(&parts.join("\u{1f}"))),
+            shape,
         }
     }
 

@@ -44,7 +44,7 @@ pub(crate) async fn run(table: &mut Table) -> Measured {
     }
     load_then_append(table, &pool, &ledger).await;
     pool.close().await;
-    ledger.pool().close().await;
+    ledger.close().await;
     server.stop().await;
     of_64.expect("64 callers are among them")
 }

@@ -164,7 +164,7 @@ async fn make_keys(folder: &Path) {
         let data_keys = data_keys.collect();
         ledger.append(Append { events: vec![event], metadata, data_keys }).await.unwrap();
     }
-    ledger.pool().close().await;
+    ledger.close().await;
     server.stop().await;
 }
 

@@ -204,7 +204,7 @@ async fn outlived(app: &TestApp, email: &str) -> (String, String) {
     context.caller.permissions = Role::Owner.permissions();
     let command = TeamCommand::Invite(invite);
     let done = app.commands.execute::<Team>(&context, team, None, command).await.unwrap();
-    app.projections.wait_prompt(done.position.unwrap(), tests::LIMIT).await.unwrap();
+    app.projections.settle(done.position.unwrap(), tests::LIMIT).await.unwrap();
     (id.to_string(), token)
 }
 

@@ -60,7 +60,7 @@ pub(crate) async fn signed_in(app: &TestApp, user: UserId) -> (Client, String) {
     let mut context = api::node::registrar().acting_as(Actor::User(user));
     context.subject = Some(user.to_string());
     let begun = app.commands.start_session(&context, user, vec![], 7).await.unwrap();
-    app.projections.wait_prompt(begun.position.unwrap(), tests::LIMIT).await.unwrap();
+    app.projections.settle(begun.position.unwrap(), tests::LIMIT).await.unwrap();
     let now = Utc::now().timestamp();
     let claims = Claims { sub: user.0, sid: begun.session_id.0, iat: now, exp: now + 3_600, jti: None };
     (app.anon().with_token(&app.tokens().issue(&claims).unwrap()), begun.refresh_token.to_string())
@@ -72,7 +72,7 @@ pub(crate) async fn take_in(app: &TestApp, team: TeamId, user_id: UserId, role: 
     context.caller.permissions = Role::Owner.permissions();
     let command = TeamCommand::AddMember { user_id, role };
     let done = app.commands.execute::<Team>(&context, team, None, command).await.unwrap();
-    app.projections.wait_prompt(done.position.unwrap(), tests::LIMIT).await.unwrap();
+    app.projections.settle(done.position.unwrap(), tests::LIMIT).await.unwrap();
 }
 
 /// The token that the mail of an invitation carries.

@@ -200,8 +200,10 @@ async fn a_full_disk_refuses_writes_and_nothing_else_until_there_is_room() {
     })
     .await;
     unavailable(&refused);
-    problem(&refused, 503, "log_unavailable");
-    assert!(logged(refused.str("request_id")).iter().any(|line| line.contains("No space left on device")));
+    problem(&refused, 503, "database_full");
+    assert!(refused.str("detail").contains("Nothing was done"), "{}", refused.text);
+    assert!(logged(refused.str("request_id")).iter().any(|line| line.contains("no space left")));
+    assert!(log::text().contains("No space left on device"), "what the server said is in the log");
     // Reading goes on, but for what must be recorded.
     let path = format!("/api/secrets/{}", stored[0].str("id"));
     operator.get(&path).await.expect(200);

@@ -78,7 +78,8 @@ pub(crate) async fn rebuild_everything(app: &TestApp) {
 
 /// Changes rows behind the program's back.
 pub(crate) async fn edit(app: &TestApp, sql: &str) {
-    let done = sqlx::query(sql).execute(&mut app.database.connect().await).await.unwrap();
+    let sql = tests::on_tables(sql);
+    let done = sqlx::query(&sql).execute(&mut app.database.connect().await).await.unwrap();
     assert!(done.rows_affected() > 0, "nothing to change: {sql}");
 }
 

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
-use tests::{Client, Reply, Setup, TestApp};
+use tests::{Client, Reply, Setup, TestApp, on_tables};
 
 use super::secret_support::{at_once, edit, grant, path, put, readings, reveal};
 use super::support::{keep, problem, refused, up_to_now};
@@ -156,9 +156,9 @@ impl Meddled {
     }
 
     async fn sealed(&self, version: u32) -> Vec<u8> {
-        let sql = "select row->>'sealed' from secret_versions where key = $1";
+        let sql = on_tables("select row->>'sealed' from secret_versions where key = $1");
         let key = format!("{}/{version:010}", self.secret.str("id"));
-        let sealed: String = sqlx::query_scalar(sql)
+        let sealed: String = sqlx::query_scalar(&sql)
             .bind(key)
             .fetch_one(&mut self.app.database.connect().await)
             .await
@@ -325,9 +325,9 @@ async fn what_is_sealed_is_in_no_answer_either() {
     let kept = keep(&operator, "db").await;
     let (secret, id) = (path(&kept), kept.str("id"));
     put(&operator, &secret, "v2").await.expect(200);
-    let sql = "select row->>'sealed' from secret_versions order by key";
+    let sql = on_tables("select row->>'sealed' from secret_versions order by key");
     let sealed: Vec<String> =
-        sqlx::query_scalar(sql).fetch_all(&mut app.database.connect().await).await.unwrap();
+        sqlx::query_scalar(&sql).fetch_all(&mut app.database.connect().await).await.unwrap();
     assert_eq!(sealed.len(), 2);
     let given = grant(&owner, &secret, app.people.viewer, 5).await.expect(201);
     let owner = up_to_now(&app, &owner).await;

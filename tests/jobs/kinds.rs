@@ -1,6 +1,7 @@
 //! Types of actions that are added, and what kinds say of themselves.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use commands::jobs::action::{Action, Actions, BoxFuture, Run};
 use commands::jobs::process::{Ending, Finished};
@@ -10,6 +11,9 @@ use tests::{Setup, TestApp};
 
 use super::*;
 
+/// From now on checking whether one may greet the ghost panics: a worker does so again before it runs what was queued.
+static HAUNTED: AtomicBool = AtomicBool::new(false);
+
 /// The one file: an action that greets somebody, or waits, or fails badly.
 #[derive(Debug)]
 struct Greet {
@@ -18,6 +22,7 @@ struct Greet {
 
 impl Action for Greet {
     fn check(&self, values: &Values) -> Vec<ArgProblem> {
+        assert!(values.text("whom") != Some("the ghost") || !HAUNTED.load(Ordering::SeqCst), "boo");
         let unknown = values.text("whom") == Some("nobody");
         unknown.then(|| ArgProblem::new("whom", "is not here")).into_iter().collect()
     }
@@ -103,6 +108,26 @@ async fn an_added_type_that_panics_fails_its_job_and_nothing_else() {
     let (path, job) = run(&operator, greet("the dead")).await;
     assert_eq!((job.str("status"), job.str("error")), ("failed", "it panicked"));
     assert_eq!(texts(&operator, &path, "system").await, ["hello the dead", "it panicked"]);
+    let (_, job) = run(&operator, greet("world")).await;
+    assert_eq!(job.str("status"), "completed");
+}
+
+#[tokio::test]
+async fn an_attempt_that_panics_before_it_runs_has_failed_and_takes_no_slot() {
+    let setup = Setup::default().kinds(KINDS).actions(Actions::built_in().with("greet", read));
+    let app = TestApp::with(setup.with("WORKER_CONCURRENCY", 1)).await;
+    let operator = app.operator();
+    operator.post("/api/jobs/pause", json!({})).await.expect(200);
+    let mut paths = vec![];
+    for _ in 0..3 {
+        paths.push(queue(&operator, greet("the ghost")).await);
+    }
+    HAUNTED.store(true, Ordering::SeqCst);
+    operator.post("/api/jobs/resume", json!({})).await.expect(200);
+    for path in paths {
+        let job = ended(&operator, &path).await;
+        assert_eq!((job.str("status"), job.str("error")), ("failed", "it panicked"));
+    }
     let (_, job) = run(&operator, greet("world")).await;
     assert_eq!(job.str("status"), "completed");
 }

@@ -1,7 +1,10 @@
 //! The list of workers, draining them, and what a worker is told to run.
 
+use std::net::SocketAddr;
+
 use serde_json::json;
 use tests::eventually;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::nodes::{edge, sql, worker};
@@ -192,8 +195,16 @@ async fn a_worker_runs_only_the_kinds_it_is_given() {
 async fn stopping(node: TestApp) -> tokio::task::JoinHandle<()> {
     let address = node.address;
     let stop = tokio::spawn(node.stop());
-    eventually("it listens no more", async || TcpStream::connect(address).await.is_err().then_some(())).await;
+    eventually("it is not ready any more", async || (!is_ready(address).await).then_some(())).await;
     stop
+}
+
+/// Also no: it does not listen.
+async fn is_ready(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return false };
+    let mut answer = String::new();
+    let asked = stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await;
+    asked.is_ok() && stream.read_to_string(&mut answer).await.is_ok() && answer.contains(" 200 ")
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use api::server::Roles;
 use ledger::Recorded;
 use serde_json::{Value, json};
-use tests::{Client, Setup, TestApp, eventually};
+use tests::{Client, Setup, TestApp, eventually, on_tables};
 
 use super::id;
 
@@ -83,7 +83,8 @@ pub(super) async fn count_of(client: &Client, status: &str, count: usize) {
 /// Waits until so many jobs of all teams stand so.
 pub(super) async fn in_all(app: &TestApp, status: &str, count: i64) {
     eventually(&format!("{count} jobs are {status}"), async || {
-        let query = sqlx::query_scalar("select count(*) from jobs where status = $1").bind(status);
+        let query = on_tables("select count(*) from jobs where status = $1");
+        let query = sqlx::query_scalar(&query).bind(status);
         let present: i64 = query.fetch_one(app.ledger.pool()).await.unwrap();
         (present == count).then_some(())
     })
@@ -92,5 +93,5 @@ pub(super) async fn in_all(app: &TestApp, status: &str, count: i64) {
 
 /// Does something behind the program's back; how many rows it changed.
 pub(super) async fn sql(app: &TestApp, text: &str) -> u64 {
-    sqlx::raw_sql(text).execute(app.ledger.pool()).await.unwrap().rows_affected()
+    sqlx::raw_sql(&on_tables(text)).execute(app.ledger.pool()).await.unwrap().rows_affected()
 }

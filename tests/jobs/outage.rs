@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use tests::{Server, eventually};
+use tests::{Server, eventually, on_tables};
 
 use super::nodes::{batch, in_all, job_events, sql};
 use super::*;
@@ -23,8 +23,8 @@ async fn through(server: Server, outage: impl AsyncFnOnce(Server) -> Server) {
     let server = outage(server).await;
     open_gate(&app, "go");
     eventually("all of them are done", async || {
-        let query = sqlx::query_scalar("select count(*) from jobs where status = 'completed'");
-        let done: i64 = query.fetch_one(app.ledger.pool()).await.ok()?;
+        let query = on_tables("select count(*) from jobs where status = 'completed'");
+        let done: i64 = sqlx::query_scalar(&query).fetch_one(app.ledger.pool()).await.ok()?;
         (done == JOBS as i64).then_some(())
     })
     .await;

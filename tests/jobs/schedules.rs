@@ -181,7 +181,7 @@ async fn long_ago(app: &TestApp, name: &str, cron: &str, catch_up: CatchUp, ago:
         concurrency_key: None,
     };
     let made = app.commands.create_schedule(&context, &plan, Utc::now() - ago).await.unwrap();
-    app.projections.wait_prompt(made.position.unwrap(), tests::LIMIT).await.unwrap();
+    app.projections.settle(made.position.unwrap(), tests::LIMIT).await.unwrap();
     format!("/api/schedules/{}", made.id)
 }
 

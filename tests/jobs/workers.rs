@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::server::Roles;
 use futures::StreamExt as _;
 use serde_json::json;
-use tests::{Setup, TestApp, eventually};
+use tests::{Setup, TestApp, eventually, on_tables};
 
 use super::*;
 
@@ -21,10 +21,8 @@ async fn two_nodes_run_each_job_exactly_once() {
     let queueing = (0..JOBS).map(|n| queue(&clients[n % 2], json!({"kind": "nothing"})));
     let paths: Vec<String> = futures::stream::iter(queueing).buffer_unordered(16).collect().await;
     eventually("all jobs are done", async || {
-        let done: i64 = sqlx::query_scalar("select count(*) from jobs where status = 'completed'")
-            .fetch_one(one.ledger.pool())
-            .await
-            .unwrap();
+        let sql = on_tables("select count(*) from jobs where status = 'completed'");
+        let done: i64 = sqlx::query_scalar(&sql).fetch_one(one.ledger.pool()).await.unwrap();
         (done == JOBS as i64).then_some(())
     })
     .await;

@@ -28,7 +28,8 @@ async fn writers_go_on_after_all_connections_were_terminated_again_and_again() {
     }
     let journal = crowd.finish().await;
     let lost = journal.lost();
-    assert!(!lost.is_empty());
+    // Batches that a closed connection has certainly not stored are sent again; a few may have been about to commit.
+    assert!(lost.len() <= 8, "{lost:?}");
     assert!(
         lost.iter().all(|words| words.starts_with("the event log's database is not available: ")),
         "{lost:?}"

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ::ledger::Keyring;
+use ::ledger::{Keyring, Options};
 use sqlx::Executor as _;
 use tests::{Database, Server, eventually};
 
@@ -64,6 +64,70 @@ async fn a_destroyed_key_is_in_no_file_of_the_private_server() {
     node.stop().await;
     drop(database);
     server.stop().await;
+}
+
+/// As with more keys than can be written anew while appends wait.
+fn copied() -> Options {
+    Options { scrubbed_in_place: 0, ..Options::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_table_is_replaced_by_a_copy_without_the_destroyed_key() {
+    let server = Server::start("scrubbing-copied").await;
+    let database = server.database().await;
+    let node = Node::start_with(&database, old(&database), &copied()).await;
+    let names: Vec<String> = (0..500).map(|n| format!("secret/{n}/1")).collect();
+    store_keys(&node.ledger, &names).await;
+    let mut behind = database.connect().await;
+    let shape = "select string_agg(d, E'\\n' order by d) from ( \
+        select pg_get_indexdef(indexrelid) d from pg_index where indrelid = 'data_keys'::regclass \
+        union all select pg_get_triggerdef(oid) from pg_trigger where tgrelid = 'data_keys'::regclass \
+        union all select conname || pg_get_constraintdef(oid) from pg_constraint where conrelid = 'data_keys'::regclass \
+        union all select attname || attnotnull || attstattarget::text || coalesce(pg_get_expr(adbin, adrelid), '') \
+            from pg_attribute left join pg_attrdef on adrelid = attrelid and adnum = attnum \
+            where attrelid = 'data_keys'::regclass and attnum > 0) described";
+    let before: String = sqlx::query_scalar(shape).fetch_one(&mut behind).await.unwrap();
+    let gone = wrapped(&database, "secret/7/1").await;
+    behind.execute("checkpoint").await.unwrap();
+    assert!(!holding(server.cluster(), &gone).is_empty());
+    node.ledger.destroy_keys(&["secret/7/1".to_owned()]).await.unwrap();
+    node.scrubbed().await;
+    assert_eq!(holding(server.cluster(), &gone), Vec::<PathBuf>::new());
+    let after: String = sqlx::query_scalar(shape).fetch_one(&mut behind).await.unwrap();
+    assert_eq!(after, before);
+    let sql = "select count(*) from data_keys where id like 'secret/%'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut behind).await.unwrap(), 499);
+    let sql = "select to_regclass('data_keys_copy') is null";
+    assert!(sqlx::query_scalar::<_, bool>(sql).fetch_one(&mut behind).await.unwrap());
+    store_keys(&node.ledger, &["later".to_owned()]).await;
+    node.stop().await;
+    drop((database, behind));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_come_and_go_while_the_table_is_copied_are_there_and_gone_afterwards() {
+    let database = Database::new().await;
+    let node = Node::start_with(&database, old(&database), &copied()).await;
+    let name = |n: usize| format!("secret/{n}/1");
+    store_keys(&node.ledger, &(0..4_000).map(name).collect::<Vec<_>>()).await;
+    // Each destruction begins another copy; the next keys come and go while it is made.
+    for round in 0..40 {
+        let new: Vec<_> = (0..5).map(|n| format!("new/{round}/{n}")).collect();
+        store_keys(&node.ledger, &new).await;
+        let gone: Vec<_> = (0..50).map(|n| name(round * 100 + n)).collect();
+        assert_eq!(node.ledger.destroy_keys(&gone).await.unwrap(), 50);
+        node.ledger.destroy_keys(&new[..1]).await.unwrap();
+    }
+    node.scrubbed().await;
+    let mut expected: Vec<String> = (0..4_000).filter(|n| n % 100 >= 50).map(name).collect();
+    expected.extend((0..40).flat_map(|round| (1..5).map(move |n| format!("new/{round}/{n}"))));
+    expected.sort();
+    let sql =
+        "select id from data_keys where id like 'secret/%' or id like 'new/%' order by id collate \"C\"";
+    let found: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut database.connect().await).await.unwrap();
+    assert_eq!(found, expected);
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,7 @@ use domain::{
     Personal, Role, Team, TeamCommand, TeamEvent, TeamId, TeamName, TeamSlug, User, UserEvent, UserId,
 };
 use postgres_es::PostgresEventRepository;
+use sqlx::PgPool;
 use tests::Database;
 use uuid::Uuid;
 
@@ -126,7 +127,7 @@ async fn postgres_es_reads_the_same_table() {
     let fresh = store.load_aggregate(&id).await.unwrap();
     store.commit(events.clone(), fresh, HashMap::new()).await.unwrap();
 
-    let repository = PostgresEventRepository::new(ledger.pool().clone());
+    let repository = PostgresEventRepository::new(PgPool::connect_lazy_with(database.connect_options()));
     let theirs = PersistedEventStore::<PostgresEventRepository, Team>::new_event_store(repository);
     let context = theirs.load_aggregate(&id).await.unwrap();
     assert_eq!((context.aggregate, context.current_sequence), (after(&events), 2));

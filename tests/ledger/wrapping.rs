@@ -74,7 +74,7 @@ async fn keys_that_are_missing_are_told_with_what_they_wrap_and_nothing_is_chang
         assert!(told.contains(&missing.configured[0]), "{told}");
     }
     assert_eq!(missing(strange.check_known_keys().await).wrapping, Some(id.clone()));
-    assert!(strange.register_node().await.is_err());
+    assert!(strange.register_node(vec![]).await.is_err());
     assert!(strange.live_nodes().await.unwrap().is_empty());
     assert_eq!(wrapped_by(&database).await.into_iter().collect::<Vec<_>>(), [(id, 7)]);
 }
@@ -137,12 +137,12 @@ async fn a_database_without_tables_needs_no_key_and_one_of_an_earlier_version_ne
     let database = Database::empty().await;
     let strange = database.ledger_with(Keyring::new(&NEW, None), &Options::default());
     strange.check_keys().await.unwrap();
-    assert!(!holds_data_keys(&database.connect_options()).await.unwrap());
+    assert!(!holds_data_keys(&database.connect_options().into()).await.unwrap());
     let node = database.ledger();
     node.migrate().await.unwrap();
-    assert!(!holds_data_keys(&database.connect_options()).await.unwrap());
+    assert!(!holds_data_keys(&database.connect_options().into()).await.unwrap());
     node.keyed_hash(&["start"]).await.unwrap();
-    assert!(holds_data_keys(&database.connect_options()).await.unwrap());
+    assert!(holds_data_keys(&database.connect_options().into()).await.unwrap());
     let mut behind = database.connect().await;
     behind.execute("drop table wrapping_key; drop table former_wrapping_keys").await.unwrap();
     for outcome in [strange.check_keys().await, strange.check_known_keys().await] {

@@ -62,7 +62,7 @@ async fn admins_are_made_with_and_without_a_server() {
 async fn tamper(home: &Home, sql: &str) {
     let server = PrivateServer::start_or_join(&home.data()).await.unwrap();
     let mut connection = server.connect_options().connect().await.unwrap();
-    let done = sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    let done = sqlx::raw_sql(&tests::on_tables(sql)).execute(&mut connection).await.unwrap();
     assert_eq!(done.rows_affected(), 1, "{sql}");
     sqlx::Connection::close(connection).await.unwrap();
     server.stop().await;

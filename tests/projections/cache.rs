@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ::ledger::{Append, Metadata};
-use ::projections::{AuditFilter, Options, Projections, UserRow};
+use ::projections::{AuditFilter, Options, Projections, UserRow, with_tables};
 use domain::UserId;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use serde_json::json;
@@ -45,7 +45,7 @@ async fn a_row_that_was_just_written_is_read_from_memory_and_counted_as_a_hit() 
     let position = node.append(vec![stored(id, team_id(), "one")]).await;
     node.passed(position).await;
     // Without its row the table has no answer: this one is from memory.
-    database.connect().await.execute("truncate secrets").await.unwrap();
+    database.connect().await.execute(with_tables("truncate {secrets}").as_str()).await.unwrap();
     for _ in 0..5 {
         assert_eq!(node.views.secrets().across_teams().get(id).await.unwrap().unwrap().version, 1);
     }

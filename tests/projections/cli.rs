@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 use sqlx::Executor as _;
 use tempfile::TempDir;
-use tests::{Database, within};
+use tests::{Database, on_tables, within};
 use tokio::process::Command;
 
 use super::support::{Node, registered, secret_id, stored, team_id, user_id};
@@ -73,7 +73,8 @@ async fn verify_names_the_rows_that_differ_and_ends_with_1_and_a_rebuild_mends_t
 
     let spoil =
         r#"update secrets set row = row || '{"version": 7}' where row->>'name' = 'two' returning key"#;
-    let key: String = sqlx::query_scalar(spoil).fetch_one(&mut database.connect().await).await.unwrap();
+    let key: String =
+        sqlx::query_scalar(&on_tables(spoil)).fetch_one(&mut database.connect().await).await.unwrap();
     let wrong = run(&["projections", "verify", "--json"]).await;
     assert_eq!((wrong.code, wrong.err.contains("1 rows differ from the log")), (1, true), "{}", wrong.err);
     let lines = wrong.lines();
@@ -98,7 +99,10 @@ async fn status_tells_of_every_view() {
     database
         .connect()
         .await
-        .execute("update checkpoints set state = 'failed', last_error = 'no' where view = 'jobs'")
+        .execute(
+            on_tables("update checkpoints set state = 'failed', last_error = 'no' where view = 'jobs'")
+                .as_str(),
+        )
         .await
         .unwrap();
     let status = daybook(&database, &folder, &["projections", "status", "--json"]).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use sqlx::PgConnection;
-use tests::Database;
+use tests::{Database, on_tables};
 
 use super::support::{History, Node, Rows, rows};
 use crate::ledger::support::Seed;
@@ -74,7 +74,7 @@ async fn who_follows_a_history_afterwards_comes_to_the_same_rows() {
     let late = Node::idle(&database, ::projections::Options::default()).await;
     let live = tables(&late, &mut behind).await;
     for view in late.views.names() {
-        let empty = format!("delete from {view}");
+        let empty = on_tables(&format!("delete from {view}"));
         sqlx::query(&empty).execute(&mut behind).await.unwrap();
     }
     sqlx::query("update checkpoints set position = 0").execute(&mut behind).await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ::projections::{AuditFilter, Options, Progress, Projections, RebuildError, SecretFilter};
 use domain::{SecretId, TeamId};
 use sqlx::{Executor as _, PgConnection};
-use tests::{Database, eventually, within};
+use tests::{Database, eventually, on_tables, within};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -115,7 +115,7 @@ struct SlowReader(PgConnection);
 impl SlowReader {
     async fn of(database: &Database, view: &str) -> Self {
         let mut connection = database.connect().await;
-        let begin = format!("begin; lock table {view} in access share mode");
+        let begin = on_tables(&format!("begin; lock table {view} in access share mode"));
         connection.execute(sqlx::raw_sql(&begin)).await.unwrap();
         Self(connection)
     }
@@ -244,10 +244,10 @@ async fn tables_of_another_shape_and_lost_ones_are_made_anew_by_whoever_follows(
     }
     let mut behind = database.connect().await;
     let live = [rows(&mut behind, "secrets").await, rows(&mut behind, "users").await];
-    let spoil = "update checkpoints set shape = 'another' where view = 'secrets'; \
+    let spoil = "update checkpoints set state = 'outdated' where view = 'secrets'; \
                  update secrets set row = row || '{\"version\": 7}'; drop table users; drop table audit; \
                  delete from checkpoints where view = 'audit'";
-    behind.execute(sqlx::raw_sql(spoil)).await.unwrap();
+    behind.execute(sqlx::raw_sql(&on_tables(spoil))).await.unwrap();
     let node = Node::following(&database).await;
     for view in ["secrets", "users", "audit"] {
         eventually(view, async || {

@@ -2,10 +2,15 @@
 
 use ::projections::{Difference, Options, Projections, RebuildError, Verified};
 use serde_json::{Value, json};
+use sqlx::postgres::PgQueryResult;
 use sqlx::{Executor as _, PgConnection};
-use tests::Database;
+use tests::{Database, on_tables};
 
 use super::support::{Node, registered, secret_id, stored, team_id, user_id};
+
+async fn run(behind: &mut PgConnection, sql: &str) -> Result<PgQueryResult, sqlx::Error> {
+    behind.execute(sqlx::raw_sql(&on_tables(sql))).await
+}
 
 async fn verified(views: &Projections, view: &str) -> Verified {
     views.verify(view, |_| {}).await.unwrap()
@@ -38,7 +43,7 @@ async fn settled(secrets: usize) -> (Database, Node, PgConnection) {
 async fn a_corrupted_row_is_shown_beside_what_it_should_be() {
     let (_database, node, mut behind) = settled(2).await;
     let corrupt = r#"update secrets set row = row || '{"version": 7}' where row->>'name' = 'secret-001'"#;
-    behind.execute(corrupt).await.unwrap();
+    run(&mut behind, corrupt).await.unwrap();
     let difference = difference(&node.views, "secrets").await;
     let (live, folded) = (difference.live.unwrap(), difference.folded.unwrap());
     assert_eq!((&live["version"], &folded["version"]), (&json!(7), &json!(1)));
@@ -49,7 +54,7 @@ async fn a_corrupted_row_is_shown_beside_what_it_should_be() {
 async fn a_missing_row_is_named() {
     let (_database, node, mut behind) = settled(2).await;
     let key: String =
-        sqlx::query_scalar("delete from secrets where row->>'name' = 'secret-000' returning key")
+        sqlx::query_scalar(&on_tables("delete from secrets where row->>'name' = 'secret-000' returning key"))
             .fetch_one(&mut behind)
             .await
             .unwrap();
@@ -62,8 +67,7 @@ async fn a_missing_row_is_named() {
 #[tokio::test]
 async fn a_surplus_row_is_named() {
     let (_database, node, mut behind) = settled(1).await;
-    behind
-        .execute(r#"insert into secrets (key, position, row) values ('x', 1, '{"id": "x"}')"#)
+    run(&mut behind, r#"insert into secrets (key, position, row) values ('x', 1, '{"id": "x"}')"#)
         .await
         .unwrap();
     let expected = Difference { key: "x".to_owned(), live: Some(json!({ "id": "x" })), folded: None };
@@ -73,11 +77,10 @@ async fn a_surplus_row_is_named() {
 #[tokio::test]
 async fn rows_of_a_view_that_keeps_no_rows_in_memory_are_compared_as_well() {
     let (_database, node, mut behind) = settled(3).await;
-    behind.execute("delete from audit where position = 2").await.unwrap();
+    run(&mut behind, "delete from audit where position = 2").await.unwrap();
     let missing = difference(&node.views, "audit").await;
     assert_eq!((missing.key.as_str(), missing.live), ("00000000000000000002", None));
-    behind
-        .execute("insert into audit (key, position, row) values ('00000000000000000002', 2, '{}')")
+    run(&mut behind, "insert into audit (key, position, row) values ('00000000000000000002', 2, '{}')")
         .await
         .unwrap();
     assert_eq!(difference(&node.views, "audit").await.live, Some(json!({})));
@@ -86,8 +89,8 @@ async fn rows_of_a_view_that_keeps_no_rows_in_memory_are_compared_as_well() {
 #[tokio::test]
 async fn what_nobody_is_shown_is_compared_and_not_shown() {
     let (_database, node, mut behind) = settled(1).await;
-    behind.execute(r#"update secrets set row = row || '{"sealed": "forged"}'"#).await.unwrap();
-    behind.execute(r#"update users set row = row || '{"password_hash": "forged"}'"#).await.unwrap();
+    run(&mut behind, r#"update secrets set row = row || '{"sealed": "forged"}'"#).await.unwrap();
+    run(&mut behind, r#"update users set row = row || '{"password_hash": "forged"}'"#).await.unwrap();
     for (view, field) in [("secrets", "sealed"), ("users", "password_hash")] {
         let difference = difference(&node.views, view).await;
         assert_eq!(difference.live.unwrap()[field], "sealed", "{view}");
@@ -98,7 +101,7 @@ async fn what_nobody_is_shown_is_compared_and_not_shown() {
 #[tokio::test]
 async fn a_hundred_differences_are_named_and_all_are_counted() {
     let (_database, node, mut behind) = settled(140).await;
-    behind.execute(r#"update secrets set row = row || '{"deleted": true}' where key <> ''"#).await.unwrap();
+    run(&mut behind, r#"update secrets set row = row || '{"deleted": true}' where key <> ''"#).await.unwrap();
     let found = verified(&node.views, "secrets").await;
     assert_eq!((found.rows, found.different, found.differences.len()), (140, 140, 100));
     assert!(
@@ -109,9 +112,9 @@ async fn a_hundred_differences_are_named_and_all_are_counted() {
 #[tokio::test]
 async fn a_rebuild_mends_what_a_verification_finds() {
     let (_database, node, mut behind) = settled(3).await;
-    behind.execute("delete from secrets where row->>'name' = 'secret-001'").await.unwrap();
-    behind.execute(r#"update secrets set row = row || '{"version": 7}'"#).await.unwrap();
-    behind.execute("insert into secrets (key, position, row) values ('x', 1, '{}')").await.unwrap();
+    run(&mut behind, "delete from secrets where row->>'name' = 'secret-001'").await.unwrap();
+    run(&mut behind, r#"update secrets set row = row || '{"version": 7}'"#).await.unwrap();
+    run(&mut behind, "insert into secrets (key, position, row) values ('x', 1, '{}')").await.unwrap();
     assert_eq!(verified(&node.views, "secrets").await.different, 4);
     node.views.rebuild("secrets", |_| {}).await.unwrap();
     node.assert_right().await;
@@ -122,9 +125,17 @@ async fn an_empty_log_is_right() {
     let (_database, node, mut behind) = settled(0).await;
     assert_eq!(
         verified(&node.views, "jobs").await,
-        Verified { position: 1, rows: 0, different: 0, differences: vec![] }
+        Verified {
+            position: 1,
+            reached: 1,
+            state: "live".to_owned(),
+            fault: None,
+            rows: 0,
+            different: 0,
+            differences: vec![]
+        }
     );
-    behind.execute("insert into jobs (key, position, row) values ('x', 1, 'null')").await.unwrap();
+    run(&mut behind, "insert into jobs (key, position, row) values ('x', 1, 'null')").await.unwrap();
     assert_eq!(difference(&node.views, "jobs").await.live, Some(Value::Null));
 }
 

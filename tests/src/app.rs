@@ -148,7 +148,38 @@ impl TestApp {
         Self::on(self.database.clone(), self.folder.clone(), setup, Some(known)).await
     }
 
+    /// One more node on the same database and data folder, whether or not its views get anywhere.
+    pub async fn another_node_at_once(&self) -> Self {
+        let known = (self.people, self.sessions.clone());
+        Self::listening_on(self.database.clone(), self.folder.clone(), Setup::default(), Some(known)).await
+    }
+
+    /// Stops, and starts again after `meanwhile`, whether or not its views get anywhere.
+    pub async fn restarted_after(mut self, meanwhile: impl AsyncFnOnce(&Database)) -> Self {
+        self.end().await;
+        meanwhile(&self.database).await;
+        self.another_node_at_once().await
+    }
+
+    /// The parts of a node on the same database that serves nobody, as a command has them. To be closed.
+    pub async fn node(&self) -> Node {
+        let settings = settings(&self.database, self.folder.path(), &Setup::default());
+        within("a node", Node::open_with(settings, &api::node::actions())).await.unwrap()
+    }
+
     async fn on(
+        database: std::sync::Arc<Database>,
+        folder: std::sync::Arc<TempDir>,
+        setup: Setup,
+        known: Option<(People, BTreeMap<UserId, SessionId>)>,
+    ) -> Self {
+        let app = Self::listening_on(database, folder, setup, known).await;
+        let head = app.ledger.head().await.unwrap();
+        app.projections.wait(head, crate::LIMIT).await.unwrap();
+        app
+    }
+
+    async fn listening_on(
         database: std::sync::Arc<Database>,
         folder: std::sync::Arc<TempDir>,
         setup: Setup,
@@ -171,8 +202,6 @@ impl TestApp {
                 (people, sign_in(&commands, &people).await)
             }
         };
-        let head = ledger.head().await.unwrap();
-        projections.wait(head, crate::LIMIT).await.unwrap();
         let tokens = TokenKeys::new(JWT_SECRET, None).unwrap();
         let server = Some(server);
         Self {
@@ -270,6 +299,10 @@ impl TestApp {
 
     /// Stops the node as a signal would, and waits for its end.
     pub async fn stop(mut self) {
+        self.end().await;
+    }
+
+    async fn end(&mut self) {
         self.shutdown.cancel();
         if let Some(server) = self.server.take() {
             within("the node's end", server).await.unwrap();

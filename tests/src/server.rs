@@ -38,7 +38,7 @@ impl Server {
         let ledger = template.ledger();
         ledger.migrate().await.unwrap_or_else(|error| panic!("{error}"));
         // A database that somebody is connected to cannot be copied.
-        ledger.pool().close().await;
+        ledger.close().await;
         server
     }
 

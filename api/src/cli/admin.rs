@@ -51,10 +51,12 @@ impl Admin {
                 }
                 Err(error) => return Err(Failure::unreachable(error)),
             }
+            // The password is shown before anything can fail: it is nowhere else.
             say!("admin    {email}");
             if let Some(text) = generated {
                 say!("password {text}   (shown this once)");
             }
+            node.show().await?;
             Ok(())
         })
         .await

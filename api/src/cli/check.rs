@@ -95,6 +95,7 @@ fn problem(database: &str, error: &StartError) -> Problem {
     let name = match error {
         StartError::MissingKeys(_) | StartError::WrongKey(_) => "ENCRYPTION_KEY",
         StartError::Keys(KeysError::Missing { .. }) => "ENCRYPTION_KEY",
+        StartError::Connections(lacking) => return Problem::new("DATABASE_CONNECTIONS", lacking),
         _ => database,
     };
     Problem::new(name, error.to_string())

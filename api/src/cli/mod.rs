@@ -14,6 +14,7 @@ mod projections;
 mod run;
 mod secrets;
 mod serve;
+mod signals;
 mod state;
 mod users;
 

@@ -11,20 +11,24 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Failure, Json, out, with_node};
-use crate::node::Node;
+use crate::node::{Accepted, Node};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Projections {
     /// How far each view has got
     Status(Json),
-    /// Make a view anew from the log, while it goes on serving reads
+    /// Rebuild a view from the log, while it goes on serving reads
     Rebuild {
         /// Which view
-        name: String,
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        name: Option<String>,
+        /// Every view. Accepts the log as it is: nodes that refuse to write since it is not the one they knew go on. Recorded
+        #[arg(long)]
+        all: bool,
         #[command(flatten)]
         json: Json,
     },
-    /// Fold the log and compare with what the views hold; exit code 1 when rows differ
+    /// Fold the log to its head and compare with what the views hold; exit code 1 when one differs, has failed or is missing
     Verify {
         /// Which view; all if not given
         name: Option<String>,
@@ -37,7 +41,14 @@ impl Projections {
     pub(super) async fn run(self) -> Result<(), Failure> {
         with_node(async |node| match self {
             Self::Status(json) => status(node, json.json).await,
-            Self::Rebuild { name, json } => rebuild(node, &name, json.json).await,
+            Self::Rebuild { name: Some(name), all: _, json } => {
+                known(node, &name).await?;
+                rebuild(node, &[name.as_str()], json.json).await
+            }
+            Self::Rebuild { name: None, all: _, json } => {
+                accept(node, json.json).await?;
+                rebuild(node, &node.projections.names(), json.json).await
+            }
             Self::Verify { name, json } => verify(node, name.as_deref(), json.json).await,
         })
         .await
@@ -93,8 +104,37 @@ async fn known(node: &Node, name: &str) -> Result<(), Failure> {
     Err(Failure::Usage(format!("there is no view {name:?}; there are {}", names.join(", "))))
 }
 
-async fn rebuild(node: &Node, name: &str, json: bool) -> Result<(), Failure> {
-    known(node, name).await?;
+/// Accepts the log as it is, should it not be the one that was known.
+async fn accept(node: &Node, json: bool) -> Result<(), Failure> {
+    let accepted = node.accept_log().await.map_err(Failure::unreachable)?;
+    match accepted {
+        Some(Accepted { cause, head }) if json => say!("{}", json!({"accepted": cause, "head": head})),
+        Some(Accepted { cause, head }) => {
+            say!("accepted, and recorded: {cause} (the log ends at position {head})")
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+async fn rebuild(node: &Node, names: &[&str], json: bool) -> Result<(), Failure> {
+    for name in names {
+        rebuild_one(node, name, json).await?;
+    }
+    // That views were rebuilt is an event, too.
+    node.show().await?;
+    for view in views(node).await?.into_iter().filter(|view| names.contains(&view.name.as_str())) {
+        let (name, rows, position) = (view.name, view.rows, view.position);
+        if json {
+            say!("{}", json!({"view": name, "done": true, "rows": rows, "position": position}));
+        } else {
+            say!("{name}: {rows} rows at position {position}");
+        }
+    }
+    Ok(())
+}
+
+async fn rebuild_one(node: &Node, name: &str, json: bool) -> Result<(), Failure> {
     let record = AccessEvent::ViewRebuilt { view: name.to_owned(), rebuild_id: Uuid::now_v7() };
     let context = Context::of(Caller::system(None));
     node.commands.record(&context, &record).await.map_err(Failure::unreachable)?;
@@ -102,18 +142,10 @@ async fn rebuild(node: &Node, name: &str, json: bool) -> Result<(), Failure> {
     let outcome = node.projections.rebuild(name, |progress| shown.update(name, progress)).await;
     shown.finish();
     match outcome {
-        Ok(()) => {}
-        Err(error @ RebuildError::AlreadyRunning(_)) => return Err(Failure::No(error.to_string())),
-        Err(error) => return Err(Failure::unreachable(error)),
+        Ok(()) => Ok(()),
+        Err(error @ RebuildError::AlreadyRunning(_)) => Err(Failure::No(error.to_string())),
+        Err(error) => Err(Failure::unreachable(error)),
     }
-    let view = views(node).await?.into_iter().find(|view| view.name == name);
-    let (rows, position) = view.map_or((0, 0), |view| (view.rows, view.position));
-    if json {
-        say!("{}", json!({"view": name, "done": true, "rows": rows, "position": position}));
-    } else {
-        say!("{name}: {rows} rows at position {position}");
-    }
-    Ok(())
 }
 
 /// A progress bar on a terminal, JSON lines where asked for, nothing otherwise.
@@ -162,12 +194,16 @@ async fn verify(node: &Node, name: Option<&str>, json: bool) -> Result<(), Failu
         None => views(node).await?.into_iter().map(|view| view.name).collect(),
     };
     let mut different = 0;
+    let mut wrong = vec![];
     for name in names {
         let shown = Shown::new(json);
         let verified = node.projections.verify(&name, |progress| shown.update(&name, progress)).await;
         shown.finish();
         let verified = verified.map_err(Failure::unreachable)?;
         different += verified.different;
+        if !verified.is_right() {
+            wrong.push(name.to_owned());
+        }
         if json {
             let differences: Vec<_> = verified
                 .differences
@@ -176,7 +212,10 @@ async fn verify(node: &Node, name: Option<&str>, json: bool) -> Result<(), Failu
                 .collect();
             say!(
                 "{}",
-                json!({"view": name, "position": verified.position, "rows": verified.rows, "different": verified.different, "differences": differences})
+                json!({
+                    "view": name, "position": verified.position, "reached": verified.reached, "state": verified.state,
+                    "fault": verified.fault, "rows": verified.rows, "different": verified.different, "differences": differences,
+                })
             );
             continue;
         }
@@ -186,6 +225,12 @@ async fn verify(node: &Node, name: Option<&str>, json: bool) -> Result<(), Failu
             verified.position,
             verified.different
         );
+        if verified.state != "live" {
+            say!("  the view is {} and stands at position {}", verified.state, verified.reached);
+        }
+        if let Some(fault) = &verified.fault {
+            say!("  the log cannot be folded up to there: {fault}");
+        }
         let text =
             |value: &Option<serde_json::Value>| value.as_ref().map_or("-".to_owned(), ToString::to_string);
         for difference in &verified.differences {
@@ -197,5 +242,8 @@ async fn verify(node: &Node, name: Option<&str>, json: bool) -> Result<(), Failu
             );
         }
     }
-    if different == 0 { Ok(()) } else { Err(Failure::No(format!("{different} rows differ from the log"))) }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::No(format!("{different} rows differ from the log; not right: {}", wrong.join(", "))))
 }

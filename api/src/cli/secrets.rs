@@ -139,7 +139,12 @@ impl Import {
         // What cannot be read keeps the rest from being stored, and not from being looked at.
         let trial = self.dry_run || !file.problems.is_empty();
         match self.import(node, team, &file, trial).await {
-            Ok(imported) if file.problems.is_empty() => self.tell_done(&imported),
+            Ok(imported) if file.problems.is_empty() => {
+                if imported.position.is_some() {
+                    node.show().await?;
+                }
+                self.tell_done(&imported)
+            }
             Ok(_) => self.tell_refused(file.problems),
             Err(ImportError::Refused(taken)) => {
                 file.problems.extend(taken);

@@ -3,9 +3,8 @@
 use clap::{Args, ValueEnum};
 use ledger::KeyCheckError;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
+use super::signals::Caught;
 use super::{Failure, settings};
 use crate::config::Settings;
 use crate::node::{FirstAdmin, Node, first_admin};
@@ -33,10 +32,11 @@ enum Role {
 
 impl Serve {
     pub(super) async fn run(self) -> Result<(), Failure> {
+        // From here on a signal ends what was begun in order, also while the private server is being made.
+        let signals = Caught::begin()?;
+        let shutdown = signals.shutdown.clone();
         let settings = settings()?;
         crate::logging::init(&settings).map_err(Failure::unreachable)?;
-        // From here on a signal ends what was begun, also while the private server is being made.
-        let shutdown = stop_signals()?;
         let listener = listen(&settings).await?;
         let address = listener.local_addr()?;
         let node = tokio::select! {
@@ -56,6 +56,7 @@ impl Serve {
             return Err(failure);
         }
         tracing::info!(%address, "listening");
+        signals.reload_kinds_of(&node);
         let roles = Roles {
             api: self.roles.contains(&Role::Api),
             worker: self.roles.contains(&Role::Worker),
@@ -72,28 +73,6 @@ impl From<ServeError> for Failure {
             _ => Self::unreachable(error),
         }
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "whoever asks twice does not want to wait; the watchdogs clean up"
-)]
-fn stop_signals() -> Result<CancellationToken, Failure> {
-    let shutdown = CancellationToken::new();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-        let mut signals = signal(kind)?;
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                if shutdown.is_cancelled() {
-                    std::process::exit(130);
-                }
-                tracing::info!("stopping");
-                shutdown.cancel();
-            }
-        });
-    }
-    Ok(shutdown)
 }
 
 /// The configured address; where none is configured, the next free port from the default one, so that two instances in two

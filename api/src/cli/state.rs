@@ -45,11 +45,9 @@ impl State {
                 Some(AsOf::Position(_)) => {
                     return Err(Failure::Usage(format!("--as-of must be 0 to {head}, the end of the log")));
                 }
-                Some(AsOf::Time(moment)) if moment > Utc::now() => {
-                    return Err(Failure::Usage("--as-of lies in the future".to_owned()));
-                }
                 Some(AsOf::Time(moment)) => {
-                    node.ledger.position_at(moment).await.map_err(Failure::unreachable)?
+                    let position = node.ledger.position_as_of(moment).await.map_err(Failure::unreachable)?;
+                    position.ok_or_else(|| Failure::Usage("--as-of lies in the future".to_owned()))?
                 }
             };
             let found = {

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::BufReader;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use commands::{CommandError, ImportLine, ImportLines, LineProblem};
@@ -13,15 +12,12 @@ use indicatif::ProgressBar;
 use projections::time::text as time;
 use projections::{UserFilter, UserRow};
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Json, confirmed, progress, with_node};
 use crate::node::{Node, registrar};
 
 /// Accounts read at a time.
 const PAGE: i64 = 200;
-/// How long a command waits for the view of users.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Users {
@@ -103,7 +99,8 @@ fn account_name() -> Option<String> {
 }
 
 async fn list(node: &Node, search: Option<String>, json: bool) -> Result<(), Failure> {
-    catch_up(node).await?;
+    // A command looks at people as they are.
+    node.catch_up().await?;
     let filter = UserFilter { q: search, ..UserFilter::default() };
     if !json {
         say!("{:<36}  {:<8}  {:<5}  {:<3}  {:<24}  e-mail, name", "id", "state", "admin", "2fa", "since");
@@ -179,6 +176,9 @@ async fn import(node: &Node, path: &Path, json: bool) -> Result<(), Failure> {
         bar.finish_and_clear();
     }
     let Report { made, refused } = report;
+    if made > 0 {
+        node.show().await?;
+    }
     if json {
         say!("{}", json!({"done": true, "made": made, "refused": refused}));
     } else {
@@ -223,22 +223,10 @@ fn tell(bar: &Option<ProgressBar>, number: u64, problems: &[LineProblem], json: 
     Ok(())
 }
 
-/// Views may be behind the log when no server is running; a command looks at people as they are.
-async fn catch_up(node: &Node) -> Result<(), Failure> {
-    let head = node.ledger.head().await.map_err(Failure::unreachable)?;
-    let stop = CancellationToken::new();
-    let follower = tokio::spawn(node.projections.clone().run(stop.clone()));
-    let outcome = node.projections.wait_view("users", head, PATIENCE).await;
-    stop.cancel();
-    follower.await.map_err(Failure::unreachable)?;
-    outcome.map_err(|behind| {
-        Failure::Unreachable(format!("the view of users is at position {} of {head}", behind.reached))
-    })
-}
-
 async fn find(node: &Node, email: &str) -> Result<(UserId, UserRow), Failure> {
     let address = Email::parse(email).map_err(|invalid| Failure::Usage(format!("the address {invalid}")))?;
-    catch_up(node).await?;
+    // A command looks at people as they are.
+    node.catch_up().await?;
     let row = node.projections.users().by_email(&address.canonical()).await.map_err(Failure::unreachable)?;
     let row = row.ok_or_else(|| Failure::No(format!("there is no account for {email}")))?;
     Ok((row.id.parse().map_err(Failure::unreachable)?, row))
@@ -248,6 +236,7 @@ async fn deactivate(node: &Node, email: &str, operator: String) -> Result<(), Fa
     let (id, row) = find(node, email).await?;
     let amendment = Amendment { active: Some(false), operator: Some(operator), ..Amendment::default() };
     let done = node.commands.amend_user(&registrar(), id, None, &amendment).await.map_err(refused)?;
+    node.show().await?;
     match done.position {
         Some(_) => say!("{} may not sign in any more; their sessions have ended", row.email),
         None => say!("{} could not sign in before", row.email),
@@ -259,6 +248,7 @@ async fn reset_two_factor(node: &Node, email: &str, operator: String) -> Result<
     let (id, row) = find(node, email).await?;
     let command = UserCommand::ResetTwoFactor { operator };
     node.commands.execute::<User>(&registrar(), id, None, command).await.map_err(refused)?;
+    node.show().await?;
     say!("the second factor of {} is off; their sessions have ended", row.email);
     Ok(())
 }

@@ -10,6 +10,7 @@ mod tests;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::connections;
 pub use hidden::Hidden;
 pub(crate) use parse::MIN_JWT_SECRET_CHARS;
 use sources::Reader;
@@ -70,6 +71,8 @@ pub struct Settings {
     pub environment: Environment,
     /// The PostgreSQL server; none means the private one.
     pub database_url: Option<Hidden>,
+    /// Connections of this node to its database.
+    pub database_connections: u32,
     /// Folder of the private server, the generated keys and unsent mail.
     pub data_dir: PathBuf,
     /// Address to listen on; port 0 picks one.
@@ -180,6 +183,8 @@ impl Settings {
         Self {
             environment,
             database_url: reader.optional("DATABASE_URL", parse::database_url),
+            database_connections: reader
+                .required("DATABASE_CONNECTIONS", parse::number(connections::FEWEST..=connections::MOST)),
             data_dir: reader.required("DATA_DIR", parse::path),
             listen: reader.optional("LISTEN", parse::listen).unwrap_or((Ipv4Addr::LOCALHOST, 0).into()),
             listen_is_default: !reader.is_set("LISTEN"),

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use axum::http::Uri;
 use commands::jobs::S3Bucket;
 use commands::mail::{MailFrom, SmtpServer};
+use ledger::connect::DatabaseAddress;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -69,11 +70,7 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(super) fn database_url(text: &str) -> Result<Hidden, String> {
-    let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
-    match rest {
-        Some(rest) if !rest.is_empty() => Ok(Hidden::new(text)),
-        _ => Err("must be a postgres:// URL".into()),
-    }
+    DatabaseAddress::parse(text).map(|_| Hidden::new(text)).map_err(|error| error.to_string())
 }
 
 pub(super) fn jwt_secret(text: &str) -> Result<Hidden, String> {

@@ -35,7 +35,16 @@ pub const SETTINGS: &[Setting] = &[
         "development",
         "`development` or `production`; production refuses generated keys, the private server and wildcards",
     ),
-    described("DATABASE_URL", "private server", "PostgreSQL 15 or newer, `postgres://...`"),
+    described(
+        "DATABASE_URL",
+        "private server",
+        "PostgreSQL 15 or newer: `postgres://...` or `key=value` pairs, as for psql; see Production",
+    ),
+    value(
+        "DATABASE_CONNECTIONS",
+        "20",
+        "connections of this node to the server, 12 to 1000; all nodes together must fit into the server's `max_connections`",
+    ),
     value(
         "DATA_DIR",
         "./.daybook",

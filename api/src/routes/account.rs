@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use chrono::Utc;
 use commands::{About, Password, PresentPassword, SecondFactor};
 use domain::{Email, PersonName, SessionId};
 use projections::time::text as time;
@@ -116,7 +115,7 @@ pub async fn sessions(
     let cursors = Cursors::new(&app, ("sessions", person.user_id));
     let after = cursors.open(query.cursor.as_deref()).await?.unwrap_or_default();
     let row = app.projections.credentials().get(person.user_id).await?;
-    let now = Utc::now();
+    let now = app.now();
     let mut sessions: Vec<&SessionRow> = row.iter().flat_map(|row| &row.sessions).collect();
     sessions.retain(|session| now < session.expires_at && session.id.to_string() > after);
     sessions.sort_by_key(|session| session.id);

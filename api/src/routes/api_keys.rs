@@ -1,6 +1,7 @@
 //! Keys for programs.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -102,7 +103,7 @@ pub async fn make(
     let mut fields = Fields::default();
     let name = fields.check("name", ApiKeyName::parse(&body.name));
     let scopes = fields.check("scopes", scopes(&body.scopes, &person));
-    let past = body.expires_at.is_some_and(|end| end <= Utc::now());
+    let past = body.expires_at.is_some_and(|end| end <= app.now());
     fields.check("expires_at", if past { Err(Invalid("must be in the future".to_owned())) } else { Ok(()) });
     fields.done()?;
     let (Some(name), Some(scopes)) = (name, scopes) else {
@@ -110,10 +111,16 @@ pub async fn make(
     };
     let request = KeyRequest { name, team_id, scopes, expires_at: body.expires_at };
     let made = app.commands.make_api_key(&context, person.user_id, request).await?;
-    app.settle(made.done.position).await;
-    let row = app.projections.credentials().get_anew(person.user_id).await?;
+    let shown = app.settle(made.done.position).await;
+    let row = app.projections.credentials().get_uncached(person.user_id).await?;
     let row = row.iter().flat_map(|row| &row.api_keys).find(|row| row.id == made.id).cloned();
-    let gone = || Problem::conflict("The key was revoked already.").with_code("api_key_revoked");
+    let gone = || match shown {
+        true => Problem::conflict("The key was revoked already.").with_code("api_key_revoked"),
+        false => {
+            let detail = "The key was made and recorded, but cannot be shown yet. Ask again with the same Idempotency-Key.";
+            Problem::quietly_unavailable(detail, Duration::from_secs(1)).with_code("views_behind")
+        }
+    };
     let body = MadeKeyBody { key: made.key, about: about(&row.ok_or_else(gone)?, None) };
     Ok(Confidential(Answer::created(body).at(made.done.position)))
 }

@@ -159,7 +159,7 @@ pub async fn events(
     };
     // What the answer shows is everything before the reading itself, so the trail is waited for up to there.
     let reading = record(&app, &caller, &uri).await?;
-    app.wait(reading, true).await?;
+    projections::demand(reading, false);
     let before = Some(before.map_or(reading, |before| before.min(reading)));
     let rows = trail.list(&filter, before, limit as i64 + 1).await?;
     let positions: Vec<i64> = rows.iter().take(limit).map(|row| row.position).collect();
@@ -291,8 +291,10 @@ async fn as_of(app: &App, text: Option<&str>) -> Result<i64, Problem> {
     match text.parse::<DateTime<Utc>>() {
         Err(_) => refuse("must be a position, or a time such as 2026-11-21T14:03:00Z"),
         Ok(moment) if !showable(moment) => refuse(NOT_SHOWABLE),
-        Ok(moment) if moment > Utc::now() => refuse("lies in the future"),
-        Ok(moment) => Ok(app.ledger.position_at(moment).await?),
+        Ok(moment) => match app.ledger.position_as_of(moment).await? {
+            Some(position) => Ok(position),
+            None => refuse("lies in the future"),
+        },
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use commands::{
     About, Account, BroughtRefresh, CommandError, FirstTeam, NewAccount, NewPassword, Password, RefreshError,
     SecondFactor, SignIn, SignedIn,
@@ -202,7 +202,9 @@ async fn tokens(
     in_cookies: bool,
 ) -> Result<Confidential<TokensBody>, Problem> {
     app.settle(signed_in.position).await;
-    let now = Utc::now();
+    // A token that is dated in the future, since the database's clock was set back a moment ago, would soon be refused.
+    app.ledger.recheck_clock().await;
+    let now = app.now();
     let lifetime = TimeDelta::minutes(i64::from(app.settings.access_token_minutes));
     let claims = Claims {
         sub: signed_in.user_id.0,
@@ -294,7 +296,7 @@ pub async fn refresh(
 /// Whether nothing has ended the session: what does for access tokens does for refresh tokens, a change of the password or too many
 /// sessions included. A view that does not know of it yet is waited for: to be signed out by mistake cannot be made good.
 async fn goes_on(app: &App, brought: &BroughtRefresh) -> Result<bool, Problem> {
-    app.wait(brought.position, false).await?;
+    projections::demand(brought.position, false);
     let row = app.projections.credentials().get(brought.user_id).await?;
     Ok(row.is_some_and(|row| row.goes_on(brought.session_id)))
 }

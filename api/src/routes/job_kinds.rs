@@ -107,5 +107,5 @@ impl From<KindInfo> for KindBody {
     responses((status = 200, description = "All kinds", body = Page<KindBody>)),
 )]
 pub async fn kinds(State(app): State<App>, _caller: Can<JobsRead>) -> Json<Page<KindBody>> {
-    Json(Page { items: app.kinds.iter().map(|kind| kind.info().into()).collect(), next: None })
+    Json(Page { items: app.kinds.now().iter().map(|kind| kind.info().into()).collect(), next: None })
 }

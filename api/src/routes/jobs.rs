@@ -8,7 +8,6 @@ mod waiting;
 use std::sync::Arc;
 
 use axum::extract::State;
-use chrono::Utc;
 use commands::Executed;
 use commands::jobs::{ArgProblem, CheckedJob};
 use domain::{JobId, JobStatus, ScheduleId, TeamId};
@@ -60,7 +59,7 @@ pub async fn create(
 
 /// A job that may be queued; or what is wrong with it.
 pub(super) fn checked(app: &App, team: TeamId, body: QueueBody) -> Result<CheckedJob, Vec<ArgProblem>> {
-    body.request().checked(&app.kinds, app.job_defaults(), team, Utc::now())
+    body.request().checked(&app.kinds.now(), app.job_defaults(), team, app.now())
 }
 
 /// The refusal of fields that stand below `place` in the body.

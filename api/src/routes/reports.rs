@@ -5,7 +5,7 @@ mod days;
 
 use axum::extract::State;
 use domain::{JobId, JsonText};
-use projections::{JobReportFilter, JobReports, ReportGrouping, Tally, View as _};
+use projections::{JobReportFilter, ReportGrouping, Tally};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use self::days::Days;
 use super::artifacts::{ArtifactBody, artifacts_of};
 use super::jobs::find;
 use crate::answer::Answer;
-use crate::app::{App, VIEW_PATIENCE};
+use crate::app::App;
 use crate::authenticate::Can;
 use crate::authenticate::needs::JobsRead;
 use crate::extract::{Json, Path, Query};
@@ -138,7 +138,7 @@ pub struct JobsBody {
     responses(
         (status = 200, description = "The report", body = JobsBody),
         (status = 422, description = "A field is wrong", body = ProblemBody),
-        (status = 504, description = "What is reported on lags behind; try again", body = ProblemBody),
+        (status = 503, description = "What is reported on lags behind; see Retry-After", body = ProblemBody),
     ),
 )]
 pub async fn jobs(
@@ -147,15 +147,11 @@ pub async fn jobs(
     Query(query): Query<JobsQuery>,
 ) -> Result<Json<JobsBody>, Problem> {
     let team = caller.team()?;
-    let days = Days::parse(query.from.as_deref(), query.to.as_deref(), days::MOST)?;
+    let days = Days::parse(query.from.as_deref(), query.to.as_deref(), days::MOST, app.now().date_naive())?;
     let group_by = query.group_by.unwrap_or_default();
     // The view trails behind the others: it is waited for up to now.
     let head = app.ledger.head().await?;
-    let reached = app.projections.wait_view(JobReports::NAME, head, VIEW_PATIENCE).await;
-    reached.map_err(|behind| {
-        let detail = format!("What is reported on has reached position {}, not yet {head}.", behind.reached);
-        Problem::gateway_timeout(detail).with_code("views_behind")
-    })?;
+    projections::demand(head, false);
     let filter = JobReportFilter { from: days.from, to: days.to, kind: query.kind, by: group_by.into() };
     let report = app.projections.job_reports().of(team).report(&filter).await?;
     let groups = report.groups.into_iter();

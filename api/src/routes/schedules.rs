@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use chrono::{SubsecRound as _, Utc};
+use chrono::SubsecRound as _;
 use commands::Executed;
 use commands::schedules::{JobRules, Times, problems};
 use domain::{Plan, TeamId, Timing};
@@ -50,7 +50,7 @@ pub async fn create(
 ) -> Result<Answer<ScheduleBody>, Problem> {
     let team = caller.team()?;
     let (body, context) = creation.within(&caller.context);
-    let now = Utc::now().trunc_subsecs(3);
+    let now = app.now().trunc_subsecs(3);
     let plan = body.checked()?;
     refuse_problems(&app, team, &plan, true)?;
     if app.projections.schedules().of(team).count().await? >= MOST_SCHEDULES {
@@ -66,8 +66,9 @@ pub async fn create(
 /// 422 with everything that is wrong with a plan.
 fn refuse_problems(app: &App, team: TeamId, plan: &Plan, new_times: bool) -> Result<(), Problem> {
     let mut fields = Fields::default();
-    let rules = JobRules { kinds: &app.kinds, defaults: app.job_defaults() };
-    for problem in problems(plan, team, rules, Utc::now(), new_times) {
+    let kinds = app.kinds.now();
+    let rules = JobRules { kinds: &kinds, defaults: app.job_defaults() };
+    for problem in problems(plan, team, rules, app.now(), new_times) {
         fields.refuse(&problem.field, problem.message);
     }
     fields.done()
@@ -157,7 +158,7 @@ pub async fn amend(
     if plan != row.plan {
         refuse_problems(&app, row.team_id, &plan, plan.timing != row.plan.timing)?;
     }
-    let now = Utc::now().trunc_subsecs(3);
+    let now = app.now().trunc_subsecs(3);
     let known = shown(&row).map_err(Problem::internal)?;
     let done = app.commands.amend_schedule(&caller.context, known, expected, &amendment, now).await?;
     as_changed(&app, &caller, &done).await
@@ -215,7 +216,7 @@ pub async fn preview(
 ) -> Result<Json<Page<RunBody>>, Problem> {
     let row = find(&app, &caller, id).await?;
     let times = Times::of(&row.plan.timing).map_err(|(_, invalid)| Problem::internal(invalid))?;
-    let now = Utc::now();
+    let now = app.now();
     let next = match row.next_run_at {
         Some(next) => Some(next),
         None if row.paused => times.after(row.handled().map_or(now, |handled| handled.max(now))),

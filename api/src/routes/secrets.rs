@@ -126,7 +126,7 @@ pub async fn list(
     let cursors = Cursors::new(&app, (scope, &query.expiring_within, &query.unused_for));
     let after = cursors.open(query.cursor.as_deref()).await?;
     let after = after.as_deref().and_then(|key| key.split_once('\n'));
-    let filter = filter(&query, Utc::now())?;
+    let filter = filter(&query, app.now())?;
     let described = caller.has(Permission::SecretsRead);
     if !described && filter != (SecretFilter { prefix: filter.prefix.clone(), ..SecretFilter::default() }) {
         caller.require(Permission::SecretsRead).await?;

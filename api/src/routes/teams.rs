@@ -328,7 +328,7 @@ pub async fn invitations(
     let cursors = Cursors::new(&app, ("invitations", team));
     let after = cursors.open(query.cursor.as_deref()).await?.unwrap_or_default();
     let row = app.projections.teams().get(team).await?.ok_or_else(Problem::not_found)?;
-    let (all, now) = (row.invitations.iter(), chrono::Utc::now());
+    let (all, now) = (row.invitations.iter(), app.now());
     let open = all.filter(|(id, invitation)| now < invitation.expires_at && id.to_string() > after);
     let items: Vec<_> = open.take(limit + 1).map(|(id, row)| invitation_body(*id, row)).collect();
     let page = cursors.page(items, limit, |invitation: &InvitationBody| invitation.id.clone()).await?;

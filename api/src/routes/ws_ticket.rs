@@ -1,6 +1,6 @@
 //! Tickets for WebSockets, which browsers can send no header with.
 
-use chrono::Utc;
+use axum::extract::State;
 use commands::TICKET_LIFE;
 use projections::time::text as time;
 use serde::Serialize;
@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use crate::answer::Answer;
+use crate::app::App;
 use crate::authenticate::Identity;
 use crate::confidential::Confidential;
 use crate::problem::Problem;
@@ -31,8 +32,11 @@ pub struct TicketBody {
     post, path = "/auth/ws-ticket", tag = "auth",
     responses((status = 200, description = "The ticket", body = TicketBody)),
 )]
-pub async fn make_ticket(caller: Identity) -> Result<Confidential<TicketBody>, Problem> {
+pub async fn make_ticket(
+    State(app): State<App>,
+    caller: Identity,
+) -> Result<Confidential<TicketBody>, Problem> {
     let ticket = caller.make_ticket().await?;
-    let expires_at = time(Utc::now() + TICKET_LIFE);
+    let expires_at = time(app.now() + TICKET_LIFE);
     Ok(Confidential(Answer::ok(TicketBody { ticket, expires_in: TICKET_LIFE.as_secs(), expires_at })))
 }

@@ -42,6 +42,8 @@ const FIRST_HOLD: Duration = Duration::from_millis(250);
 const LONGEST_HOLD: Duration = Duration::from_secs(3);
 /// After so long without an attempt the failures are forgotten.
 const FORGOTTEN_AFTER: TimeDelta = TimeDelta::hours(1);
+/// A failure that seems to come so much later than now came before the clock was set back.
+const SET_BACK: TimeDelta = TimeDelta::seconds(1);
 /// How long it is remembered that somebody has signed in from a network.
 const KNOWN_FOR: TimeDelta = TimeDelta::days(90);
 
@@ -149,7 +151,11 @@ impl Tally {
         self.known_until.is_some_and(|until| until > now)
     }
 
+    /// A failure of the future was before the database's clock was set back; nobody waits until it has come round again.
     fn wait(&self, now: DateTime<Utc>) -> Duration {
+        if self.updated_at > now + SET_BACK {
+            return Duration::ZERO;
+        }
         let left = self.blocked_until.map(|until| until - now);
         left.and_then(|left| left.to_std().ok()).unwrap_or_default()
     }

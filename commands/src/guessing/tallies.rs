@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use ledger::LedgerError;
+use ledger::connect::Pool;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Postgres, Row as _, Transaction};
+use sqlx::{PgConnection, Row as _};
 
 use super::policy::{Tallies, Tally};
 
@@ -46,7 +47,7 @@ impl Keys {
 
 /// Gives the rows, and the database's time, to `change`, and stores what it makes of them; nothing if it says no.
 pub(super) async fn change<T, E>(
-    pool: &PgPool,
+    pool: &Pool,
     keys: &Keys,
     change: impl FnOnce(&mut Tallies, DateTime<Utc>) -> Result<T, E>,
 ) -> Result<Result<T, E>, LedgerError> {
@@ -64,7 +65,7 @@ pub(super) async fn change<T, E>(
 }
 
 /// Removes old rows, a bounded number.
-pub(super) async fn clean(pool: &PgPool) -> Result<u64, LedgerError> {
+pub(super) async fn clean(pool: &Pool) -> Result<u64, LedgerError> {
     Ok(sqlx::query(CLEAN).bind(MOST_CLEANED).execute(pool).await?.rows_affected())
 }
 
@@ -87,11 +88,7 @@ fn read(keys: &Keys, rows: &[PgRow]) -> Result<(Tallies, DateTime<Utc>), sqlx::E
     Ok((Tallies { pair: tally(pair)?, network: tally(network)?, account: tally(account)? }, now))
 }
 
-async fn save(
-    transaction: &mut Transaction<'_, Postgres>,
-    keys: &Keys,
-    tallies: &Tallies,
-) -> Result<(), sqlx::Error> {
+async fn save(transaction: &mut PgConnection, keys: &Keys, tallies: &Tallies) -> Result<(), sqlx::Error> {
     let all = [&tallies.pair, &tallies.network, &tallies.account];
     sqlx::query(SAVE)
         .bind(keys.0.as_slice())
@@ -99,7 +96,7 @@ async fn save(
         .bind(all.map(|tally| tally.blocked_until).as_slice())
         .bind(all.map(|tally| tally.updated_at).as_slice())
         .bind(all.map(|tally| tally.known_until).as_slice())
-        .execute(&mut **transaction)
+        .execute(transaction)
         .await?;
     Ok(())
 }

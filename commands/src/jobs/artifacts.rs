@@ -19,12 +19,12 @@ use bytes::Bytes;
 use domain::{Artifact, JobId, TeamId};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
+use ledger::connect::Pool;
 use ledger::{Ledger, LedgerError, Sha256};
 use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
-use sqlx::PgPool;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 
@@ -98,7 +98,7 @@ pub struct OpenArtifact {
 /// The place of artifacts, and the rows that say which are in it. Cheap to clone.
 #[derive(Clone)]
 pub struct ArtifactStore {
-    pool: PgPool,
+    pool: Pool,
     objects: Arc<dyn ObjectStore>,
     /// Comes before every key; with a slash at its end unless it is empty.
     prefix: Arc<str>,
@@ -131,6 +131,12 @@ impl ArtifactStore {
             }
         };
         Ok(Self { pool: ledger.pool().clone(), objects, prefix: prefix.into(), place: place.into() })
+    }
+
+    /// The same store, with this ledger's connections.
+    #[must_use]
+    pub fn over(&self, ledger: &Ledger) -> Self {
+        Self { pool: ledger.pool().clone(), ..self.clone() }
     }
 
     /// Where an attempt's objects are: what comes before their names.

@@ -1,11 +1,13 @@
 //! One attempt of one job, from its start to its recorded end.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use domain::{AccessEvent, Ending as Recorded, Failure, JobCommand, LogDigest};
-use futures::poll;
+use chrono::{DateTime, Utc};
+use domain::{AccessEvent, Ending as Recorded, Failure, JobCommand, JobId, LogDigest};
+use futures::{FutureExt as _, poll};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use uuid::Uuid;
@@ -22,7 +24,6 @@ use super::running::Slot;
 use super::starting::Started;
 use super::watchdog::Watchdog;
 use super::worker::{Failed, Worker};
-use crate::context::now;
 use crate::{CommandError, Context};
 
 /// Lines that wait between a process and the log store.
@@ -65,16 +66,21 @@ impl<Q: WorkQueue> Worker<Q> {
         let context = Context::system(Some(job.team_id));
         let pool = self.commands.ledger.pool().clone();
         let writing = Writing { job_id: job.id, team_id: job.team_id, kind: job.kind.clone(), attempt };
-        let mut log = LogWriter::new(pool, writing);
+        let mut log = LogWriter::new(pool, writing).ahead_of_node(self.commands.ledger.clock().ahead());
         let note = |progress| self.claims.set_progress(job.id, worker, progress);
         let (output, lines) = mpsc::channel(OUTPUT_QUEUE);
         let keeper = self.keeper(job, attempt);
         let keep: &dyn KeepArtifacts = keeper.as_ref().map_or(&NoArtifacts, |keeper| keeper);
         let surroundings = Surroundings { output, stop, watchdog, keep };
-        let mut finished = match self.prepare_attempt(&context, job, attempt, surroundings).await {
-            Ok(prepared) => tokio::join!(prepared.run(), log.take(lines, note)).0,
-            Err(ending) => Finished::without_process(ending),
+        let running = async {
+            match self.prepare_attempt(&context, job, attempt, surroundings).await {
+                Ok(prepared) => tokio::join!(prepared.run(), log.take(lines, note)).0,
+                Err(ending) => Finished::without_process(ending),
+            }
         };
+        // What panicked has ended with that: processes are killed when what waits for them is dropped.
+        let mut finished =
+            AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|_| panicked(job.id));
         if let Ending::CouldNotStart { error } | Ending::Failed { error, .. } = &finished.ending {
             log.remark(error.clone());
         }
@@ -83,7 +89,8 @@ impl<Q: WorkQueue> Worker<Q> {
             Ok(result) => finished.result = result,
             Err(remark) => log.remark(remark),
         }
-        let settings = self.kinds.get(&job.kind).map(Kind::settings);
+        let kinds = self.kinds.now();
+        let settings = kinds.get(&job.kind).map(Kind::settings);
         let finals = settings.map_or(&[][..], |settings| &settings.final_exit_codes);
         let end = End { context, attempt, worker, finished: &finished, finals };
         if finished.ending == Ending::TakenAway {
@@ -134,7 +141,8 @@ impl<Q: WorkQueue> Worker<Q> {
     ) -> Result<(), Unreported> {
         let job = &started.job;
         log.store().await.map_err(|error| Unreported::ForNow(error.into()))?;
-        let command = end.report(job.timeout_seconds, log.digest(end.finished.dropped_lines));
+        let digest = log.digest(end.finished.dropped_lines);
+        let command = end.report(job.timeout_seconds, digest, self.now());
         let mut recording = pin!(self.commands.end_attempt(&end.context, &started.held, job.id, command));
         let recorded = poll!(&mut recording);
         // The end is on its way to the log, and whatever takes the slot comes after it there: no need to wait until it is on disk.
@@ -175,6 +183,15 @@ impl<Q: WorkQueue> Worker<Q> {
     }
 }
 
+/// The end of an attempt that does not come to one, since its code (or ours) is wrong: it has failed, and the worker goes on. Without the
+/// panic's message, which may repeat what the job was about.
+pub(super) fn panicked(job: JobId) -> Finished {
+    tracing::error!(%job, "an attempt of a job panicked");
+    metrics::counter!("job_attempt_panics_total").increment(1);
+    let error = crate::panics::PANICKED.to_owned();
+    Finished::without_process(Ending::Failed { error, is_final: false, retry_after: None })
+}
+
 /// Why an end is not recorded.
 enum Unreported {
     /// Another try may help.
@@ -210,7 +227,7 @@ fn outcome(ending: &Ending) -> &'static str {
 
 impl End<'_> {
     /// The command that records it.
-    fn report(&self, timeout_seconds: u32, log: LogDigest) -> JobCommand {
+    fn report(&self, timeout_seconds: u32, log: LogDigest, at: DateTime<Utc>) -> JobCommand {
         let (finished, attempt) = (self.finished, self.attempt);
         let failure = |error: String| Failure {
             error,
@@ -243,10 +260,10 @@ impl End<'_> {
             }),
             Ending::Cancelled => Recorded::Cancelled,
             Ending::HandedBack | Ending::TakenAway => {
-                return JobCommand::HandBack { attempt, log, at: now() };
+                return JobCommand::HandBack { attempt, log, at };
             }
         };
-        JobCommand::Finish { attempt, ending, log, at: now(), dice: dice() }
+        JobCommand::Finish { attempt, ending, log, at, dice: dice() }
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use domain::{AccessEvent, Job, JobCommand, JobId, Permission};
 use futures::future::join_all;
 use ledger::{Append, AppendError, NewEvent, Store};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::context::now;
 use crate::door::{Executed, Prepare, Prepared, decided};
 use crate::{CommandError, Commands, Context};
 
@@ -40,10 +40,10 @@ impl JobChange {
         }
     }
 
-    fn command(self) -> JobCommand {
+    fn command(self, now: DateTime<Utc>) -> JobCommand {
         match self {
             Self::Cancel => JobCommand::Cancel,
-            Self::Retry => JobCommand::Retry { at: now() },
+            Self::Retry => JobCommand::Retry { at: now },
         }
     }
 }
@@ -64,7 +64,7 @@ struct Changing(JobChange);
 
 impl Prepare<Job> for Changing {
     async fn prepare(&self, commands: &Commands, job: &Job) -> Result<Prepared<JobCommand>, CommandError> {
-        let mut prepared = Prepared::alone(self.0.command());
+        let mut prepared = Prepared::alone(self.0.command(commands.now()));
         if let (JobChange::Cancel, Some(claim)) = (self.0, job.unique_claim()) {
             prepared.alongside.push(commands.free_place(claim).await?);
         }
@@ -74,6 +74,7 @@ impl Prepare<Job> for Changing {
 
 /// The record of a change of many.
 fn record(
+    id: Uuid,
     ids: &[JobId],
     change: JobChange,
     filter: &Value,
@@ -86,7 +87,7 @@ fn record(
         matched: count(ids.len()),
         changed: count(outcome.changed.len()),
     };
-    Commands::access_event(Uuid::now_v7(), 1, &record)
+    Commands::access_event(id, 1, &record)
 }
 
 impl Commands {
@@ -121,7 +122,7 @@ impl Commands {
         let texts: Vec<String> = ids.iter().map(ToString::to_string).collect();
         for _ in 0..TRIES_TOGETHER {
             let (mut events, mut outcome) = self.changes(context, ids, &texts, change).await?;
-            events.push(record(ids, change, filter, &outcome)?);
+            events.push(record(self.new_id(), ids, change, filter, &outcome)?);
             let append = Append { events, metadata: context.metadata(), data_keys: vec![] };
             match self.ledger.append(append).await {
                 Ok(done) => {
@@ -133,7 +134,7 @@ impl Commands {
             }
         }
         let (mut outcome, failed) = self.change_one_by_one(context, ids, change).await;
-        let events = vec![record(ids, change, filter, &outcome)?];
+        let events = vec![record(self.new_id(), ids, change, filter, &outcome)?];
         outcome.position = self.append_records(context, events).await?;
         failed.map_or(Ok(outcome), Err)
     }
@@ -177,7 +178,7 @@ impl Commands {
         for (id, text) in ids.iter().zip(texts) {
             let Some(mut job) = loaded.remove(text) else { continue };
             let claim = job.aggregate.unique_claim().map(str::to_owned);
-            match decided(context, &mut job, change.command()).await {
+            match decided(context, &mut job, change.command(self.now())).await {
                 Ok(new) if new.is_empty() => _ = outcome.skipped.insert(*id, UNCHANGED),
                 Ok(new) => {
                     if let (JobChange::Cancel, Some(claim)) = (change, claim) {

@@ -2,11 +2,13 @@
 //! free is taken at once.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::{Job, JobId};
+use futures::FutureExt as _;
 use ledger::{AppendError, Loaded};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
@@ -106,6 +108,8 @@ pub(super) struct Claiming<'a, Q: WorkQueue> {
     kept: VecDeque<Claimed>,
     /// A task, since one that is dropped in the middle of something may leave claims behind.
     fetching: Option<JoinHandle<Fetched>>,
+    /// What is being fetched is of kinds as they were before.
+    outdated: bool,
 }
 
 impl<'a, Q: WorkQueue> Claiming<'a, Q> {
@@ -126,6 +130,7 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
             pace: Pace::new(now),
             kept: VecDeque::new(),
             fetching: None,
+            outdated: false,
         }
     }
 
@@ -133,6 +138,7 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
     pub(super) async fn run(mut self, shutdown: &CancellationToken) {
         let mut changes = self.worker.queue.changes();
         let mut draining = self.worker.draining.subscribe();
+        let mut kinds = self.worker.kinds.changes();
         let mut hears = true;
         while !shutdown.is_cancelled() {
             let now = Instant::now();
@@ -148,6 +154,7 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
                 fetched = some(self.fetching.as_mut()) => self.take_in(fetched),
                 () = self.worker.slots.room() => {}
                 _ = draining.changed() => {}
+                _ = kinds.changed() => self.take_kinds().await,
                 changed = changes.changed(), if hears && !self.outlook.news => {
                     hears = changed.is_ok();
                     self.outlook.news = self.reached(&mut changes) != self.outlook.reached;
@@ -163,6 +170,16 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
         self.give_up_kept(|_| true);
     }
 
+    /// The kinds have been read again: what was seen of the queue was seen for those before.
+    async fn take_kinds(&mut self) {
+        self.kinds = self.worker.kind_names().into();
+        let now = Instant::now();
+        self.outlook = Outlook::new(now);
+        self.outdated = self.fetching.is_some();
+        self.give_up_kept(|_| true);
+        self.worker.show_kinds(&self.kinds).await;
+    }
+
     /// Puts what is kept into the slots that are free.
     fn start_kept(&mut self, works: bool) {
         while works
@@ -175,7 +192,11 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
             let ended = self.ended.clone();
             self.attempts.spawn(async move {
                 let (name, id) = (Arc::clone(&claimed.name), claimed.job.id);
-                worker.start(claimed, slot, &watchdog, stopped).await;
+                let (team, attempt) = (claimed.job.team_id, claimed.job.attempt + 1);
+                let started = AssertUnwindSafe(worker.start(claimed, slot, &watchdog, stopped));
+                if started.catch_unwind().await.is_err() {
+                    worker.give_up_attempt(id, team, attempt).await;
+                }
                 worker.running.end(id);
                 // Nobody listens only once all attempts have ended.
                 let _nobody = ended.send((name, id)).await;
@@ -234,6 +255,9 @@ impl<'a, Q: WorkQueue> Claiming<'a, Q> {
             return;
         };
         self.kept.extend(fetched.claimed);
+        if std::mem::take(&mut self.outdated) {
+            return self.give_up_kept(|_| true);
+        }
         let outlook = &mut self.outlook;
         outlook.ready = fetched.ready;
         outlook.news |= fetched.more;

@@ -4,9 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use domain::JobId;
+use ledger::connect::Pool;
+use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::{Query, QueryScalar};
-use sqlx::{PgPool, Postgres};
 use uuid::Uuid;
 
 use super::in_time::{PATIENCE, in_time};
@@ -19,11 +20,11 @@ const ABOUT_TO_RUN_SECONDS: f64 = 10.0;
 /// The claims of all workers.
 #[derive(Clone)]
 pub(super) struct Claims {
-    pool: PgPool,
+    pool: Pool,
 }
 
 impl Claims {
-    pub(super) fn new(pool: PgPool) -> Self {
+    pub(super) fn new(pool: Pool) -> Self {
         Self { pool }
     }
 
@@ -100,12 +101,13 @@ impl Claims {
 
     /// Makes the claims of `worker` what it runs: enters what is missing, since the table is empty after a crash of the database, and gives
     /// up what is neither run nor about to be, since giving it up may have failed. What is entered here is not about to be run: should it
-    /// have ended just now, it is given up the next time.
+    /// have ended just now, it is given up the next time. What seems to be claimed in the future was claimed before the database's clock was
+    /// set back.
     pub(super) async fn settle(&self, worker: &str, running: &[JobId]) -> Result<(), sqlx::Error> {
         let ids: Vec<Uuid> = running.iter().map(|job| job.0).collect();
         let query = sqlx::query(
             "with stale as (delete from job_claims where worker = $1 and job_id <> all($2) \
-                 and claimed_at < clock_timestamp() - make_interval(secs => $3)) \
+                 and (claimed_at < clock_timestamp() - make_interval(secs => $3) or claimed_at > clock_timestamp())) \
              insert into job_claims (job_id, worker, claimed_at) \
              select id, $1, 'epoch'::timestamptz from unnest($2) as job(id) on conflict do nothing",
         );

@@ -39,6 +39,7 @@
 //! limits = { memory_mb = 512, cpu_seconds = 600, open_files = 256, file_mb = 1024, processes = 64 }   # none unless given
 //! ```
 
+mod live;
 mod param;
 mod read;
 mod reading;
@@ -59,6 +60,7 @@ use serde_json::{Map, Value};
 
 use super::action::{Action, Actions};
 use super::circuits::Circuits;
+pub use live::LiveKinds;
 use param::Param;
 pub use param::ParamInfo;
 pub use reading::Reading;
@@ -98,6 +100,20 @@ impl Kinds {
     /// Every problem there is, in the file's order of names.
     pub fn parse(text: &str, actions: &Actions) -> Result<Self, Vec<KindProblem>> {
         Ok(Self { by_name: read::kinds(text, actions)?, circuits: Arc::default() })
+    }
+
+    /// Reads the kinds again, from a file that is there. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; also when the file is gone: then somebody is writing it, or has lost it.
+    pub fn reload(file: &Path, actions: &Actions) -> Result<Self, Vec<KindProblem>> {
+        let problem = |error: std::io::Error| {
+            vec![KindProblem {
+                path: file.display().to_string(),
+                message: format!("cannot be read: {error}"),
+            }]
+        };
+        Self::parse(&fs::read_to_string(file).map_err(problem)?, actions)
     }
 
     /// Reads the kinds from a file; a missing file has none. Blocks.

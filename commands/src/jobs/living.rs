@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use domain::{Job, JobCommand, JobId, TeamId};
 use tokio::time::{Instant, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -21,8 +20,6 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 const RECOVERY: Duration = Duration::from_secs(2);
 /// A job that runs for this long with a worker that is on no list, or does not know of it, was forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
-/// From the database to here, at most.
-const LONGEST_WAY: Duration = Duration::from_millis(50);
 /// Running jobs looked at at a time.
 const MOST_RUNNING: usize = 1_000;
 
@@ -51,12 +48,12 @@ impl<Q: WorkQueue> Worker<Q> {
     }
 
     async fn beat_once(&self) -> Result<(), sqlx::Error> {
-        let (name, running, asked) = (self.name(), self.running.ids(), Instant::now());
+        let (name, running, clock) = (self.name(), self.running.ids(), self.commands.ledger.clock());
+        let asked = clock.asking();
         match self.registry.beat(&name, self.slots.taken()).await? {
             Pulse::Known { draining, at } => {
                 self.set_draining(draining);
-                // It was that late there about halfway between question and answer, if nothing else kept us waiting.
-                self.set_clock(at + (asked.elapsed() / 2).min(LONGEST_WAY));
+                clock.heard(asked, at);
                 self.claims.settle(&name, &running).await?;
             }
             Pulse::GivenUp => {
@@ -118,6 +115,23 @@ impl<Q: WorkQueue> Worker<Q> {
     }
 }
 
+impl<Q: WorkQueue> Worker<Q> {
+    /// What this worker does around an attempt has panicked, so nobody reports its end: it is recorded as lost, if it was started. Best effort:
+    /// once it is not among what runs here, it is found as any that was forgotten.
+    pub(super) async fn give_up_attempt(&self, id: JobId, team_id: TeamId, attempt: u32) {
+        tracing::error!(job = %id, attempt, "what is around an attempt of a job panicked");
+        metrics::counter!("job_attempt_panics_total").increment(1);
+        let job = RunningJob { id, team_id, attempt, worker: None, started_at: None };
+        match timeout(LEASE, self.commands.lose_job(&job)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(job = %id, %error, "the attempt could not be recorded as lost yet")
+            }
+            Err(_) => tracing::warn!(job = %id, "the attempt could not be recorded as lost in time"),
+        }
+    }
+}
+
 /// Attempts that run with nobody, and since when they were seen so: by our own clock, which never jumps.
 #[derive(Default)]
 struct Stray(HashMap<(JobId, u32), Instant>);
@@ -139,10 +153,10 @@ impl Commands {
     async fn lose_job(&self, job: &RunningJob) -> Result<(), CommandError> {
         let (id, attempt): (JobId, u32) = (job.id, job.attempt);
         let team: TeamId = job.team_id;
-        let command = JobCommand::Lose { attempt, at: Utc::now() };
+        let command = JobCommand::Lose { attempt, at: self.now() };
         match self.execute::<Job>(&Context::system(Some(team)), id, None, command).await {
             Ok(_) => {
-                tracing::warn!(job = %id, attempt, "a worker was lost; its job goes back to the queue");
+                tracing::warn!(job = %id, attempt, "an attempt was lost; its job goes back to the queue");
                 metrics::counter!("jobs_lost_total").increment(1);
                 Ok(())
             }

@@ -5,9 +5,9 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use domain::JobId;
+use ledger::connect::{Pool, Purpose};
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
-use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::postgres::PgListener;
 use tokio::time::timeout;
 
 use crate::Commands;
@@ -17,8 +17,6 @@ const CHANNEL: &str = "daybook_job_logs";
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long connecting, and the answer to a heartbeat, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long closing the connection may take.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Something that happened to a job besides its events.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,7 +56,7 @@ pub enum LogsUnheard {
 
 impl LogNews {
     /// Tells all nodes at once.
-    pub(super) async fn send(self, pool: &PgPool) -> Result<(), sqlx::Error> {
+    pub(super) async fn send(self, pool: &Pool) -> Result<(), sqlx::Error> {
         let payload = serde_json::to_string(&self).unwrap_or_default();
         sqlx::query("select pg_notify($1, $2)").bind(CHANNEL).bind(payload).execute(pool).await.map(drop)
     }
@@ -75,24 +73,18 @@ impl Commands {
         begun: impl FnOnce() + Send,
         mut tell: impl FnMut(LogNews) + Send,
     ) -> Result<Infallible, LogsUnheard> {
-        // A connection of its own, so that nobody who uses up the pool makes us deaf.
-        let options = self.ledger.pool().connect_options().as_ref().clone().application_name("daybook logs");
-        let single = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
-        let single = single.connect_lazy_with(options);
-        let Err(error) = hear(&single, begun, &mut tell).await;
-        // Best effort: a connection that has died without a word does not close either.
-        let _ = timeout(CLOSE_PATIENCE, single.close()).await;
-        Err(error)
+        // A connection of its own, so that nobody who uses up a pool makes us deaf.
+        let listening = self.ledger.connector().listen(Purpose::LogNews, CHANNEL);
+        let listener = timeout(PATIENCE, listening).await.map_err(|_| LogsUnheard::Silent)??;
+        begun();
+        hear(listener, &mut tell).await
     }
 }
 
 async fn hear(
-    single: &PgPool,
-    begun: impl FnOnce() + Send,
+    mut listener: PgListener,
     tell: &mut (impl FnMut(LogNews) + Send),
 ) -> Result<Infallible, LogsUnheard> {
-    let mut listener = timeout(PATIENCE, listen(single)).await.map_err(|_| LogsUnheard::Silent)??;
-    begun();
     loop {
         match timeout(HEARTBEAT, listener.try_recv()).await {
             Ok(Ok(Some(notice))) => {
@@ -109,14 +101,6 @@ async fn hear(
             }
         }
     }
-}
-
-async fn listen(single: &PgPool) -> Result<PgListener, sqlx::Error> {
-    let mut listener = PgListener::connect_with(single).await?;
-    listener.ignore_pool_close_event(true);
-    listener.eager_reconnect(false);
-    listener.listen(CHANNEL).await?;
-    Ok(listener)
 }
 
 #[cfg(test)]

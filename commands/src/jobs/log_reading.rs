@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use domain::{JobId, TeamId};
 use ledger::LedgerError;
+use ledger::connect::Pool;
+use sqlx::QueryBuilder;
 use sqlx::types::Json;
-use sqlx::{PgPool, QueryBuilder};
 use uuid::Uuid;
 
 use super::log_store::{CHUNK_SPAN, JobLine, StoredLine};
@@ -274,7 +275,7 @@ fn place_in(chunk: &FoundChunk, seq: u64) -> LogPlace {
 
 /// The next chunks of a search: the one it stopped in, and those before.
 async fn newest(
-    pool: &PgPool,
+    pool: &Pool,
     team: TeamId,
     kind: Option<&str>,
     filter: &LineFilter,

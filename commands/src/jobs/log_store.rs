@@ -10,8 +10,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{JobId, LogDigest, TeamId};
 use ledger::Sha256;
+use ledger::connect::Pool;
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use sqlx::types::Json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -66,9 +66,11 @@ pub(super) struct Writing {
 
 /// Stores the lines of one attempt.
 pub(super) struct LogWriter {
-    pool: PgPool,
+    pool: Pool,
     writing: Writing,
     waiting: VecDeque<StoredLine>,
+    /// How far the database's clock is ahead of the one that lines are timed by.
+    ahead: TimeDelta,
     /// Lines of this attempt that are stored.
     stored: u64,
     /// Another attempt writes: what this one still says is nobody's.
@@ -91,11 +93,12 @@ enum Outcome {
 
 impl LogWriter {
     /// Goes on where the attempts before stopped.
-    pub(super) fn new(pool: PgPool, writing: Writing) -> Self {
+    pub(super) fn new(pool: Pool, writing: Writing) -> Self {
         Self {
             pool,
             writing,
             waiting: VecDeque::new(),
+            ahead: TimeDelta::zero(),
             stored: 0,
             superseded: false,
             progress: None,
@@ -103,6 +106,12 @@ impl LogWriter {
             digest: Sha256::default(),
             patience: in_time::PATIENCE,
         }
+    }
+
+    /// The database's clock is ahead of this node's by so much: lines are shown with its time, as everything is.
+    pub(super) fn ahead_of_node(mut self, ahead: TimeDelta) -> Self {
+        self.ahead = ahead;
+        self
     }
 
     /// A remark of Daybook's own.
@@ -181,7 +190,11 @@ impl LogWriter {
 
     fn add(&mut self, stream: Stream, text: String, at: DateTime<Utc>) {
         if !self.superseded {
-            self.waiting.push_back(StoredLine { at, stream: stream.name().to_owned(), text });
+            self.waiting.push_back(StoredLine {
+                at: at + self.ahead,
+                stream: stream.name().to_owned(),
+                text,
+            });
         }
     }
 
@@ -292,7 +305,8 @@ mod tests {
     use std::net::TcpListener;
 
     use domain::TeamId;
-    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use ledger::connect::Purpose;
+    use sqlx::postgres::PgConnectOptions;
     use tokio::time::timeout;
     use uuid::Uuid;
 
@@ -307,7 +321,7 @@ mod tests {
             .host("127.0.0.1")
             .port(server.local_addr().unwrap().port())
             .username("nobody");
-        let pool = PgPoolOptions::new().acquire_timeout(LIMIT * 10).connect_lazy_with(options);
+        let pool = Pool::new(options.into(), Purpose::Background, 2, LIMIT * 10);
         let (job_id, team_id) = (JobId(Uuid::now_v7()), TeamId(Uuid::now_v7()));
         let writing = Writing { job_id, team_id, kind: "k".to_owned(), attempt: 1 };
         let mut log = LogWriter::new(pool, writing);

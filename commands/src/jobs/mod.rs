@@ -44,7 +44,9 @@ pub use artifacts_folder::{Artifact, KeepArtifacts, KeptArtifact, MOST_ARTIFACTS
 pub use changing::{ChangedJobs, JobChange, MOST_CHANGED};
 pub use folder::sweep;
 pub use history::AttemptMade;
-pub use kinds::{ArgProblem, Kind, KindInfo, KindProblem, KindSettings, Kinds, ParamInfo, Reading, Values};
+pub use kinds::{
+    ArgProblem, Kind, KindInfo, KindProblem, KindSettings, Kinds, LiveKinds, ParamInfo, Reading, Values,
+};
 pub use limits::{LEAST_MEMORY_BYTES, LEAST_OPEN_FILES, Limits};
 pub use log_news::{LogNews, LogsUnheard};
 pub use log_reading::{Found, FoundLine, LineFilter, Lines, LogPlace};

@@ -4,13 +4,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Actor, Permissions};
+use domain::{Actor, JobId, Permissions};
 use futures::FutureExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::action::{Action, Run};
 use super::artifacts_folder::KeepArtifacts;
+use super::attempt::panicked;
 use super::kinds::Kind;
 use super::lines::Output;
 use super::mask::SecretBytes;
@@ -44,12 +45,7 @@ impl Prepared<'_> {
         let Self { action, run } = self;
         let job = run.job_id;
         // Nothing of a run that panicked is looked at again.
-        AssertUnwindSafe(action.run(run)).catch_unwind().await.unwrap_or_else(|_| {
-            // Without the panic's message, which may repeat what the job was about.
-            tracing::error!(%job, "an attempt of a job panicked");
-            let error = "it panicked".to_owned();
-            Finished::without_process(Ending::Failed { error, is_final: false, retry_after: None })
-        })
+        AssertUnwindSafe(action.run(run)).catch_unwind().await.unwrap_or_else(|_| panicked(JobId(job)))
     }
 }
 
@@ -81,7 +77,8 @@ impl<Q: WorkQueue> Worker<Q> {
         attempt: u32,
         surroundings: Surroundings<'a>,
     ) -> Result<Prepared<'a>, String> {
-        let kind = self.kinds.get(&job.kind).ok_or("this worker does not know the job's kind")?;
+        let kinds = self.kinds.now();
+        let kind = kinds.get(&job.kind).ok_or("this worker does not know the job's kind")?;
         let values = kind.validate(&job.args).map_err(|problems| {
             let problems: Vec<String> =
                 problems.iter().map(|problem| format!("{} {}", problem.field, problem.message)).collect();

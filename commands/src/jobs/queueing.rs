@@ -7,7 +7,6 @@ use domain::{
 };
 use ledger::{Append, AppendError, NewEvent, StreamId};
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
 use super::kinds::{ArgProblem, Kind, Kinds};
 use crate::door::first_events;
@@ -233,7 +232,7 @@ impl Commands {
         // Claimed in this very append, by stream.
         let mut claimed: std::collections::HashMap<String, JobId> = std::collections::HashMap::new();
         for job in jobs {
-            let id = JobId(Uuid::now_v7());
+            let id = JobId(self.new_id());
             let mut queue = job.queue.clone();
             if let Some(place) = &job.place {
                 let value = [&*queue.team_id.to_string(), queue.kind.as_str(), place];
@@ -311,7 +310,7 @@ mod tests {
 
     #[test]
     fn an_idempotency_key_remembers_all_jobs_and_which_waited_before() {
-        let job = |existing| QueuedJob { id: JobId(Uuid::now_v7()), existing };
+        let job = |existing| QueuedJob { id: JobId(uuid::Uuid::now_v7()), existing };
         let jobs = vec![job(false), job(true), job(false)];
         assert_eq!(replayed(&written(&jobs), 7).jobs, jobs);
         // As keys that were used for one job have it, also from before there were several.

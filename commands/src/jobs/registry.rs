@@ -6,11 +6,13 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::{AccessEvent, Permission};
 use ledger::LedgerError;
+use ledger::connect::Pool;
 use sqlx::postgres::PgRow;
-use sqlx::{FromRow, PgPool, Row as _};
+use sqlx::{FromRow, Row as _};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::in_time::{PATIENCE, in_time};
 use crate::{CommandError, Commands, Context};
 
 /// How long a worker may be silent before it is given up and its jobs go to others.
@@ -77,11 +79,11 @@ pub(super) enum Pulse {
 /// The list.
 #[derive(Clone)]
 pub(super) struct Registry {
-    pool: PgPool,
+    pool: Pool,
 }
 
 impl Registry {
-    pub(super) fn new(pool: PgPool) -> Self {
+    pub(super) fn new(pool: Pool) -> Self {
         Self { pool }
     }
 
@@ -105,6 +107,12 @@ impl Registry {
         let concurrency = i32::try_from(concurrency).unwrap_or(i32::MAX);
         query.bind(kinds).bind(concurrency).bind(draining).execute(&self.pool).await?;
         Ok(name)
+    }
+
+    /// Says that `worker` runs these kinds, in bounded time.
+    pub(super) async fn set_kinds(&self, worker: &str, kinds: &[String]) -> Result<(), sqlx::Error> {
+        let query = sqlx::query("update workers set kinds = $2 where name = $1").bind(worker).bind(kinds);
+        in_time(PATIENCE, query.execute(&self.pool)).await.map(drop)
     }
 
     /// Says that `worker` runs this many jobs.

@@ -25,7 +25,7 @@ const EVENTS: i64 = 10_000;
 /// From one round to the next.
 const EVERY: Duration = Duration::from_secs(3_600);
 /// The first round comes soon after the start, but not with it: nodes that start together do not all begin with this.
-const FIRST: Duration = Duration::from_secs(60);
+const FIRST: Duration = Duration::from_secs(20);
 
 /// Where candidates are looked for: of jobs with ids in between that have something, the next ones in order. Ids grow with time (UUIDv7).
 const JOBS_WITH_LINES: &str = "
@@ -97,7 +97,10 @@ impl Retention {
         let mut next = Instant::now() + FIRST;
         while shutdown.run_until_cancelled(sleep_until(next)).await.is_some() {
             next = Instant::now() + EVERY;
-            match shutdown.run_until_cancelled(self.round(Utc::now())).await {
+            // What is removed is gone. So it takes two clocks to say that its time is over, and one that is ahead, or was set ahead, removes
+            // nothing early.
+            let now = self.commands.now().min(Utc::now());
+            match shutdown.run_until_cancelled(self.round(now)).await {
                 None => return,
                 Some(Ok(removed)) if removed == Removed::default() => {}
                 Some(Ok(Removed { jobs, chunks, artifacts })) => {
@@ -126,6 +129,7 @@ impl Retention {
         let outcome = self.remove_logs(before).await.and(outcome);
         // Where artifacts cannot be removed, lines can: neither waits for the other.
         let outcome = self.remove_artifacts(before, &mut removed).await.and(outcome);
+        metrics::counter!("job_retention_rounds_total").increment(1);
         metrics::counter!("job_retention_jobs_total").increment(removed.jobs);
         metrics::counter!("job_retention_log_chunks_total").increment(removed.chunks);
         metrics::counter!("job_retention_artifacts_total").increment(removed.artifacts);

@@ -2,7 +2,7 @@
 //!
 //! A job runs in a process group of its own, so nothing ends it when its worker dies by `kill -9`. One small shell per worker
 //! does: it learns the groups over its standard input (`+<group>` and `-<group>`), and when that ends, because the worker is gone for
-//! whatever reason, it kills those that are left. It stands in its own process group and ignores SIGINT, SIGTERM and SIGHUP, so that a Ctrl-C
+//! whatever reason, it kills those that are left. It stands in its own process group and ignores SIGINT, SIGTERM, SIGHUP and SIGQUIT, so that a Ctrl-C
 //! that ends the worker does not end it first.
 //!
 //! Processes that left their group it finds by their environment, with `grep` in `/proc`. What it cannot reach: one that has also changed its
@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 /// POSIX shell, no bashisms. Reads until the end of its input, then kills what is still listed: `<group>` or `<group>:<folder>`.
 const SCRIPT: &str = r#"
-trap '' INT TERM HUP
+trap '' INT TERM HUP QUIT
 entries=' '
 while IFS= read -r line; do
     entry=${line#?}

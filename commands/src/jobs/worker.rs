@@ -5,23 +5,25 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use domain::JobId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::artifacts::ArtifactStore;
 use super::claiming::Claiming;
 use super::claims::Claims;
-use super::kinds::Kinds;
+use super::kinds::LiveKinds;
 use super::process::StopReason;
 use super::queue::WorkQueue;
 use super::registry::Registry;
 use super::running::{Running, Slots};
 use super::watchdog::Watchdog;
 use crate::Commands;
+use crate::supervisor::Supervisor;
 
 /// How often it looks for work by itself, besides being told of changes and knowing what becomes due when; and its pause after a failure.
 pub(super) const POLL: Duration = Duration::from_millis(500);
@@ -60,6 +62,8 @@ pub struct WorkerOptions {
     pub only: Option<Vec<String>>,
     /// Where files are kept that jobs leave; none are if none.
     pub artifacts: Option<ArtifactStore>,
+    /// Watches what the worker does besides.
+    pub supervisor: Supervisor,
 }
 
 impl Default for WorkerOptions {
@@ -73,6 +77,7 @@ impl Default for WorkerOptions {
             directory: None,
             only: None,
             artifacts: None,
+            supervisor: Supervisor::default(),
         }
     }
 }
@@ -80,7 +85,7 @@ impl Default for WorkerOptions {
 /// One process' worker.
 pub struct Worker<Q> {
     pub(super) commands: Commands,
-    pub(super) kinds: Arc<Kinds>,
+    pub(super) kinds: LiveKinds,
     pub(super) queue: Q,
     pub(super) options: WorkerOptions,
     pub(super) claims: Claims,
@@ -89,16 +94,33 @@ pub struct Worker<Q> {
     pub(super) slots: Slots,
     /// The name it is on the list under; another one after it was given up.
     name: Mutex<Arc<str>>,
-    /// How far the database's clock is ahead of ours, as of the last beat: due is what is due by its clock, for all workers alike.
-    ahead: Mutex<TimeDelta>,
     /// Somebody wants it to take no more jobs.
     pub(super) draining: watch::Sender<bool>,
+}
+
+/// What a worker does besides working, under watch.
+struct Beside<'a, Q>(&'a Arc<Worker<Q>>);
+
+impl<Q: WorkQueue> Beside<'_, Q> {
+    fn spawn<T>(
+        &self,
+        name: &'static str,
+        stop: &CancellationToken,
+        work: impl Fn(Arc<Worker<Q>>) -> T + Send + Sync + 'static,
+    ) -> AbortOnDropHandle<()>
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let worker = Arc::clone(self.0);
+        let make = move || work(Arc::clone(&worker));
+        AbortOnDropHandle::new(self.0.options.supervisor.spawn(name, stop.clone(), make))
+    }
 }
 
 impl<Q: WorkQueue> Worker<Q> {
     /// A worker that is on no list yet.
     #[must_use]
-    pub fn new(commands: &Commands, kinds: Arc<Kinds>, queue: Q, options: WorkerOptions) -> Self {
+    pub fn new(commands: &Commands, kinds: LiveKinds, queue: Q, options: WorkerOptions) -> Self {
         let pool = commands.ledger.pool();
         Self {
             commands: commands.clone(),
@@ -110,7 +132,6 @@ impl<Q: WorkQueue> Worker<Q> {
             registry: Registry::new(pool.clone()),
             running: Running::default(),
             name: Mutex::new(Arc::from("")),
-            ahead: Mutex::new(TimeDelta::zero()),
             draining: watch::Sender::new(false),
         }
     }
@@ -125,14 +146,9 @@ impl<Q: WorkQueue> Worker<Q> {
         *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Arc::from("");
     }
 
-    /// Sets our clock by the database's.
-    pub(super) fn set_clock(&self, at: DateTime<Utc>) {
-        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = at - Utc::now();
-    }
-
-    /// The time by the database's clock, to the millisecond.
+    /// The time by the database's clock: due is what is due by its clock, for all workers alike.
     pub(super) fn now(&self) -> DateTime<Utc> {
-        (Utc::now() + *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)).trunc_subsecs(3)
+        self.commands.now()
     }
 
     pub(super) fn set_draining(&self, draining: bool) {
@@ -154,19 +170,23 @@ impl<Q: WorkQueue> Worker<Q> {
         }
         tracing::info!(worker = %worker.name(), concurrency = worker.options.concurrency, "worker started");
         let mut attempts = JoinSet::new();
-        // Heartbeats go on while attempts come to their end.
-        let beating = tokio::spawn(Arc::clone(&worker).beat());
-        let recovering = tokio::spawn(Arc::clone(&worker).recover(shutdown.clone()));
-        let watching = tokio::spawn(Arc::clone(&worker).watch_cancellations());
         let (ended, releases) = mpsc::channel(MOST_RELEASED);
-        let releasing = tokio::spawn(Arc::clone(&worker).release(releases));
+        // Heartbeats go on while attempts come to their end, and end with this, however it ends: a worker that does not work must be missed.
+        let (ending, beside) = (CancellationToken::new(), Beside(&worker));
+        let _beating = beside.spawn("worker heartbeat", &ending, Worker::beat);
+        let _recovering = beside.spawn("worker recovery", &shutdown, {
+            let shutdown = shutdown.clone();
+            move |worker| worker.recover(shutdown.clone())
+        });
+        let _watching = beside.spawn("worker cancellations", &ending, Worker::watch_cancellations);
+        let releases = Arc::new(tokio::sync::Mutex::new(releases));
+        let releasing =
+            beside.spawn("worker claims", &ending, move |worker| worker.release(Arc::clone(&releases)));
         Claiming::new(&worker, &watchdog, &mut attempts, &ended).run(&shutdown).await;
         worker.drain(&mut attempts).await;
+        ending.cancel();
         drop(ended);
         let _ended = releasing.await;
-        for task in [beating, recovering, watching] {
-            task.abort();
-        }
         if timeout(FAREWELL, worker.take_leave()).await.is_err() {
             tracing::debug!("the worker could not say in time that it has stopped");
         }
@@ -196,7 +216,14 @@ impl<Q: WorkQueue> Worker<Q> {
     pub(super) fn kind_names(&self) -> Vec<String> {
         let wanted =
             |name: &str| self.options.only.as_ref().is_none_or(|only| only.iter().any(|one| one == name));
-        self.kinds.iter().map(|kind| kind.name().to_owned()).filter(|name| wanted(name)).collect()
+        self.kinds.now().iter().map(|kind| kind.name().to_owned()).filter(|name| wanted(name)).collect()
+    }
+
+    /// Says on the list of workers which kinds it runs from now on.
+    pub(super) async fn show_kinds(&self, kinds: &[String]) {
+        if let Err(error) = self.registry.set_kinds(&self.name(), kinds).await {
+            tracing::warn!(%error, "the list of workers could not be told of other kinds");
+        }
     }
 
     /// Enters the list under a new name; one that was given up while it was drained is drained still. `false`: it is to stop before that could be done.
@@ -219,8 +246,8 @@ impl<Q: WorkQueue> Worker<Q> {
     }
 
     /// Gives claims up as attempts end; what ends meanwhile goes together.
-    async fn release(self: Arc<Self>, mut ended: mpsc::Receiver<Ended>) {
-        let mut batch = vec![];
+    async fn release(self: Arc<Self>, ended: Arc<tokio::sync::Mutex<mpsc::Receiver<Ended>>>) {
+        let (mut ended, mut batch) = (ended.lock().await, vec![]);
         while ended.recv_many(&mut batch, MOST_RELEASED).await > 0 {
             let mut by_name: HashMap<Arc<str>, Vec<JobId>> = HashMap::new();
             for (name, job) in batch.drain(..) {

@@ -110,7 +110,8 @@ fn is_request(event: &AccessEvent) -> bool {
         | AccessEvent::JobResultRefused { .. }
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
-        | AccessEvent::ViewRebuilt { .. } => false,
+        | AccessEvent::ViewRebuilt { .. }
+        | AccessEvent::LogLossAccepted { .. } => false,
     }
 }
 

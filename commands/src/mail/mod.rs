@@ -70,6 +70,7 @@ impl MailerOptions {
 }
 
 /// One process' share in sending mail.
+#[derive(Clone)]
 pub struct Mailer {
     ledger: Ledger,
     sender: Arc<sender::Sender>,
@@ -109,7 +110,7 @@ impl Mailer {
         }
         let queueing = Queueing { ledger: self.ledger.clone(), wake: self.wake };
         let queueing = reactor::run(
-            self.ledger,
+            self.ledger.clone(),
             queueing,
             Start::Beginning,
             ReactorOptions::default(),

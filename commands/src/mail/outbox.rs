@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use domain::UserId;
-use sqlx::{PgConnection, PgPool};
+use ledger::connect::Pool;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// How long a sender may be silent before what it was at is taken up by others.
@@ -89,11 +90,11 @@ impl End {
 /// The table `mails`.
 #[derive(Clone)]
 pub(super) struct Outbox {
-    pool: PgPool,
+    pool: Pool,
 }
 
 impl Outbox {
-    pub(super) fn new(pool: PgPool) -> Self {
+    pub(super) fn new(pool: Pool) -> Self {
         Self { pool }
     }
 
@@ -111,18 +112,22 @@ impl Outbox {
         Ok(())
     }
 
-    /// Takes up at most `most` mails that are due and in nobody's hands.
+    /// Takes up at most `most` mails that are due and in nobody's hands. Times that are further ahead than any wait or lease are from before
+    /// the database's clock was set back: they do not count.
     pub(super) async fn claim(&self, most: usize) -> Result<Vec<Claimed>, sqlx::Error> {
         let claimed: Vec<(i64, Uuid, i32, Option<String>)> = sqlx::query_as(
             "update mails set attempts = attempts + 1, claimed_until = now() + make_interval(secs => $2) \
              where (position, recipient) in ( \
                  select position, recipient from mails \
-                 where state = 'queued' and next_at <= now() and (claimed_until is null or claimed_until < now()) \
+                 where state = 'queued' \
+                     and (attempts = 0 or next_at <= now() or next_at > now() + make_interval(secs => $3)) \
+                     and (claimed_until is null or claimed_until < now() or claimed_until > now() + 2 * make_interval(secs => $2)) \
                  order by next_at, position, recipient limit $1 for update skip locked) \
              returning position, recipient, attempts, last_error",
         )
         .bind(i64::try_from(most).unwrap_or(i64::MAX))
         .bind(LEASE.as_secs_f64())
+        .bind(LONGEST_WAIT)
         .fetch_all(&self.pool)
         .await?;
         let claimed = claimed.into_iter().map(|(position, recipient, attempt, last_error)| Claimed {
@@ -226,11 +231,13 @@ impl Outbox {
             "update mails set state = 'uncertain', settled_at = now(), claimed_until = null, \
                  last_error = 'Daybook was stopped before the server had answered' \
              where (position, recipient) in ( \
-                 select position, recipient from mails where state = 'handing_over' and claimed_until < now() \
+                 select position, recipient from mails where state = 'handing_over' \
+                     and (claimed_until < now() or claimed_until > now() + 2 * make_interval(secs => $2)) \
                  limit $1 for update skip locked) \
              returning position, recipient",
         )
         .bind(MOST_ABANDONED)
+        .bind(LEASE.as_secs_f64())
         .fetch_all(&self.pool)
         .await?;
         Ok(abandoned.into_iter().map(|(position, recipient)| MailId::stored(position, recipient)).collect())

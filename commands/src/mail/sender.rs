@@ -12,14 +12,17 @@
 //! 5. *sent*, committed. If we crash between the answer and this, it is uncertain too, though it was sent: never the other way round.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::field::display;
 
 use super::drafts::{Draft, Drafts, NoLetter, PATIENCE};
@@ -91,12 +94,25 @@ enum Outcome {
     Lost,
 }
 
+/// A mail that is being worked at, for as long as this lives.
+struct Holding<'a>(&'a Sender, MailId);
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.0.held(|held| held.remove(&self.1));
+    }
+}
+
 impl Sender {
+    fn now(&self) -> DateTime<Utc> {
+        self.drafts.ledger.clock().now()
+    }
+
     /// Sends until `shutdown`; what is being handed over then may still end.
     pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut attempts = JoinSet::new();
         let beats = Arc::clone(&self);
-        let beating = tokio::spawn(async move { beats.beat().await });
+        let mut beating = AbortOnDropHandle::new(tokio::spawn(async move { beats.beat().await }));
         let mut round = 0u32;
         while !shutdown.is_cancelled() {
             // Interest is registered before looking, so that nothing is slept over.
@@ -114,13 +130,14 @@ impl Sender {
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
+                // Others would take up what is being sent: whoever watches this task starts it again.
+                _ended = &mut beating => return,
                 // What was queued is there a moment later, with the commit of the transaction that it is part of.
                 () = wake => sleep(COMMIT).await,
                 () = sleep(POLL) => {}
             }
         }
         while attempts.join_next().await.is_some() {}
-        beating.abort();
     }
 
     /// Looks after what others left behind, and takes up what is due.
@@ -162,9 +179,11 @@ impl Sender {
     async fn take_up(&self, claimed: Claimed, shutdown: &CancellationToken) {
         let claim = claimed.claim;
         self.held(|held| held.insert(claim.mail, claim));
+        // Whatever happens, it is held no longer than it is worked at.
+        let holding = Holding(self, claim.mail);
         let (outcome, offered) = self.attempt(claimed, shutdown).await;
         self.write_down(claim, outcome).await;
-        self.held(|held| held.remove(&claim.mail));
+        drop(holding);
         self.wake.notify_one();
         // Only now: how the server takes our leave must not stand between its answer and the writing down.
         if let Some(offered) = offered {
@@ -175,7 +194,10 @@ impl Sender {
     async fn attempt(&self, claimed: Claimed, shutdown: &CancellationToken) -> (Outcome, Option<Offered>) {
         let claim = claimed.claim;
         let ready = tokio::select! {
-            ready = self.prepare(claimed) => ready,
+            ready = AssertUnwindSafe(self.prepare(claimed)).catch_unwind() => ready.unwrap_or_else(|_| {
+                tracing::error!(position = claim.mail.position, "preparing a mail panicked");
+                Err(Outcome::Retry("preparing it panicked".to_owned()))
+            }),
             () = shutdown.cancelled() => return (Outcome::LetGo, None),
         };
         match ready {
@@ -191,12 +213,15 @@ impl Sender {
     async fn prepare(&self, claimed: Claimed) -> Result<Ready, Outcome> {
         let Claimed { claim, last_error } = claimed;
         let draft =
-            self.drafts.of(claim.mail, Utc::now()).await.map_err(|none| no_letter(none, last_error))?;
+            self.drafts.of(claim.mail, self.now()).await.map_err(|none| no_letter(none, last_error))?;
         let (kind, at, mail) = (draft.letter.kind, draft.at, self.form(claim.mail, &draft).await?);
         let offered = match &self.delivery {
-            Delivery::Smtp(server, patience) => {
-                Some(server.offer(&mail, *patience).await.map_err(|refused| of_refusal(refused, at))?)
-            }
+            Delivery::Smtp(server, patience) => Some(
+                server
+                    .offer(&mail, *patience)
+                    .await
+                    .map_err(|refused| of_refusal(refused, at, self.now()))?,
+            ),
             Delivery::Folder(_) => None,
         };
         Ok(Ready { kind, at, mail, offered })
@@ -240,7 +265,7 @@ impl Sender {
         match handed_over {
             Ok(()) => (Outcome::Ended(End::Sent, None), Some(offered)),
             // A plain no: the server has not got it.
-            Err(NotHandedOver::Refused(refused)) => (of_refusal(refused, at), Some(offered)),
+            Err(NotHandedOver::Refused(refused)) => (of_refusal(refused, at, self.now()), Some(offered)),
             Err(NotHandedOver::Unanswered(reason)) => (Outcome::Ended(End::Uncertain, Some(reason)), None),
         }
     }
@@ -253,9 +278,11 @@ impl Sender {
                 tracing::info!(path = %path.display(), "without SMTP_URL mail is written to a file");
                 Outcome::Ended(End::Sent, None)
             }
-            Err(error) => {
-                of_refusal(Refused::ForNow(format!("the file could not be written: {error}")), ready.at)
-            }
+            Err(error) => of_refusal(
+                Refused::ForNow(format!("the file could not be written: {error}")),
+                ready.at,
+                self.now(),
+            ),
         }
     }
 
@@ -347,10 +374,10 @@ fn no_letter(none: NoLetter, last_error: Option<String>) -> Outcome {
     }
 }
 
-fn of_refusal(refused: Refused, at: DateTime<Utc>) -> Outcome {
+fn of_refusal(refused: Refused, at: DateTime<Utc>, now: DateTime<Utc>) -> Outcome {
     match refused {
         Refused::ForGood(reason) => Outcome::Ended(End::Failed, Some(reason)),
-        Refused::ForNow(reason) if Utc::now() >= at + PATIENCE => {
+        Refused::ForNow(reason) if now >= at + PATIENCE => {
             Outcome::Ended(End::Failed, Some(format!("given up; at last: {reason}")))
         }
         Refused::ForNow(reason) => Outcome::Retry(reason),
@@ -366,9 +393,10 @@ mod tests {
     #[test]
     fn what_did_not_get_through_for_three_days_is_given_up() {
         let refused = || Refused::ForNow("RCPT was answered with 451".to_owned());
-        let recently = of_refusal(refused(), Utc::now() - TimeDelta::days(2));
+        let now = Utc::now();
+        let recently = of_refusal(refused(), now - TimeDelta::days(2), now);
         assert!(matches!(recently, Outcome::Retry(reason) if reason.contains("451")));
-        let long_ago = of_refusal(refused(), Utc::now() - TimeDelta::days(4));
+        let long_ago = of_refusal(refused(), now - TimeDelta::days(4), now);
         assert!(matches!(long_ago, Outcome::Ended(End::Failed, Some(reason)) if reason.contains("451")));
     }
 }

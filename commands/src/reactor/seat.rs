@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use ledger::connect::Pool;
 use ledger::{Ledger, LedgerError};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
@@ -44,14 +45,14 @@ pub(super) async fn enlist(ledger: &Ledger, name: &str, start: Start) -> Result<
 
 /// One process's claim to one reactor.
 pub(super) struct Seat {
-    pool: PgPool,
+    pool: Pool,
     name: &'static str,
     holder: Uuid,
     lease: Duration,
 }
 
 impl Seat {
-    pub(super) fn new(pool: PgPool, name: &'static str, lease: Duration) -> Self {
+    pub(super) fn new(pool: Pool, name: &'static str, lease: Duration) -> Self {
         Self { pool, name, holder: Uuid::now_v7(), lease }
     }
 
@@ -60,13 +61,15 @@ impl Seat {
         self.lease * 2 / 3
     }
 
-    /// Takes the seat if it is free, or its holder has fallen silent. Says where the cursor is.
+    /// Takes the seat if it is free, or its holder has fallen silent. Says where the cursor is. A lease that seems to last longer than any
+    /// does is from before the database's clock was set back: a holder that lives makes it right with its next renewal.
     pub(super) async fn take(&self) -> Result<Option<i64>, sqlx::Error> {
         // Locked: its holder is just storing something, and alive.
         sqlx::query_scalar(
             "update reactors set holder = $2, held_until = clock_timestamp() + make_interval(secs => $3) \
              where name = (select name from reactors where name = $1 \
-                           and (holder is null or holder = $2 or held_until < clock_timestamp()) \
+                           and (holder is null or holder = $2 or held_until < clock_timestamp() \
+                                or held_until > clock_timestamp() + 2 * make_interval(secs => $3)) \
                            for update skip locked) \
              returning position",
         )

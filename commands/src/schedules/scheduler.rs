@@ -3,7 +3,6 @@
 //! It goes by the database's clock, which all nodes share: a node whose own clock is wrong neither fires early nor late.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -16,7 +15,7 @@ use super::ShownSchedule;
 use super::asked::JobRules;
 use super::firing::Fired;
 use crate::Commands;
-use crate::jobs::{JobDefaults, Kinds, QueueError};
+use crate::jobs::{JobDefaults, LiveKinds, QueueError};
 
 /// How often it looks at least.
 const POLL: Duration = Duration::from_secs(1);
@@ -49,7 +48,7 @@ pub trait DueSchedules: Send + Sync + 'static {
 /// One process' scheduler.
 pub struct Scheduler<Q> {
     commands: Commands,
-    kinds: Arc<Kinds>,
+    kinds: LiveKinds,
     defaults: JobDefaults,
     due: Q,
     /// Schedules that could not be dealt with, and when that was.
@@ -59,7 +58,7 @@ pub struct Scheduler<Q> {
 impl<Q: DueSchedules> Scheduler<Q> {
     /// A scheduler of these kinds of jobs.
     #[must_use]
-    pub fn new(commands: &Commands, kinds: Arc<Kinds>, defaults: JobDefaults, due: Q) -> Self {
+    pub fn new(commands: &Commands, kinds: LiveKinds, defaults: JobDefaults, due: Q) -> Self {
         Self { commands: commands.clone(), kinds, defaults, due, troubled: HashMap::new() }
     }
 
@@ -112,7 +111,8 @@ impl<Q: DueSchedules> Scheduler<Q> {
     /// Deals with one schedule; its id if that could not be done.
     async fn fire(&self, schedule: ShownSchedule, now: DateTime<Utc>) -> Option<ScheduleId> {
         let id = schedule.id;
-        let rules = JobRules { kinds: &self.kinds, defaults: self.defaults };
+        let kinds = self.kinds.now();
+        let rules = JobRules { kinds: &kinds, defaults: self.defaults };
         match self.commands.fire_schedule(schedule, rules, now).await {
             Ok(fired) => {
                 count(&fired, now);

@@ -95,6 +95,7 @@ impl Commands {
 }
 
 /// Destroys the keys of destroyed values where the command came no further than the event.
+#[derive(Clone)]
 pub struct Shredding(pub Commands);
 
 impl Reactor for Shredding {

@@ -2,9 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::{Grant, GrantId, Reason, Secret, SecretCommand, SecretEvent, SecretId, UserId};
-use uuid::Uuid;
 
-use crate::context::now;
 use crate::door::Executed;
 use crate::{CommandError, Commands, Context};
 
@@ -39,7 +37,7 @@ impl Commands {
         id: SecretId,
         request: GrantRequest,
     ) -> Result<MadeGrant, CommandError> {
-        let (grant_id, now) = (GrantId(Uuid::now_v7()), now());
+        let (grant_id, now) = (GrantId(self.new_id()), self.now());
         let until: DateTime<Utc> =
             now.checked_add_signed(request.duration).unwrap_or(DateTime::<Utc>::MAX_UTC);
         let grant = Grant { id: grant_id, user_id: request.user_id, now, until, reason: request.reason };

@@ -7,7 +7,6 @@ use domain::{AccessEvent, Actor, GrantId, JobId, Permission, Reason, SecretId, T
 use ledger::{LedgerError, NewDataKey, SealError};
 use zeroize::Zeroizing;
 
-use crate::context::now;
 use crate::error::{RevealError, Unreadable};
 use crate::{CommandError, Commands, Context};
 
@@ -53,12 +52,11 @@ fn place(id: SecretId, version: u32) -> String {
 
 impl SealedSecret {
     /// By what right `context`'s caller may see it: their role (`None`) or a grant.
-    fn right_of(&self, context: &Context) -> Result<Option<GrantId>, RevealError> {
+    fn right_of(&self, context: &Context, now: DateTime<Utc>) -> Result<Option<GrantId>, RevealError> {
         let refused = match context.caller.require_in(Some(self.team_id), Permission::SecretsReveal) {
             Ok(()) => return Ok(None),
             Err(refused) => refused,
         };
-        let now = now();
         let theirs = |grant: &&OpenGrant| {
             // A person's own: no program of theirs has it.
             context.caller.team == Some(self.team_id)
@@ -104,7 +102,7 @@ impl Commands {
         reason: Option<&Reason>,
     ) -> Result<SecretValue, RevealError> {
         let (secret_id, version, reason) = (secret.id, secret.version, reason.map(ToString::to_string));
-        let record = match secret.right_of(context)? {
+        let record = match secret.right_of(context, self.now())? {
             None => AccessEvent::SecretRevealed { secret_id, version, reason },
             Some(grant_id) => AccessEvent::SecretRevealedByGrant { secret_id, version, reason, grant_id },
         };
@@ -118,7 +116,7 @@ impl Commands {
     /// # Errors
     /// [`RevealError::Denied`] when not.
     pub fn may_reveal(&self, context: &Context, secret: &SealedSecret) -> Result<(), RevealError> {
-        secret.right_of(context).map(drop)
+        secret.right_of(context, self.now()).map(drop)
     }
 
     /// A value in clear, for the process of a job; recorded likewise.

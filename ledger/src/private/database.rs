@@ -5,6 +5,8 @@ use std::time::Duration;
 use sqlx::{ConnectOptions as _, Connection as _, Error};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::connect::timed_out;
+
 use super::cluster::Cluster;
 use super::{NAME, PrivateError, connect_options};
 
@@ -22,7 +24,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Makes the database if it is missing, and so shows that the server really serves. What passes by itself is tried again.
 pub(super) async fn ensure(cluster: &Cluster, deadline: Instant) -> Result<(), PrivateError> {
     loop {
-        let outcome = timeout_at(deadline, open_or_create(cluster)).await.unwrap_or(Err(Error::PoolTimedOut));
+        let outcome = timeout_at(deadline, open_or_create(cluster))
+            .await
+            .unwrap_or_else(|_| Err(timed_out("it did not serve in time")));
         match outcome {
             Err(error) if passes(&error) && Instant::now() < deadline => sleep(PAUSE).await,
             outcome => {

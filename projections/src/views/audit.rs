@@ -13,6 +13,7 @@ use crate::confined::Whose;
 use crate::error::ReadError;
 use crate::fact::Fact;
 use crate::machine::MOST_LISTED;
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time::millis;
 use crate::view::{Owner, TeamView, View};
@@ -164,7 +165,7 @@ impl TeamReader<'_, Audit> {
         before: Option<i64>,
         limit: i64,
     ) -> Result<Vec<AuditRow>, ReadError> {
-        let mut query = QueryBuilder::new("select key, row::text from audit where position > ");
+        let mut query = QueryBuilder::new(sql("select key, row::text from {audit} where position > "));
         let after = match filter.from {
             Some(from) => {
                 let before = from.checked_sub_signed(TimeDelta::microseconds(1)).unwrap_or(from);

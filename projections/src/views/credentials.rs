@@ -173,7 +173,8 @@ fn of_session(event: &AccessEvent) -> Option<UserId> {
         | AccessEvent::JobResultRefused { .. }
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
-        | AccessEvent::ViewRebuilt { .. } => None,
+        | AccessEvent::ViewRebuilt { .. }
+        | AccessEvent::LogLossAccepted { .. } => None,
     }
 }
 
@@ -244,7 +245,8 @@ fn session(row: &mut CredentialsRow, event: &AccessEvent, fact: &Fact) {
         | AccessEvent::JobResultRefused { .. }
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
-        | AccessEvent::ViewRebuilt { .. } => {}
+        | AccessEvent::ViewRebuilt { .. }
+        | AccessEvent::LogLossAccepted { .. } => {}
     }
 }
 

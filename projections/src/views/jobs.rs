@@ -43,6 +43,9 @@ pub struct JobRow {
     /// While it is pending: when the next attempt may begin.
     #[serde(with = "millis_option")]
     pub next_attempt_at: Option<DateTime<Utc>>,
+    /// It was due when its last attempt began, and that was taken from it: it is due whatever the database's clock says now.
+    #[serde(default)]
+    pub was_due: bool,
     /// What its process last said when it ended.
     pub exit_code: Option<i32>,
     /// Why the last attempt did not end well.
@@ -94,7 +97,7 @@ pub struct JobRow {
 
 impl View for Jobs {
     const NAME: &'static str = "jobs";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const AGGREGATES: &'static [&'static str] = &["job"];
     const OWNER: Owner = Owner::Team;
     type Row = JobRow;
@@ -104,7 +107,8 @@ impl View for Jobs {
            kind text collate "C" generated always as (row->>'kind') stored,
            status text collate "C" generated always as (row->>'status') stored,
            priority integer generated always as ((row->>'priority')::integer) stored,
-           due text collate "C" generated always as (row->>'next_attempt_at') stored,
+           due text collate "C" generated always as (
+               case when (row->>'was_due')::boolean then '' else row->>'next_attempt_at' end) stored,
            concurrency_key text collate "C" generated always as (row->>'concurrency_key') stored,
            schedule_id text collate "C" generated always as (row->>'schedule_id') stored"#
     }
@@ -198,6 +202,7 @@ fn queued(key: &str, event: &JobEvent, fact: &Fact) -> Option<JobRow> {
         priority: *priority,
         run_at: to_millis(*run_at),
         next_attempt_at: Some(up_to_millis(*run_at)),
+        was_due: false,
         exit_code: None,
         error: None,
         result: None,
@@ -230,7 +235,7 @@ fn happened(row: &mut JobRow, event: &JobEvent, fact: &Fact) {
             row.attempt = *attempt;
             row.worker = Some(worker.clone());
             row.started_at = Some(fact.at);
-            row.next_attempt_at = None;
+            (row.next_attempt_at, row.was_due) = (None, false);
         }
         JobEvent::JobCompleted { attempt: _, kind: _, ran, result, artifacts, log } => {
             (row.exit_code, row.error) = (Some(0), None);
@@ -275,10 +280,12 @@ fn happened(row: &mut JobRow, event: &JobEvent, fact: &Fact) {
             (row.exit_code, row.error) = (None, Some("its worker was lost".to_owned()));
             ran_for(row, ran.as_ref());
             waits(row, fact.at, None);
+            row.was_due = true;
         }
         JobEvent::JobHandedBack { attempt: _, kind: _, ran, log } => {
             ran_for(row, ran.as_ref());
             waits(row, fact.at, Some(log));
+            row.was_due = true;
         }
         JobEvent::JobCancelRequested {} => row.cancel_requested = true,
         JobEvent::JobCancelled { attempt: _, kind: _, ran, log } => {
@@ -287,7 +294,7 @@ fn happened(row: &mut JobRow, event: &JobEvent, fact: &Fact) {
         }
         JobEvent::JobRetried { run_at } => {
             row.status = JobStatus::Pending;
-            row.next_attempt_at = Some(up_to_millis(*run_at));
+            (row.next_attempt_at, row.was_due) = (Some(up_to_millis(*run_at)), false);
             (row.finished_at, row.reason) = (None, None);
         }
     }
@@ -309,13 +316,14 @@ fn left(row: &mut JobRow, ran: Option<&Ran>, result: Option<&JsonText>, artifact
 
 fn waits(row: &mut JobRow, until: DateTime<Utc>, log: Option<&LogDigest>) {
     row.status = JobStatus::Pending;
+    row.was_due = false;
     row.next_attempt_at = Some(until);
     row.log = log.cloned();
 }
 
 fn ended(row: &mut JobRow, status: JobStatus, log: Option<&LogDigest>, fact: &Fact) {
     row.status = status;
-    row.next_attempt_at = None;
+    (row.next_attempt_at, row.was_due) = (None, false);
     row.finished_at = Some(fact.at);
     row.cancel_requested = false;
     // A job that is lost or cancelled leaves what its last attempt had logged before.

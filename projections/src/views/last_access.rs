@@ -60,7 +60,8 @@ impl View for LastAccess {
                 | AccessEvent::JobResultRefused { .. }
                 | AccessEvent::JobsChangedInBulk { .. }
                 | AccessEvent::WorkerDrained { .. }
-                | AccessEvent::ViewRebuilt { .. },
+                | AccessEvent::ViewRebuilt { .. }
+                | AccessEvent::LogLossAccepted { .. },
             )
             | Event::User(_)
             | Event::Team(_)
@@ -97,7 +98,8 @@ impl View for LastAccess {
                 | AccessEvent::JobResultRefused { .. }
                 | AccessEvent::JobsChangedInBulk { .. }
                 | AccessEvent::WorkerDrained { .. }
-                | AccessEvent::ViewRebuilt { .. },
+                | AccessEvent::ViewRebuilt { .. }
+                | AccessEvent::LogLossAccepted { .. },
             )
             | Event::User(_)
             | Event::Team(_)

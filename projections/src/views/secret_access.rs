@@ -8,6 +8,7 @@ use sqlx::QueryBuilder;
 use crate::error::ReadError;
 use crate::fact::Fact;
 use crate::machine::MOST_LISTED;
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time::millis;
 use crate::view::{Owner, TeamView, View};
@@ -146,7 +147,8 @@ fn reading(event: &AccessEvent) -> Option<Reading> {
         | AccessEvent::JobResultRefused { .. }
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
-        | AccessEvent::ViewRebuilt { .. } => return None,
+        | AccessEvent::ViewRebuilt { .. }
+        | AccessEvent::LogLossAccepted { .. } => return None,
     };
     Some(Reading { secret_id: *secret_id, version: *version, reason, grant_id, job })
 }
@@ -202,7 +204,7 @@ impl TeamReader<'_, SecretAccess> {
         before: Option<i64>,
         limit: i64,
     ) -> Result<Vec<SecretAccessRow>, ReadError> {
-        let mut query = QueryBuilder::new("select key, row::text from secret_access where team_id = ");
+        let mut query = QueryBuilder::new(sql("select key, row::text from {secret_access} where team_id = "));
         query.push_bind(self.whose.setting());
         if let Some(before) = before {
             query.push(" and position < ").push_bind(before);

@@ -10,6 +10,7 @@ use super::secret_access::read_secret;
 use crate::error::ReadError;
 use crate::fact::Fact;
 use crate::machine::MOST_LISTED;
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time::millis;
 use crate::view::{Owner, TeamView, View};
@@ -85,9 +86,9 @@ impl TeamReader<'_, SecretReads> {
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn last_reads(&self, ids: &[String]) -> Result<HashMap<String, DateTime<Utc>>, ReadError> {
-        let query = sqlx::query_as(
-            "select key, row::text from secret_reads where team_id = $1 and key = any($2) limit $3",
-        );
+        let query = sqlx::query_as(sql(
+            "select key, row::text from {secret_reads} where team_id = $1 and key = any($2) limit $3",
+        ));
         let rows = self.rows(query.bind(self.whose.setting()).bind(ids).bind(MOST_LISTED)).await?;
         Ok(rows.into_iter().map(|row| (row.secret_id, row.at)).collect())
     }

@@ -8,6 +8,7 @@ use sqlx::QueryBuilder;
 use crate::error::ReadError;
 use crate::fact::Fact;
 use crate::machine::{Listed, MOST_LISTED};
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time::{millis, millis_option};
 use crate::view::{Owner, TeamView, View};
@@ -177,7 +178,8 @@ impl TeamReader<'_, SecretVersions> {
         limit: i64,
     ) -> Result<Listed<SecretVersionRow>, ReadError> {
         let id = id.to_string();
-        let mut query = QueryBuilder::new("select key, row::text from secret_versions where team_id = ");
+        let mut query =
+            QueryBuilder::new(sql("select key, row::text from {secret_versions} where team_id = "));
         query.push_bind(self.whose.setting()).push(" and secret_id = ").push_bind(id.clone());
         if let Some(before) = before {
             query.push(" and key < ").push_bind(key(&id, before));

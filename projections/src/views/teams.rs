@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Fault, ReadError};
 use crate::fact::Fact;
 use crate::machine::{MOST_LISTED, Reader};
+use crate::table_names::sql;
 use crate::time::{millis, to_millis};
 use crate::view::{StreamView, View};
 
@@ -196,7 +197,8 @@ impl Reader<'_, Teams> {
     /// # Errors
     /// The database is out of reach, or the row is not what this version expects.
     pub async fn by_slug(&self, slug: &str) -> Result<Option<TeamRow>, ReadError> {
-        let query = sqlx::query_as("select key, row::text from teams where slug = $1 order by key limit 1");
+        let query =
+            sqlx::query_as(sql("select key, row::text from {teams} where slug = $1 order by key limit 1"));
         self.row(query.bind(slug)).await
     }
 
@@ -208,10 +210,10 @@ impl Reader<'_, Teams> {
         &self,
         email_hash: &str,
     ) -> Result<Vec<(TeamId, InvitationId, InvitationRow)>, ReadError> {
-        let query = sqlx::query_as(
-            "select key, row::text from teams where jsonb_path_exists(row, '$.invitations.* ? (@.email_hash == $hash)', \
+        let query = sqlx::query_as(sql(
+            "select key, row::text from {teams} where jsonb_path_exists(row, '$.invitations.* ? (@.email_hash == $hash)', \
              jsonb_build_object('hash', $1)) order by key limit $2",
-        );
+        ));
         let mut found = vec![];
         for row in self.rows(query.bind(email_hash).bind(MOST_LISTED)).await? {
             let invited = row.invitations.into_iter().filter(|(_, row)| row.email_hash == email_hash);
@@ -226,7 +228,8 @@ impl Reader<'_, Teams> {
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn list(&self, after: Option<&str>, limit: i64) -> Result<Vec<TeamRow>, ReadError> {
-        let query = sqlx::query_as("select key, row::text from teams where key > $1 order by key limit $2");
+        let query =
+            sqlx::query_as(sql("select key, row::text from {teams} where key > $1 order by key limit $2"));
         self.rows(query.bind(after.unwrap_or_default()).bind(limit.min(MOST_LISTED))).await
     }
 }

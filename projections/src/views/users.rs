@@ -8,6 +8,7 @@ use sqlx::QueryBuilder;
 use crate::error::ReadError;
 use crate::fact::Fact;
 use crate::machine::{MOST_LISTED, Reader};
+use crate::table_names::sql;
 use crate::time::millis;
 use crate::view::{StreamView, View};
 
@@ -236,7 +237,8 @@ impl Reader<'_, Users> {
     /// # Errors
     /// The database is out of reach, or the row is not what this version expects.
     pub async fn by_email(&self, canonical: &str) -> Result<Option<UserRow>, ReadError> {
-        let query = sqlx::query_as("select key, row::text from users where email = $1 order by key limit 1");
+        let query =
+            sqlx::query_as(sql("select key, row::text from {users} where email = $1 order by key limit 1"));
         self.row(query.bind(canonical)).await
     }
 
@@ -250,7 +252,7 @@ impl Reader<'_, Users> {
         after: Option<&str>,
         limit: i64,
     ) -> Result<Vec<UserRow>, ReadError> {
-        let mut query = QueryBuilder::new("select key, row::text from users where key > ");
+        let mut query = QueryBuilder::new(sql("select key, row::text from {users} where key > "));
         query.push_bind(after.unwrap_or_default());
         for (field, value) in [("active", filter.active), ("admin", filter.admin)] {
             if let Some(value) = value {
@@ -272,7 +274,9 @@ impl Reader<'_, Users> {
     /// # Errors
     /// The database is out of reach.
     pub async fn any(&self) -> Result<bool, ReadError> {
-        Ok(sqlx::query_scalar("select exists (select from users)").fetch_one(self.pool).await?)
+        Ok(sqlx::query_scalar(sql("select exists (select from {users})"))
+            .fetch_one(&mut *self.connection().await?)
+            .await?)
     }
 }
 

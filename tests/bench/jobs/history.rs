@@ -35,7 +35,7 @@ pub(super) async fn make(table: &mut Table, site: &Site, jobs: usize) {
         ledger.append(Append { events, metadata, data_keys: vec![] }).await.unwrap();
         left -= batch;
     }
-    ledger.pool().close().await;
+    ledger.close().await;
     let appended = began.elapsed().as_secs_f64();
     let began = Instant::now();
     // It rebuilds the views.

@@ -169,7 +169,7 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (ledger, commands) = (node.ledger.clone(), node.commands.clone());
-        let (projections, kinds) = (node.projections.clone(), Arc::clone(&node.kinds));
+        let (projections, kinds) = (node.projections.clone(), node.kinds.now());
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { server::run(node, roles, listener, stop).await.unwrap() });

@@ -125,7 +125,7 @@ impl Call<'_> {
                 let email = Email::parse(&caller.email).unwrap();
                 let registrar = api::node::registrar();
                 let at = app.commands.request_password_reset(&registrar, caller.id, &email).await.unwrap();
-                app.projections.wait_prompt(at, tests::LIMIT).await.unwrap();
+                app.projections.settle(at, tests::LIMIT).await.unwrap();
                 let token = app.mail_tokens("PasswordResetRequested", caller.id, 1).await.remove(0);
                 target.body = json!({"token": token, "new_password": "a staple that is correct"});
             }

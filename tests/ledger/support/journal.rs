@@ -56,11 +56,14 @@ impl Journal {
         let mut inner = self.inner.lock().unwrap();
         inner.attempts[attempt].outcome = match outcome {
             Ok(at) => Outcome::Stored { first: at.first, last: at.position, at: at.at.timestamp_millis() },
-            Err(AppendError::Conflict | AppendError::Overloaded) => Outcome::NotStored,
+            Err(AppendError::Conflict | AppendError::Overloaded | AppendError::NotDone(_)) => {
+                Outcome::NotStored
+            }
             Err(error @ (AppendError::Unavailable(_) | AppendError::Unanswered)) => {
                 inner.lost.push(error.to_string());
                 Outcome::Unknown
             }
+            Err(AppendError::Diverged(why)) => panic!("the log is the one that was known: {why}"),
             Err(AppendError::Refused(why)) => panic!("nothing in these stories can be refused: {why}"),
         };
         if outcome.is_ok() {

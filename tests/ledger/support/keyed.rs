@@ -31,9 +31,13 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn start(database: &Database, keyring: Keyring) -> Self {
-        let ledger = database.ledger_with(keyring, &Options::default());
+        Self::start_with(database, keyring, &Options::default()).await
+    }
+
+    pub(crate) async fn start_with(database: &Database, keyring: Keyring, options: &Options) -> Self {
+        let ledger = database.ledger_with(keyring, options);
         ledger.claim_wrapping_key().await.unwrap();
-        let presence = ledger.register_node().await.unwrap();
+        let presence = ledger.register_node(vec![]).await.unwrap();
         let (stop, node) = (CancellationToken::new(), ledger.clone());
         let stopped = stop.clone();
         let task = tokio::spawn(async move {

@@ -198,7 +198,7 @@ pub async fn pauses(State(app): State<App>, caller: Can<JobsRead>) -> Result<Jso
 fn known_kind(app: &App, body: PauseBody) -> Result<Option<KindName>, Problem> {
     let mut fields = Fields::default();
     let kind = fields.check_optional("kind", body.kind.as_deref(), KindName::parse);
-    if kind.as_ref().is_some_and(|kind| app.kinds.get(kind.as_str()).is_none()) {
+    if kind.as_ref().is_some_and(|kind| app.kinds.now().get(kind.as_str()).is_none()) {
         fields.refuse("kind", "is not one that can run; see /api/jobs/kinds");
     }
     fields.done()?;

@@ -41,7 +41,7 @@ pub(super) async fn waiting(
     if row.status != JobStatus::Pending {
         return Ok(None);
     }
-    let now = Utc::now();
+    let now = app.now();
     let team = app.projections.teams().get(row.team_id).await?;
     let workers = app.commands.workers().await?;
     let obstacles = Obstacles {
@@ -65,7 +65,7 @@ fn said(row: &JobRow, obstacles: &Obstacles, now: DateTime<Utc>) -> WaitingBody 
         _ if obstacles.kind_paused => {
             body("pause", format!("jobs of the kind {} are paused", row.kind), None)
         }
-        _ if due > now => body("time", format!("not before {}", time(due)), None),
+        _ if due > now && !row.was_due => body("time", format!("not before {}", time(due)), None),
         Some(key) if running >= row.concurrency_limit || ahead > 0 => {
             let place = ahead.saturating_add(1);
             body("turn", format!("waiting on key {key}, {} in line", ordinal(place)), Some(place))

@@ -105,11 +105,11 @@ pub async fn activity(
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ActivityQuery>,
 ) -> Result<Json<ActivityBody>, Problem> {
-    let days = Days::parse(query.from.as_deref(), query.to.as_deref(), MOST_DAYS)?;
+    let days = Days::parse(query.from.as_deref(), query.to.as_deref(), MOST_DAYS, app.now().date_naive())?;
     let trail = trail(&app, &caller)?;
     // Everything before the reading itself is counted, so the trail is waited for up to there.
     let reading = record(&app, &caller, &uri).await?;
-    app.wait(reading, true).await?;
+    projections::demand(reading, false);
     let after = days.to.succ_opt().unwrap_or(days.to);
     let filter = ActivityFilter { from: midnight(days.from), to: midnight(after), before: reading };
     let counted = trail.activity(&filter).await?;

@@ -22,11 +22,12 @@ impl Days {
     ///
     /// # Errors
     /// 422 that names the field.
-    pub(super) fn parse(from: Option<&str>, to: Option<&str>, most: u64) -> Result<Self, Problem> {
-        Self::parse_at(from, to, most, Utc::now().date_naive())
-    }
-
-    fn parse_at(from: Option<&str>, to: Option<&str>, most: u64, today: NaiveDate) -> Result<Self, Problem> {
+    pub(super) fn parse(
+        from: Option<&str>,
+        to: Option<&str>,
+        most: u64,
+        today: NaiveDate,
+    ) -> Result<Self, Problem> {
         let mut fields = Fields::default();
         let mut day = |name: &str, text: Option<&str>| match text.map(day_of) {
             None => None,
@@ -70,7 +71,7 @@ mod tests {
 
     fn days(from: Option<&str>, to: Option<&str>) -> Result<(String, String), u16> {
         let today = "2026-03-15".parse().unwrap();
-        let days = Days::parse_at(from, to, MOST, today).map_err(|problem| problem.status().as_u16())?;
+        let days = Days::parse(from, to, MOST, today).map_err(|problem| problem.status().as_u16())?;
         Ok((days.from.to_string(), days.to.to_string()))
     }
 

@@ -187,7 +187,7 @@ impl Part {
         let before = audit::before(self.cursor.as_deref())?;
         // As with the audit trail: the answer shows everything before this very reading of it.
         let reading = audit::record(app, caller, uri).await?;
-        app.wait(reading, true).await?;
+        projections::demand(reading, false);
         let before = Some(before.map_or(reading, |before| before.min(reading)));
         let access = app.projections.secret_access().of(caller.team()?);
         let mut rows = access.list(&filter, before, limit as i64 + 1).await?;

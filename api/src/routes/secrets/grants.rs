@@ -112,7 +112,7 @@ pub async fn grant(
     let row = app.as_written(app.projections.secrets().of(team), &made.done, |row| row.sequence).await?;
     let grant = row.grants.iter().find(|grant| grant.id == made.id);
     let grant = grant.ok_or_else(|| Problem::internal("a grant is not where it was written"))?;
-    Ok(Answer::created(GrantBody::of(&row, members.as_deref(), grant, Utc::now())).at(made.done.position))
+    Ok(Answer::created(GrantBody::of(&row, members.as_deref(), grant, app.now())).at(made.done.position))
 }
 
 /// Who may see this secret for a while, with those whose time was over when the last one was given; at most some dozens.
@@ -129,7 +129,7 @@ pub async fn list(
     Path(id): Path<Uuid>,
 ) -> Result<Json<Page<GrantBody>>, Problem> {
     let row: std::sync::Arc<SecretRow> = find(&app, &caller, SecretId(id)).await?;
-    let (team, now) = (app.projections.teams().get(row.team_id).await?, Utc::now());
+    let (team, now) = (app.projections.teams().get(row.team_id).await?, app.now());
     let items = row.grants.iter().map(|grant| GrantBody::of(&row, team.as_deref(), grant, now));
     Ok(Json(Page { items: items.collect(), next: None }))
 }

@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use commands::{ExpectedSecret, OpenGrant, SealedSecret};
 use domain::{Permission, Reason, SecretId};
-use projections::SecretRow;
+use ledger::uptime;
+use projections::{FRESH_FOR, SecretRow};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
@@ -90,6 +91,7 @@ pub async fn reveal(
     headers: HeaderMap,
     Query(query): Query<RevealQuery>,
 ) -> Result<Response, Problem> {
+    let began = uptime();
     let waiting = waiting(&app, &caller, SecretId(id), &query)?;
     let row = revealable(&app, &caller, SecretId(id)).await?;
     let mut found = sealed(&app, &row, query.version).await?;
@@ -112,6 +114,11 @@ pub async fn reveal(
     }
     let reason = reason(&app, &row, query.reason.as_deref()).await?;
     let value = app.commands.reveal_secret(&caller.context, &found, reason.as_ref()).await?;
+    if uptime().saturating_sub(began) >= FRESH_FOR {
+        // This process may have been stopped meanwhile, and the right withdrawn.
+        caller.look_again().await?;
+        revealable(&app, &caller, SecretId(id)).await?;
+    }
     let shown = ShownValue::of(&value, query.encoding.is_some());
     let body = ValueBody { id, version, value: shown.value, value_base64: shown.value_base64 };
     let mut answer = Confidential::ok(body).into_response();

@@ -3,7 +3,6 @@
 use cqrs_es::EventStore as _;
 use domain::{ClaimEvent, ClaimKind, Denied, Secret, SecretCommand, SecretId, SecretName, Store, TeamId};
 use ledger::{Append, AppendError, NewDataKey, NewEvent, StreamId};
-use uuid::Uuid;
 
 use super::{ImportProblem, ImportedSecret};
 use crate::door::{Executed, decided, first_events};
@@ -149,7 +148,7 @@ impl Commands {
         (claim, sequence): (StreamId, i64),
         secret: &ImportedSecret,
     ) -> Result<Step, CommandError> {
-        let id = SecretId(Uuid::now_v7());
+        let id = SecretId(self.new_id());
         let (sealed, data_key) = self.seal_value(id, 1, &secret.value)?;
         let new = secret.new.clone();
         let store = Store {

@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::Audit;
 use crate::confined::Whose;
 use crate::error::ReadError;
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 
 /// Events counted at most; the latest ones.
@@ -17,7 +18,7 @@ const MOST_ACTORS: usize = 100;
 /// By the trail's own index; what is in a group is counted where it is.
 const COUNT: &str = "
 with counted as (
-    select left(row->>'at', 10) as day, actor, aggregate_type, event_type from audit
+    select left(row->>'at', 10) as day, actor, aggregate_type, event_type from {audit}
     where position > $1 and position <= $2 and ($3::text is null or team_id = $3)
     order by position desc limit $4)
 select day, actor, aggregate_type, event_type, count(*) from counted group by 1, 2, 3, 4";
@@ -74,7 +75,7 @@ impl TeamReader<'_, Audit> {
             Whose::Instance => None,
         };
         let mut connection = self.connection().await?;
-        let query = sqlx::query_as(COUNT).bind(after).bind(up_to).bind(team).bind(MOST_COUNTED + 1);
+        let query = sqlx::query_as(sql(COUNT)).bind(after).bind(up_to).bind(team).bind(MOST_COUNTED + 1);
         let counted: Vec<Counted> = query.fetch_all(&mut *connection).await?;
         let all: i64 = counted.iter().map(|(.., count)| count).sum();
         Ok(Activity { days: days(counted), complete: all <= MOST_COUNTED })

@@ -8,6 +8,7 @@ use sqlx::{Postgres, QueryBuilder};
 
 use super::{JobReportRow, JobReports, Tally};
 use crate::error::{Fault, ReadError};
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 
 /// Groups of a report at most.
@@ -66,7 +67,7 @@ impl TeamReader<'_, JobReports> {
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn report(&self, filter: &JobReportFilter) -> Result<JobReport, ReadError> {
         let mut query: QueryBuilder<'_, Postgres> =
-            QueryBuilder::new("select key, row::text from job_reports where team_id = ");
+            QueryBuilder::new(sql("select key, row::text from {job_reports} where team_id = "));
         query.push_bind(self.whose.setting());
         query.push(" and day >= ").push_bind(filter.from.to_string());
         query.push(" and day <= ").push_bind(filter.to.to_string());

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use domain::{JobId, JobStatus, ScheduleId, TeamId};
 use futures::TryStreamExt as _;
-use sqlx::{Postgres, QueryBuilder, Transaction};
+use ledger::connect::Transaction;
+use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::{JobRow, Jobs};
 use crate::error::{Fault, ReadError};
 use crate::machine::{LIST_BYTES, Listed, MOST_LISTED, Reader};
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time;
 use crate::weight::weight;
@@ -109,11 +111,11 @@ with recursive lanes as (
     union all
     select next.kind, next.team_id, next.priority, next.wrapped, l.lane + 1 from lanes l cross join lateral (
         select * from (
-            (select kind, team_id, priority, l.wrapped from jobs
+            (select kind, team_id, priority, l.wrapped from {jobs}
              where status = 'pending' and (kind, team_id, priority) > (l.kind, l.team_id, l.priority)
              order by kind, team_id, priority limit 1)
             union all
-            (select kind, team_id, priority, true from jobs
+            (select kind, team_id, priority, true from {jobs}
              where not l.wrapped and status = 'pending' and (kind, team_id) >= (l.kind, '')
              order by kind, team_id, priority limit 1)
         ) lane
@@ -133,20 +135,20 @@ with recursive lanes as (
 /// for a later look only where 200 keys of its kind and team have nothing to start and as many of their jobs are before it.
 const READY: &str = with_lanes!(
     r#", open as (
-    select l.kind, l.team_id, l.priority from lanes l left join teams t on t.key = l.team_id
+    select l.kind, l.team_id, l.priority from lanes l left join {teams} t on t.key = l.team_id
     where l.lane > 0 and not coalesce((t.row->>'jobs_paused')::boolean, false)
       and not coalesce(t.row->'paused_kinds', '[]') ? l.kind
 ), scale as (
     select least(200, greatest(20, 2000 / greatest(1, count(*)))) as few from open
 ), busy as (
-    select team_id, count(*) as jobs from jobs where status = 'running' group by team_id
+    select team_id, count(*) as jobs from {jobs} where status = 'running' group by team_id
 ), turns as (
-    select team_id, concurrency_key, count(*) as jobs from jobs
+    select team_id, concurrency_key, count(*) as jobs from {jobs}
     where status = 'running' and concurrency_key is not null group by team_id, concurrency_key
 ), crowded as (
     select l.kind, l.team_id from open l
     where exists (select from turns t where t.team_id = l.team_id) and exists (
-        select from jobs
+        select from {jobs}
         where status = 'pending' and kind = l.kind and team_id = l.team_id and priority = l.priority
           and num_nulls(concurrency_key) = 0 and due <= $1
         order by due, key offset (select few from scale) limit 1)
@@ -155,21 +157,21 @@ const READY: &str = with_lanes!(
     select distinct c.kind, c.team_id, '' collate "C" as concurrency_key, 0 as place from crowded c
     union all
     select k.kind, k.team_id, next.concurrency_key, k.place + 1 from keys k cross join lateral (
-        select concurrency_key from jobs
+        select concurrency_key from {jobs}
         where status = 'pending' and concurrency_key is not null and kind = k.kind and team_id = k.team_id
           and concurrency_key > k.concurrency_key
         order by concurrency_key limit 1) next
     where k.place < 200
 ), free as (
     select l.team_id, j.* from open l cross join lateral (
-        select key, priority, due from jobs
+        select key, priority, due from {jobs}
         where status = 'pending' and kind = l.kind and team_id = l.team_id and priority = l.priority
           and num_nulls(concurrency_key) = 1 and due <= $1
         order by due, key limit $4) j
 ), keyed as (
     select l.team_id, j.* from open l cross join lateral (
         select c.key, c.priority, c.due from (
-            select key, priority, due, concurrency_key, row from jobs
+            select key, priority, due, concurrency_key, row from {jobs}
             where status = 'pending' and kind = l.kind and team_id = l.team_id and priority = l.priority
               and num_nulls(concurrency_key) = 0 and due <= $1
             order by due, key limit greatest($4, (select few from scale))) c
@@ -180,7 +182,7 @@ const READY: &str = with_lanes!(
     select k.team_id, j.key, j.priority, j.due from keys k
     left join turns t on t.team_id = k.team_id and t.concurrency_key = k.concurrency_key
     cross join generate_series(0, 9) as p(priority) cross join lateral (
-        select key, priority, due, row from jobs
+        select key, priority, due, row from {jobs}
         where status = 'pending' and concurrency_key is not null and kind = k.kind and team_id = k.team_id
           and concurrency_key = k.concurrency_key and priority = p.priority and due <= $1
         order by due, key limit 1) j
@@ -194,14 +196,14 @@ const READY: &str = with_lanes!(
 ), place as (
     select (select team_id from lanes where lane >= greatest(20, 400 / cardinality($2)) order by wrapped, team_id limit 1) as team_id
 )
-select f.key, (select (j.row - 'result')::text from jobs j where j.key = f.key), place.team_id
+select f.key, (select (j.row - 'result')::text from {jobs} j where j.key = f.key), place.team_id
 from place left join found f on true order by f.turn, f.priority desc, f.due, f.key"#
 );
 
 const NEXT_DUE: &str = with_lanes!(
     r"
 select min(next.due)::timestamptz from lanes l cross join generate_series(0, 1) as without(key) cross join lateral (
-    select due from jobs
+    select due from {jobs}
     where status = 'pending' and kind = l.kind and team_id = l.team_id and priority = l.priority
       and num_nulls(concurrency_key) = without.key and due > $1
     order by due limit 1) next"
@@ -254,7 +256,7 @@ impl TeamReader<'_, Jobs> {
         before: Option<&str>,
         limit: i64,
     ) -> Result<Listed<JobRow>, ReadError> {
-        let mut query = QueryBuilder::new("select key, row::text from jobs where team_id = ");
+        let mut query = QueryBuilder::new(sql("select key, row::text from {jobs} where team_id = "));
         query.push_bind(self.whose.setting());
         filter.push(&mut query);
         if let Some(before) = before {
@@ -276,7 +278,7 @@ impl TeamReader<'_, Jobs> {
         let each = if filter.statuses.is_empty() { vec![filter.clone()] } else { each.collect() };
         for (number, part) in each.iter().enumerate() {
             query.push(if number == 0 { "(" } else { " union all (" });
-            query.push("select key from jobs where team_id = ").push_bind(self.whose.setting());
+            query.push(sql("select key from {jobs} where team_id = ")).push_bind(self.whose.setting());
             part.push(&mut query);
             query.push(" order by key desc limit ").push_bind(limit as i64).push(")");
         }
@@ -294,15 +296,15 @@ impl TeamReader<'_, Jobs> {
         let (Some(key), Some(due)) = (&job.concurrency_key, job.next_attempt_at) else {
             return Ok(Line { running: 0, ahead: 0 });
         };
-        let query = sqlx::query_as(
-            "select (select count(*) from jobs where status = 'running' and team_id = $1 and concurrency_key = $2), \
-                    (select count(*) from jobs where status = 'pending' and team_id = $1 and concurrency_key = $2 \
+        let query = sqlx::query_as(sql(
+            "select (select count(*) from {jobs} where status = 'running' and team_id = $1 and concurrency_key = $2), \
+                    (select count(*) from {jobs} where status = 'pending' and team_id = $1 and concurrency_key = $2 \
                          and due <= $6 and (-priority, due, key) < (-$3::int, $4, $5))",
-        );
+        ));
         let query = query.bind(self.whose.setting()).bind(key).bind(i32::from(job.priority));
         let mut connection = self.connection().await?;
         let (running, ahead): (i64, i64) = query
-            .bind(time::text(due))
+            .bind(if job.was_due { String::new() } else { time::text(due) })
             .bind(&job.id)
             .bind(time::text(now))
             .fetch_one(&mut *connection)
@@ -345,7 +347,8 @@ impl Reader<'_, Jobs> {
         kinds: &[String],
     ) -> Result<Ready, ReadError> {
         let limit = limit.min(MOST_LISTED);
-        let query = sqlx::query_as(READY).bind(time::text(now)).bind(kinds).bind(&place.team).bind(limit);
+        let query =
+            sqlx::query_as(sql(READY)).bind(time::text(now)).bind(kinds).bind(&place.team).bind(limit);
         let mut ready = Ready { jobs: vec![], more: false, next: QueuePlace::default() };
         if kinds.is_empty() {
             return Ok(ready);
@@ -374,9 +377,9 @@ impl Reader<'_, Jobs> {
     /// finds dead, which is most of what lies at the head until the next vacuum; a bitmap would fetch it all every time. Their plan is the
     /// same whatever they are asked for, and making it takes longer than following it; so does compiling it, which the server thinks worth
     /// while where a long queue waits.
-    async fn along_the_indexes(&self) -> Result<Transaction<'_, Postgres>, ReadError> {
+    async fn along_the_indexes(&self) -> Result<Transaction, ReadError> {
         // Nothing is written: it ends by being dropped.
-        Ok(self.pool.begin_with(ALONG_THE_INDEXES).await?)
+        self.begin_with(ALONG_THE_INDEXES).await
     }
 
     /// When the next pending job of these kinds becomes due, of those that are not at `now`, as far as a look gets from this place on.
@@ -392,7 +395,7 @@ impl Reader<'_, Jobs> {
         if kinds.is_empty() {
             return Ok(None);
         }
-        let query = sqlx::query_scalar(NEXT_DUE).bind(time::text(now)).bind(kinds).bind(&place.team);
+        let query = sqlx::query_scalar(sql(NEXT_DUE)).bind(time::text(now)).bind(kinds).bind(&place.team);
         let mut transaction = self.along_the_indexes().await?;
         Ok(query.fetch_one(&mut *transaction).await?)
     }
@@ -402,11 +405,11 @@ impl Reader<'_, Jobs> {
     /// # Errors
     /// The database is out of reach.
     pub async fn cancel_requested(&self, jobs: &[JobId]) -> Result<Vec<JobId>, ReadError> {
-        let query = sqlx::query_scalar(
-            "select key from jobs where key = any($1) and (row->>'cancel_requested')::boolean",
-        );
+        let query = sqlx::query_scalar(sql(
+            "select key from {jobs} where key = any($1) and (row->>'cancel_requested')::boolean",
+        ));
         let keys: Vec<String> = jobs.iter().map(ToString::to_string).collect();
-        let asked: Vec<String> = query.bind(keys).fetch_all(self.pool).await?;
+        let asked: Vec<String> = query.bind(keys).fetch_all(&mut *self.connection().await?).await?;
         asked.iter().map(|key| Ok(JobId(uuid(key, key)?))).collect()
     }
 
@@ -423,11 +426,11 @@ impl Reader<'_, Jobs> {
             return Ok(vec![]);
         }
         let (teams, keys): (Vec<String>, Vec<&str>) = keys.into_iter().unzip();
-        let query = sqlx::query_as(
-            "select j.key, (j.row - 'result')::text from unnest($1, $2) held(team_id, concurrency_key) join jobs j \
+        let query = sqlx::query_as(sql(
+            "select j.key, (j.row - 'result')::text from unnest($1, $2) held(team_id, concurrency_key) join {jobs} j \
              on j.team_id = held.team_id and j.concurrency_key = held.concurrency_key and j.status = 'running' \
                 and j.concurrency_key is not null",
-        );
+        ));
         let holder = |row: JobRow| {
             let id = JobId(uuid(&row.id, &row.id)?);
             Ok(Holder { id, team_id: row.team_id, concurrency_key: row.concurrency_key.unwrap_or_default() })
@@ -440,10 +443,10 @@ impl Reader<'_, Jobs> {
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn running_without(&self, live: &[String], limit: i64) -> Result<Vec<RunningJob>, ReadError> {
-        let query = sqlx::query_as(
-            "select key, (row - 'result')::text from jobs where status = 'running' and row->>'worker' <> all($1) \
+        let query = sqlx::query_as(sql(
+            "select key, (row - 'result')::text from {jobs} where status = 'running' and row->>'worker' <> all($1) \
              order by key limit $2",
-        );
+        ));
         let running = |row: JobRow| {
             Ok(RunningJob {
                 id: JobId(uuid(&row.id, &row.id)?),

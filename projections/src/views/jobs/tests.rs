@@ -120,12 +120,16 @@ fn a_job_that_failed_for_good_says_why() {
 fn lost_and_handed_back_jobs_wait_again_at_once() {
     let lost = after([started(1), JobEvent::JobLost { attempt: 1, kind: "report".into(), ran: ran() }]);
     assert_eq!((lost.status, lost.next_attempt_at), (JobStatus::Pending, Some(at(3))));
-    assert_eq!(lost.error.as_deref(), Some("its worker was lost"));
+    assert_eq!((lost.error.as_deref(), lost.was_due), (Some("its worker was lost"), true));
     let back = after([
         started(1),
         JobEvent::JobHandedBack { attempt: 1, kind: "report".into(), ran: None, log: digest(1) },
     ]);
     assert_eq!((back.status, back.next_attempt_at, back.error), (JobStatus::Pending, Some(at(3)), None));
+    assert!(back.was_due);
+    let again =
+        after([started(1), JobEvent::JobLost { attempt: 1, kind: "report".into(), ran: ran() }, started(2)]);
+    assert_eq!((again.next_attempt_at, again.was_due), (None, false));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use sqlx::QueryBuilder;
 use super::{ScheduleRow, Schedules};
 use crate::error::ReadError;
 use crate::machine::{Listed, MOST_LISTED, Reader};
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time;
 
@@ -30,7 +31,7 @@ impl TeamReader<'_, Schedules> {
         limit: i64,
     ) -> Result<Listed<ScheduleRow>, ReadError> {
         let mut query =
-            QueryBuilder::new("select key, row::text from schedules where not deleted and team_id = ");
+            QueryBuilder::new(sql("select key, row::text from {schedules} where not deleted and team_id = "));
         query.push_bind(self.whose.setting());
         if let Some((name, key)) = after {
             query.push(" and (name, key) > (").push_bind(name).push(", ").push_bind(key).push(")");
@@ -50,7 +51,8 @@ impl TeamReader<'_, Schedules> {
     /// # Errors
     /// The database is out of reach.
     pub async fn count(&self) -> Result<i64, ReadError> {
-        let query = sqlx::query_scalar("select count(*) from schedules where not deleted and team_id = $1");
+        let query =
+            sqlx::query_scalar(sql("select count(*) from {schedules} where not deleted and team_id = $1"));
         let mut connection = self.connection().await?;
         Ok(query.bind(self.whose.setting()).fetch_one(&mut *connection).await?)
     }
@@ -64,8 +66,9 @@ impl Reader<'_, Schedules> {
     /// # Errors
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn due(&self, now: DateTime<Utc>, limit: i64) -> Result<Vec<ScheduleRow>, ReadError> {
-        let query =
-            sqlx::query_as("select key, row::text from schedules where due <= $1 order by due, key limit $2");
+        let query = sqlx::query_as(sql(
+            "select key, row::text from {schedules} where due <= $1 order by due, key limit $2",
+        ));
         self.rows(query.bind(time::text(now)).bind(limit.min(MOST_LISTED))).await
     }
 
@@ -74,8 +77,9 @@ impl Reader<'_, Schedules> {
     /// # Errors
     /// The database is out of reach.
     pub async fn next_due(&self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, ReadError> {
-        let query = sqlx::query_scalar("select min(due) from schedules where due > $1");
-        let due: Option<String> = query.bind(time::text(now)).fetch_one(self.pool).await?;
+        let query = sqlx::query_scalar(sql("select min(due) from {schedules} where due > $1"));
+        let due: Option<String> =
+            query.bind(time::text(now)).fetch_one(&mut *self.connection().await?).await?;
         Ok(due.and_then(|due| due.parse().ok()))
     }
 }

@@ -8,6 +8,7 @@ use sqlx::QueryBuilder;
 use super::{SecretRow, Secrets};
 use crate::error::ReadError;
 use crate::machine::{Listed, MOST_LISTED};
+use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time;
 
@@ -39,7 +40,7 @@ impl TeamReader<'_, Secrets> {
         after: Option<(&str, &str)>,
         limit: i64,
     ) -> Result<Listed<SecretRow>, ReadError> {
-        let mut query = QueryBuilder::new("select key, row::text from secrets where team_id = ");
+        let mut query = QueryBuilder::new(sql("select key, row::text from {secrets} where team_id = "));
         query.push_bind(self.whose.setting());
         // Not as an argument: the indexes are of one half each.
         query.push(if filter.deleted { " and deleted" } else { " and not deleted" });
@@ -63,10 +64,8 @@ impl TeamReader<'_, Secrets> {
         }
         if let Some(since) = filter.unused_since {
             query.push(r#" and (row->>'created_at') collate "C" < "#).push_bind(time::text(since));
-            query.push(
-                r#" and not exists (select from secret_reads r where r.key = secrets.key
-                    and r.team_id = secrets.team_id and (r.row->>'at') collate "C" >= "#,
-            );
+            query.push(sql(r#" and not exists (select from {secret_reads} r where r.key = {secrets}.key
+                    and r.team_id = {secrets}.team_id and (r.row->>'at') collate "C" >= "#));
             query.push_bind(time::text(since)).push(")");
         }
         query.push(" order by name, key limit ").push_bind(limit.min(MOST_LISTED));
@@ -78,9 +77,9 @@ impl TeamReader<'_, Secrets> {
     /// # Errors
     /// The database is out of reach, or the row is not what this version expects.
     pub async fn by_name(&self, name: &str) -> Result<Option<SecretRow>, ReadError> {
-        let query = sqlx::query_as(
-            "select key, row::text from secrets where not deleted and team_id = $1 and name = $2 order by key limit 1",
-        );
+        let query = sqlx::query_as(sql(
+            "select key, row::text from {secrets} where not deleted and team_id = $1 and name = $2 order by key limit 1",
+        ));
         Ok(self.rows(query.bind(self.whose.setting()).bind(name)).await?.into_iter().next())
     }
     /// The names of those of these secrets that are the team's, by id. Not cached.
@@ -92,10 +91,10 @@ impl TeamReader<'_, Secrets> {
             return Ok(HashMap::new());
         }
         // Without what is large: values and texts.
-        let query = sqlx::query_as(
+        let query = sqlx::query_as(sql(
             r#"select key, (row || '{"sealed": null, "description": "", "tags": [], "grants": []}')::text
-               from secrets where team_id = $1 and key = any($2)"#,
-        );
+               from {secrets} where team_id = $1 and key = any($2)"#,
+        ));
         let rows = self.rows(query.bind(self.whose.setting()).bind(ids)).await?;
         Ok(rows.into_iter().map(|row| (row.id, row.name)).collect())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::JsonText;
 use ledger::is_deeper_than;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -106,8 +106,11 @@ impl Answer {
         result::parse(document.to_string().as_bytes(), patterns).ok()
     }
 
-    /// The pause that the host asks for, if it does.
+    /// The pause that the host asks for, if it does. A date is by the host's clock, which its answer tells; `now` is for hosts that do not.
     pub(super) fn retry_after(&self, now: DateTime<Utc>) -> Option<Duration> {
+        let told =
+            self.headers.get(DATE).and_then(|date| DateTime::parse_from_rfc2822(date.to_str().ok()?).ok());
+        let now = told.map_or(now, |date| date.to_utc());
         parse_retry_after(self.headers.get(RETRY_AFTER)?.to_str().ok()?, now)
     }
 
@@ -150,6 +153,22 @@ mod tests {
         for nothing in ["", "-1", "1.5", "soon", "1e3"] {
             assert_eq!(seconds(nothing), None, "{nothing}");
         }
+    }
+
+    #[test]
+    fn a_date_is_by_the_clock_of_the_host_that_says_it() {
+        let now: DateTime<Utc> = "1994-11-06T08:49:00Z".parse().unwrap();
+        let after = |told: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, "Sun, 06 Nov 1994 10:49:37 GMT".parse().unwrap());
+            told.map(|date| headers.insert(DATE, date.parse().unwrap()));
+            let answer =
+                Answer { status: StatusCode::SERVICE_UNAVAILABLE, headers, body: vec![], cut: false };
+            answer.retry_after(now).map(|pause| pause.as_secs())
+        };
+        assert_eq!(after(Some("Sun, 06 Nov 1994 10:49:00 GMT")), Some(37), "the host is two hours ahead");
+        assert_eq!(after(Some("not a date")), Some(7_237));
+        assert_eq!(after(None), Some(7_237));
     }
 
     #[test]
