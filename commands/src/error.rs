@@ -62,6 +62,9 @@ pub enum CommandError {
     /// A stored event does not have its shape, or an event cannot be written.
     #[error("an event cannot be read or written: {0}")]
     Event(String),
+    /// An event that has to be read cannot be: which, and why in words without contents.
+    #[error("{0}")]
+    DamagedEvent(String),
 }
 
 impl CommandError {
@@ -94,7 +97,7 @@ impl<E: Refusal> From<AggregateError<E>> for CommandError {
             AggregateError::DatabaseConnectionError(cause) => {
                 Self::Append(AppendError::Unavailable(cause.to_string()))
             }
-            AggregateError::DeserializationError(cause) => Self::Event(cause.to_string()),
+            AggregateError::DeserializationError(cause) => Self::DamagedEvent(cause.to_string()),
             // postgres-es reports a lost pool or connection this way.
             AggregateError::UnexpectedError(cause) => {
                 Self::Append(AppendError::Unavailable(cause.to_string()))

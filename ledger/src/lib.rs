@@ -4,6 +4,7 @@
 //! knows nothing of users, secrets or jobs: events are names, versions and JSON to it.
 
 mod append;
+mod damage;
 mod destroy;
 mod digest;
 mod error;

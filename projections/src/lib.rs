@@ -49,8 +49,8 @@ use uuid::Uuid;
 
 pub use confined::Whose;
 pub use error::{Behind, Fault, ReadError, RebuildError, UnknownView};
-pub use fact::Fact;
-pub use history::{AsOf, Change, HistoryEntry};
+pub use fact::{Fact, Unreadable};
+pub use history::{AsOf, Change, HistoryEntry, StateError};
 pub use machine::Reader;
 pub use reached::Reached;
 pub use rebuild::Progress;
