@@ -1,6 +1,6 @@
 //! What was true when, and what each event changed: folds of single streams.
 
-use ledger::{Ledger, StreamId};
+use ledger::{Ledger, LedgerError, Recorded, StreamId};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -200,6 +200,18 @@ impl Projections {
     ) -> Result<Vec<Result<Fact, Box<Unreadable>>>, ReadError> {
         let events = self.inner.ledger.read(after, limit).await?;
         Ok(facts_in(fact::open(&self.inner.ledger, events).await?))
+    }
+
+    /// Those of `events` that cannot be read, personal data included: their positions, and why.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn unreadable(&self, events: Vec<Recorded>) -> Result<Vec<(i64, String)>, LedgerError> {
+        let entries = fact::open(&self.inner.ledger, events).await?;
+        let unreadable = entries.into_iter().filter_map(|entry| entry.fact.err());
+        Ok(unreadable
+            .map(|event| (event.position, format!("{}: {}", event.event_type, event.cause)))
+            .collect())
     }
 
     /// The events at these positions, in the order of the log.
