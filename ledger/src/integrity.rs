@@ -230,8 +230,10 @@ async fn table_as_made(on: &mut PgConnection, findings: &mut Findings) -> Result
     constraints(&mut *on, findings).await?;
     columns(&mut *on, findings).await?;
     functions(&mut *on, findings).await?;
-    let sql = "select relpersistence <> 'p', relkind <> 'r', relhassubclass, relrowsecurity, relhasrules \
-               from pg_class where oid = 'events'::regclass";
+    let sql = "select relpersistence <> 'p', relkind <> 'r', \
+               exists (select from pg_inherits where inhparent = c.oid), relrowsecurity, \
+               exists (select from pg_rewrite where ev_class = c.oid) \
+               from pg_class c where oid = 'events'::regclass";
     let (unlogged, kind, children, policies, rules): (bool, bool, bool, bool, bool) =
         sqlx::query_as(sql).fetch_one(on).await?;
     for (wrong, what) in [

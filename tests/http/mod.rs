@@ -5,6 +5,7 @@ mod api_keys;
 mod audit;
 mod auth;
 mod cookies;
+mod damaged_events;
 pub(crate) mod device;
 mod edge;
 mod erasure;

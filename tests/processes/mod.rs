@@ -3,6 +3,7 @@
 mod answers;
 mod auditing;
 mod canaries;
+mod check_log;
 mod check_values;
 mod configuration;
 mod core_dumps;
