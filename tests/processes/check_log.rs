@@ -239,18 +239,14 @@ async fn events_that_are_missing_moved_or_unreadable_are_told_by_position() {
         &[&format!("log: data key subject/{user} is missing, which event {registered}")],
     ));
     for (view, set, told) in [
-        (
-            "users",
-            "state = 'failed', last_error = 'event 3: words'",
-            format!("has failed at position {head}: event 3: words"),
-        ),
+        ("users", "state = 'failed', last_error = 'event 3: words'", ": event 3: words".to_owned()),
         (
             "jobs",
             "position = position + 10",
             format!("is at position {}, beyond the end of the log, position {head}", head + 10),
         ),
         ("teams", "digest = '\\x00'", format!("stands on another event at position {head}")),
-        ("audit", "state = 'outdated'", format!("is outdated at position {head}")),
+        ("audit", "state = 'outdated'", "the view audit is outdated at position".to_owned()),
     ] {
         let of_it = format!("view like '{view}%'");
         all.push(Broken::new(
@@ -278,6 +274,17 @@ async fn events_that_are_missing_moved_or_unreadable_are_told_by_position() {
          update events set event_version = '77'; alter table events enable trigger events_are_for_ever",
     )
     .await;
+    for format in ["jsonl", "pretty"] {
+        let printed = home.run(&["events", "--format", format]).await.expect(0).stdout;
+        let cannot = printed.lines().filter(|line| line.contains("version 77 is not known")).count();
+        assert_eq!(cannot as i64, head, "{printed}");
+        let stream = format!("user/{user}");
+        let printed =
+            home.run(&["events", "--format", format, "--aggregate", &stream]).await.expect(0).stdout;
+        assert!(printed.contains("version 77 is not known"), "{printed}");
+    }
+    let told = home.run(&["state", &format!("user/{user}")]).await.expect(1).stderr;
+    assert!(told.contains(&format!("event {registered} (UserRegistered) cannot be read")), "{told}");
     let ended = home.run(&["check"]).await.expect(1);
     let lines = ended.stdout.lines().filter(|line| line.contains("cannot be read")).count();
     let more = head.min(20);
