@@ -12,6 +12,7 @@ use projections::{ById, Projections, StreamView};
 use tokio::sync::Semaphore;
 
 use crate::config::Settings;
+use crate::effects::Effects;
 use crate::key_uses::KeyUses;
 use crate::middleware::rate_limit::RateLimits;
 use crate::notices::Notices;
@@ -50,6 +51,8 @@ pub struct Parts {
     pub notices: Notices,
     /// What happens to jobs, for those who watch.
     pub watching: Watching,
+    /// Whether schedules, mail and jobs are held.
+    pub effects: Effects,
     /// Places for what nobody waits for.
     pub background: Arc<Semaphore>,
 }

@@ -11,6 +11,7 @@ pub mod config;
 mod cookies;
 pub mod core_dumps;
 mod credential;
+pub mod effects;
 pub mod extract;
 mod forgetting;
 pub mod input;

@@ -24,6 +24,7 @@ use crate::app::{App, Parts};
 use crate::artifacts::{artifacts, retention};
 use crate::confidential::NothingConfidential;
 use crate::config::Settings;
+use crate::effects::Effects;
 use crate::forgetting::Forgetting;
 use crate::mail::{MailError, mailer};
 use crate::middleware::headers::{SecurityHeaders, security_headers};
@@ -106,8 +107,11 @@ pub async fn run(
     )?;
     let mailer = mailer(&node.settings, &node.ledger, listener.local_addr()?)?;
     let artifacts = artifacts(&node)?;
+    let effects = Effects::load(&node.ledger).await.map_err(KeyCheckError::from)?;
+    let node_id = presence.id();
     let app = App::new(Parts {
         artifacts,
+        effects: effects.clone(),
         limits: RateLimits::new(&node.settings),
         key_uses: node.key_uses(),
         background: Arc::new(Semaphore::new(MOST_IN_BACKGROUND)),
@@ -127,13 +131,14 @@ pub async fn run(
     let upkeep = tokio::spawn(crate::metrics::upkeep(follower_stop.clone()));
     let notices = roles.api.then(|| tokio::spawn(app.notices.clone().run(follower_stop.clone())));
     let watching = roles.api.then(|| tokio::spawn(app.watching.clone().run(follower_stop.clone())));
-    let worker = roles.worker.then(|| tokio::spawn(worker(&app).run(shutdown.clone())));
+    let worker = roles.worker.then(|| held(&effects, &shutdown, worker(&app).run(shutdown.clone())));
     let retention = retention(&app).filter(|_| roles.worker);
-    let retention = retention.map(|retention| tokio::spawn(retention.run(shutdown.clone())));
-    let scheduler = roles.worker.then(|| tokio::spawn(scheduler(&app).run(shutdown.clone())));
+    let retention = retention.map(|retention| held(&effects, &shutdown, retention.run(shutdown.clone())));
+    let scheduler = roles.worker.then(|| held(&effects, &shutdown, scheduler(&app).run(shutdown.clone())));
     let forgetting = roles.follower.then(|| see_to(&node, forgetting(&node), &shutdown));
     let shredding = roles.follower.then(|| see_to(&node, Shredding(node.commands.clone()), &shutdown));
-    let mailer = roles.worker.then(|| tokio::spawn(mailer.run(shutdown.clone())));
+    let mailer = roles.worker.then(|| held(&effects, &shutdown, mailer.run(shutdown.clone())));
+    let effects = tokio::spawn(effects.follow(node_id, follower_stop.clone()));
 
     tokio::select! {
         () = catch_up(&app) => {}
@@ -155,11 +160,21 @@ pub async fn run(
     wind_down("notices", notices).await;
     wind_down("watching", watching).await;
     wind_down("follower", Some(follower)).await;
+    wind_down("effects", Some(effects)).await;
     wind_down("keys", Some(keys)).await;
     wind_down("metrics", Some(upkeep)).await;
     drop(app);
     node.close().await;
     served
+}
+
+/// Does `work`, which has effects outside of the database, while they are not held.
+fn held(
+    effects: &Effects,
+    stop: &CancellationToken,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    tokio::spawn(effects.clone().then(stop.clone(), work))
 }
 
 /// A node that does not follow still hears what others have folded: its cache rests on that.

@@ -66,6 +66,9 @@ pub enum AccessEvent {
     AuditRead { query: String },
     /// Somebody made a read model anew.
     ViewRebuilt { view: String, rebuild_id: Uuid },
+    /// Schedules, mail and jobs were held, as on a copy of another database, and somebody let them go on. `operator`: who, where it was done
+    /// at the machine.
+    EffectsReleased { held_since: DateTime<Utc>, because: String, operator: Option<String> },
 }
 
 stored_names!(AccessEvent {
@@ -87,4 +90,5 @@ stored_names!(AccessEvent {
     AccessRefused: "1",
     AuditRead: "1",
     ViewRebuilt: "1",
+    EffectsReleased: "1",
 });

@@ -111,7 +111,8 @@ impl MailToken {
             | AccessEvent::JobResultRefused { .. }
             | AccessEvent::JobsChangedInBulk { .. }
             | AccessEvent::WorkerDrained { .. }
-            | AccessEvent::ViewRebuilt { .. } => {}
+            | AccessEvent::ViewRebuilt { .. }
+            | AccessEvent::EffectsReleased { .. } => {}
         }
     }
 }

@@ -158,7 +158,8 @@ impl Session {
             | AccessEvent::JobResultRefused { .. }
             | AccessEvent::JobsChangedInBulk { .. }
             | AccessEvent::WorkerDrained { .. }
-            | AccessEvent::ViewRebuilt { .. } => {}
+            | AccessEvent::ViewRebuilt { .. }
+            | AccessEvent::EffectsReleased { .. } => {}
         }
     }
 }

@@ -20,6 +20,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (12, "job_logs", include_str!("../../migrations/0012_job_logs.sql")),
     (13, "artifacts", include_str!("../../migrations/0013_artifacts.sql")),
     (14, "log_identity", include_str!("../../migrations/0014_log_identity.sql")),
+    (18, "effects", include_str!("../../migrations/0018_effects.sql")),
 ];
 
 /// The functions that the migrations make, with what stands between their dollars: of several the last.

@@ -66,6 +66,18 @@ pub struct Presence {
     pid: i32,
 }
 
+impl Presence {
+    /// The node's id in the list.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+}
+
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 pub(crate) async fn live_nodes(on: impl PgExecutor<'_>) -> Result<Vec<LiveNode>, sqlx::Error> {
     let sql = "select id, host, pid, started_at, seen_at, key_ids, wraps_with from nodes \
                where seen_at > clock_timestamp() - interval '15 seconds' order by started_at, id limit $1";
@@ -96,7 +108,7 @@ impl Ledger {
     /// # Errors
     /// Its keys are not (or no longer) those that the database needs, or the database is out of reach.
     pub async fn register_node(&self) -> Result<Presence, KeyCheckError> {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let host = host_name();
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
         let presence = Presence { id: Uuid::now_v7(), host, pid };
         sqlx::query("delete from nodes where seen_at < clock_timestamp() - interval '1 hour'")

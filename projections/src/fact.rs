@@ -180,7 +180,8 @@ fn is_of_a_team(event: &AccessEvent) -> bool {
         | AccessEvent::JobResultRefused { .. }
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
-        | AccessEvent::ViewRebuilt { .. } => true,
+        | AccessEvent::ViewRebuilt { .. }
+        | AccessEvent::EffectsReleased { .. } => true,
         AccessEvent::SignedIn { .. }
         | AccessEvent::SessionRefreshed { .. }
         | AccessEvent::RefreshTokenReused { .. }

@@ -15,6 +15,7 @@ mod nodes;
 mod operating;
 mod people;
 mod process;
+mod restored;
 mod run;
 mod secrets_import;
 mod start;

@@ -53,7 +53,6 @@ pub struct EventBody {
     /// The fields it changed. After an event that cannot be read, what the event itself states.
     pub changes: Vec<ChangeBody>,
     /// Why this version cannot read the event, where it cannot. The other fields then show what is known of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<String>,
 }
 

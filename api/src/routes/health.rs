@@ -48,7 +48,7 @@ pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
 
 /// How the parts do.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(example = json!({"status": "ok", "version": "0.1.0", "database": "ok", "views": "ok", "position": 42, "circuits": []}))]
+#[schema(example = json!({"status": "ok", "version": "0.1.0", "database": "ok", "views": "ok", "position": 42, "effects": "ok", "circuits": []}))]
 pub struct HealthBody {
     /// `ok` or `failing`.
     status: &'static str,
@@ -60,6 +60,8 @@ pub struct HealthBody {
     views: &'static str,
     /// The last position of the log, if the database answers.
     position: Option<i64>,
+    /// `held` while schedules, mail and jobs wait for an operator, as on a copy of another database; else `ok`.
+    effects: &'static str,
     /// Hosts that this process' `http` jobs leave alone for now, since they failed again and again; at most 100.
     circuits: Vec<CircuitBody>,
 }
@@ -115,6 +117,7 @@ async fn look(app: &App) -> HealthBody {
         database,
         views,
         position,
+        effects: if app.effects.held().is_some() { "held" } else { "ok" },
         circuits: circuits(app),
     }
 }

@@ -108,7 +108,8 @@ fn is_request(event: &AccessEvent) -> bool {
         | AccessEvent::JobResultRefused { .. }
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
-        | AccessEvent::ViewRebuilt { .. } => false,
+        | AccessEvent::ViewRebuilt { .. }
+        | AccessEvent::EffectsReleased { .. } => false,
     }
 }
 

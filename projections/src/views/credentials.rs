@@ -171,7 +171,8 @@ fn of_session(event: &AccessEvent) -> Option<UserId> {
         | AccessEvent::JobResultRefused { .. }
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
-        | AccessEvent::ViewRebuilt { .. } => None,
+        | AccessEvent::ViewRebuilt { .. }
+        | AccessEvent::EffectsReleased { .. } => None,
     }
 }
 
@@ -240,7 +241,8 @@ fn session(row: &mut CredentialsRow, event: &AccessEvent, fact: &Fact) {
         | AccessEvent::JobResultRefused { .. }
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
-        | AccessEvent::ViewRebuilt { .. } => {}
+        | AccessEvent::ViewRebuilt { .. }
+        | AccessEvent::EffectsReleased { .. } => {}
     }
 }
 

@@ -58,7 +58,8 @@ impl View for LastAccess {
                 | AccessEvent::JobResultRefused { .. }
                 | AccessEvent::JobsChangedInBulk { .. }
                 | AccessEvent::WorkerDrained { .. }
-                | AccessEvent::ViewRebuilt { .. },
+                | AccessEvent::ViewRebuilt { .. }
+                | AccessEvent::EffectsReleased { .. },
             )
             | Event::User(_)
             | Event::Team(_)
@@ -93,7 +94,8 @@ impl View for LastAccess {
                 | AccessEvent::JobResultRefused { .. }
                 | AccessEvent::JobsChangedInBulk { .. }
                 | AccessEvent::WorkerDrained { .. }
-                | AccessEvent::ViewRebuilt { .. },
+                | AccessEvent::ViewRebuilt { .. }
+                | AccessEvent::EffectsReleased { .. },
             )
             | Event::User(_)
             | Event::Team(_)

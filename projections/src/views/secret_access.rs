@@ -144,7 +144,8 @@ fn reading(event: &AccessEvent) -> Option<Reading> {
         | AccessEvent::JobResultRefused { .. }
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
-        | AccessEvent::ViewRebuilt { .. } => return None,
+        | AccessEvent::ViewRebuilt { .. }
+        | AccessEvent::EffectsReleased { .. } => return None,
     };
     Some(Reading { secret_id: *secret_id, version: *version, reason, grant_id, job })
 }
