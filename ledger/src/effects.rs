@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::{Executor as _, Row as _};
+use sqlx::{Executor as _, PgExecutor, Row as _};
 use uuid::Uuid;
 
 use crate::Ledger;
@@ -12,6 +12,8 @@ use crate::place::Place;
 
 /// Nodes of another place that are named.
 const MOST_NAMED: usize = 5;
+/// How long a node that runs is given to say so once more. More than the interval of its heartbeats.
+const HEARTBEAT_WAIT: Duration = Duration::from_secs(7);
 /// How long another node may be deciding the same.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -29,7 +31,27 @@ struct Left {
     id: Uuid,
     host: String,
     seen_at: DateTime<Utc>,
-    place: Place,
+    /// Whether it was seen a moment ago, so that it may be running.
+    recent: bool,
+}
+
+/// The nodes on the list of which the database in use is no database of theirs, and why; those last seen first.
+async fn strangers(here: &Place, on: impl PgExecutor<'_>) -> Result<Vec<(Left, &'static str)>, sqlx::Error> {
+    let sql = "select n.id, n.host as named, n.seen_at, n.seen_at > clock_timestamp() - interval '20 seconds' as recent, p.* \
+               from nodes n join node_places p on p.node = n.id order by n.seen_at desc";
+    let mut strangers = vec![];
+    for row in sqlx::query(sql).fetch_all(on).await? {
+        if let Some(because) = here.copied_from(&Place::of(&row)?) {
+            let left = Left {
+                id: row.try_get("id")?,
+                host: row.try_get("named")?,
+                seen_at: row.try_get("seen_at")?,
+                recent: row.try_get("recent")?,
+            };
+            strangers.push((left, because));
+        }
+    }
+    Ok(strangers)
 }
 
 impl Ledger {
@@ -50,26 +72,20 @@ impl Ledger {
     /// The database is out of reach.
     pub async fn hold_effects_of_a_copy(&self, restored: bool) -> Result<Option<Held>, LedgerError> {
         let here = Place::here(self.pool()).await?;
+        // A node that goes on saying that it runs does so in this database: it is ours, whatever it was that it noted of its server.
+        let before = strangers(&here, self.pool()).await?;
+        if before.iter().any(|(left, _)| left.recent) {
+            tokio::time::sleep(HEARTBEAT_WAIT).await;
+        }
         let mut transaction = self.pool().begin().await?;
         let timeout = format!("set local lock_timeout = {}", LOCK_TIMEOUT.as_millis());
         transaction.execute(&*timeout).await?;
         // Of several nodes that start one decides, and the others find it done.
         transaction.execute("select from effects for update").await?;
-        let rows = sqlx::query("select n.id, n.host as named, n.seen_at, p.* from nodes n join node_places p on p.node = n.id order by n.seen_at desc")
-            .fetch_all(&mut *transaction)
-            .await?;
-        let mut copied = vec![];
-        for row in &rows {
-            let left = Left {
-                id: row.try_get("id")?,
-                host: row.try_get("named")?,
-                seen_at: row.try_get("seen_at")?,
-                place: Place::of(row)?,
-            };
-            if let Some(because) = here.copied_from(&left.place) {
-                copied.push((left, because));
-            }
-        }
+        let mut copied = strangers(&here, &mut *transaction).await?;
+        copied.retain(|(left, _)| {
+            before.iter().all(|(was, _)| was.id != left.id || was.seen_at == left.seen_at)
+        });
         let because = match (restored, copied.as_slice()) {
             (true, _) => Some("it was started as restored".to_owned()),
             (false, []) => None,

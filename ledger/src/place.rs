@@ -10,6 +10,12 @@ use sqlx::{PgPool, Row as _};
 
 use crate::nodes::host_name;
 
+/// The present timeline, as names of log files begin with it; and whether there is a target of recovery, which a standby that took over has
+/// none of.
+const HISTORY: &str = "select case when not pg_is_in_recovery() \
+     then ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int end, \
+     exists (select from pg_settings where setting <> '' and name in ('recovery_target', 'recovery_target_lsn', \
+         'recovery_target_name', 'recovery_target_time', 'recovery_target_xid'))";
 /// SQLSTATE of what this database user may not know.
 const NOT_ALLOWED: &str = "42501";
 
@@ -23,6 +29,8 @@ pub(crate) struct Place {
     pub(crate) system_identifier: Option<String>,
     /// Which line of its history: another one after a promotion, and after a point-in-time recovery.
     pub(crate) timeline: Option<i32>,
+    /// Whether the server is set to recover up to a point. Asked of the server that we use only.
+    pub(crate) recovered: bool,
     /// The database's own, on that server.
     pub(crate) database: Oid,
     /// Which folder the data is in, where that is on this machine: its inode, and when that was made.
@@ -48,9 +56,7 @@ impl Place {
                 .fetch_one(pool)
                 .await,
         )?;
-        let timeline = known(
-            sqlx::query_scalar("select timeline_id from pg_control_checkpoint()").fetch_one(pool).await,
-        )?;
+        let (timeline, recovered) = sqlx::query_as(HISTORY).fetch_one(pool).await?;
         let directory: Option<String> =
             known(sqlx::query_scalar("select current_setting('data_directory')").fetch_one(pool).await)?;
         Ok(Self {
@@ -58,6 +64,7 @@ impl Place {
             machine: machine_id(),
             system_identifier,
             timeline,
+            recovered,
             database,
             folder: directory.filter(|_| local).and_then(|directory| folder_id(&directory)),
             address: address(&connect),
@@ -72,6 +79,7 @@ impl Place {
             machine: row.try_get("machine")?,
             system_identifier: row.try_get("system_identifier")?,
             timeline: row.try_get("timeline")?,
+            recovered: false,
             database: row.try_get("database")?,
             folder: row.try_get("folder")?,
             address: row.try_get("address")?,
@@ -91,19 +99,22 @@ impl Place {
         if self.server_started_at == last.server_started_at {
             return None;
         }
+        let same_machine = self.host == last.host || same(self.machine.as_ref(), last.machine.as_ref());
+        // After a failover, the server that took over has another folder, and may have another address.
+        let promoted = differ(self.timeline.as_ref(), last.timeline.as_ref()) && !self.recovered;
+        if same_machine && promoted {
+            return None;
+        }
         if let (Some(here), Some(there)) = (&self.folder, &last.folder) {
             return (here != there).then_some("its database server had its data in another folder");
         }
-        let same_machine = self.host == last.host || same(self.machine.as_ref(), last.machine.as_ref());
         if self.address == last.address {
             // What is local on another machine is another server.
             let local = self.address.starts_with("local ");
             return (local && !same_machine)
                 .then_some("it was on another machine, with a database server there");
         }
-        // After a failover, the server that took over may have another address.
-        let promoted = differ(self.timeline.as_ref(), last.timeline.as_ref());
-        (!(same_machine && promoted)).then_some("it reached its database at another address")
+        Some("it reached its database at another address")
     }
 }
 
@@ -171,6 +182,7 @@ mod tests {
             machine: None,
             system_identifier: Some("7".to_owned()),
             timeline: Some(1),
+            recovered: false,
             database: Oid(16_384),
             folder: None,
             address: "db:5432/daybook".to_owned(),
@@ -222,6 +234,14 @@ mod tests {
                 "its folder in a new container",
                 later(Place { host: host("77b0"), machine: None, ..was.clone() }),
             ),
+            ("a standby on the same machine that took over", {
+                later(Place {
+                    timeline: Some(2),
+                    folder: Some(host("56:78")),
+                    address: host("local /x:5433/daybook"),
+                    ..was.clone()
+                })
+            }),
             ("its folder renamed", later(Place { address: host("local /x:5432/daybook"), ..was.clone() })),
         ] {
             assert_eq!(now.copied_from(&was), None, "{what}");
@@ -242,6 +262,11 @@ mod tests {
                 "files beside the original",
                 private(),
                 later(Place { folder: Some(text("56:78")), ..private() }),
+            ),
+            (
+                "a recovery to a point in time, beside the original",
+                private(),
+                later(Place { timeline: Some(2), recovered: true, folder: Some(text("56:78")), ..private() }),
             ),
             (
                 "files on another port",
