@@ -10,9 +10,9 @@ create table effects (
 insert into effects default values;
 
 -- Where each node runs and which database server it uses, as of its last heartbeat. A copy of the database finds here what it is a copy of: a
--- node that stops takes its row away, with that of `nodes`. Updated every few seconds: the free space keeps that within the page.
+-- node that stops takes its row in `nodes` away, and only what has one there counts. Updated every few seconds: the free space keeps that within the page.
 create table node_places (
-    node               uuid        primary key references nodes on delete cascade,
+    node               uuid        primary key,
     host               text        not null,
     machine            text,
     -- Of the server's data, the same on copies of its files; null where this database user may not know.

@@ -131,8 +131,12 @@ impl Ledger {
             .bind(place.server_started_at)
             .execute(self.pool())
             .await?;
-        let silent = "delete from nodes where seen_at < clock_timestamp() - interval '1 hour'";
-        sqlx::query(silent).execute(self.pool()).await?;
+        for silent in [
+            "delete from nodes where seen_at < clock_timestamp() - interval '1 hour'",
+            "delete from node_places p where not exists (select from nodes n where n.id = p.node)",
+        ] {
+            sqlx::query(silent).execute(self.pool()).await?;
+        }
         Ok(())
     }
 

@@ -169,7 +169,8 @@ impl Ledger {
 
     /// Best effort: whoever does not beat is off the list soon.
     async fn unregister(&self, presence: &Presence) {
-        let query = sqlx::query("delete from nodes where id = $1").bind(presence.id).execute(self.pool());
+        let sql = "with place as (delete from node_places where node = $1) delete from nodes where id = $1";
+        let query = sqlx::query(sql).bind(presence.id).execute(self.pool());
         if !matches!(timeout(FAREWELL, query).await, Ok(Ok(_))) {
             tracing::debug!("the node could not say that it has stopped");
         }
