@@ -251,6 +251,7 @@ impl Commands {
             let up_to = head.min(after + STRETCH);
             for event in self.ledger.read_types(after, up_to, &["user"]).await? {
                 let id = event.stream.aggregate_id.parse().ok().map(UserId);
+                event.readable()?;
                 let decoded =
                     Event::decode("user", &event.event_type, &event.event_version, event.payload).ok();
                 if let (Some(id), Some(Event::User(UserEvent::UserRegistered { admin: true, .. }))) =

@@ -152,7 +152,9 @@ impl Commands {
             let Some(last) = page.last() else { return Ok(false) };
             after = last.sequence;
             let mut since = page.into_iter().filter(|event| event.position > position);
-            if since.any(|event| serde_json::from_value(event.payload).is_ok_and(|it| sets_password(&it))) {
+            // What cannot be read may have set it.
+            if since.any(|event| serde_json::from_value(event.payload).map_or(true, |it| sets_password(&it)))
+            {
                 return Ok(true);
             }
         }

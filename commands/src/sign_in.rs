@@ -243,7 +243,9 @@ impl Commands {
         let since = self.ledger.read_stream(&stream, account.sequence, None, PAGE).await;
         let since = since.map_err(CommandError::from)?;
         let ended = since.into_iter().any(|event| {
-            serde_json::from_value(event.payload).is_ok_and(|event: UserEvent| event.ends_sessions())
+            // What cannot be read may have ended them.
+            let event: Result<UserEvent, _> = serde_json::from_value(event.payload);
+            event.map_or(true, |event| event.ends_sessions())
         });
         if ended {
             self.end_session(&acting_as(context, account.user_id), session_id).await?;

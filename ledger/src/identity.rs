@@ -170,7 +170,8 @@ impl Ledger {
     /// [`LedgerError::Diverged`], also at every later call until an operator has accepted the loss; or the database is out of reach.
     pub async fn check_log(&self) -> Result<(), LedgerError> {
         let checked = timeout(CHECK_TIMEOUT, self.check_guard()).await;
-        let outcome = checked.unwrap_or_else(|_| Err(timed_out("the log could not be looked at in time").into()));
+        let outcome =
+            checked.unwrap_or_else(|_| Err(timed_out("the log could not be looked at in time").into()));
         match &outcome {
             Ok(()) => metrics::gauge!("log_diverged").set(0.0),
             Err(LedgerError::Diverged(divergence)) => self.note(divergence).await,

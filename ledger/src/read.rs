@@ -1,14 +1,11 @@
 //! Reading: pages of the log, streams, single places.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use sqlx::postgres::PgRow;
-use sqlx::types::Json;
-use sqlx::{FromRow, Row};
+use sqlx::{FromRow, Row as _};
 
 use crate::Ledger;
+use crate::damage::{self, Row};
 use crate::error::LedgerError;
 use crate::event::{Metadata, Recorded, StreamId};
 
@@ -26,11 +23,12 @@ macro_rules! select {
 }
 
 impl FromRow<'_, PgRow> for Recorded {
+    /// Never fails because of what a single event says: a damaged one is an entry like any other, with its damage.
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let metadata: Json<HashMap<String, String>> = row.try_get("metadata")?;
+        let Row { payload, metadata, at, damage } = damage::read(row)?;
         Ok(Self {
             position: row.try_get("position")?,
-            at: row.try_get("recorded_at")?,
+            at,
             stream: StreamId {
                 aggregate_type: row.try_get("aggregate_type")?,
                 aggregate_id: row.try_get("aggregate_id")?,
@@ -38,8 +36,9 @@ impl FromRow<'_, PgRow> for Recorded {
             sequence: row.try_get("sequence")?,
             event_type: row.try_get("event_type")?,
             event_version: row.try_get("event_version")?,
-            payload: row.try_get::<Value, _>("payload")?,
-            metadata: Metadata::from_map(metadata.0),
+            payload,
+            metadata: Metadata::from_map(metadata),
+            damage,
         })
     }
 }

@@ -77,7 +77,7 @@ impl<A: Aggregate> Store<A> {
         if (found.len() as i64) < MOST_AT_ONCE {
             for stored in found {
                 if let Some(loaded) = loaded.get_mut(&stored.stream.aggregate_id) {
-                    loaded.apply(stored)?;
+                    loaded.apply(&stored)?;
                 }
             }
         } else {
@@ -90,9 +90,11 @@ impl<A: Aggregate> Store<A> {
 }
 
 impl<A: Aggregate> Loaded<A> {
-    fn apply(&mut self, stored: Recorded) -> Result<(), PersistenceError> {
+    fn apply(&mut self, stored: &Recorded) -> Result<(), PersistenceError> {
+        let event =
+            stored.parse().map_err(|damaged| PersistenceError::DeserializationError(Box::new(damaged)))?;
         self.sequence = stored.sequence;
-        self.aggregate.apply(serde_json::from_value(stored.payload)?);
+        self.aggregate.apply(event);
         Ok(())
     }
 }
@@ -136,7 +138,7 @@ impl<A: Aggregate> EventStore<A> for Store<A> {
             let page = page.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
             let is_last = (page.len() as i64) < PAGE;
             for stored in page {
-                loaded.apply(stored)?;
+                loaded.apply(&stored)?;
             }
             if is_last {
                 return Ok(loaded);

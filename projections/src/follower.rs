@@ -230,7 +230,9 @@ impl Follower {
         let stops = |entry: &&Entry| {
             entry.fact.is_err()
                 && active.iter().any(|(view, standing)| {
-                    standing.applied < entry.position && view.spec().needs(&entry.aggregate_type)
+                    standing.applied < entry.position
+                        && view.spec().needs(&entry.aggregate_type)
+                        && !view.spec().lists_unreadable
                 })
         };
         page.entries.iter().find(stops).map(|entry| entry.position)

@@ -18,7 +18,8 @@ pub struct AttemptMade {
     pub worker: String,
     /// When it began.
     pub started_at: DateTime<Utc>,
-    /// How it ended: `completed`, `failed`, `lost`, `handed_back` or `cancelled`; `running` while it has not.
+    /// How it ended: `completed`, `failed`, `lost`, `handed_back` or `cancelled`; `running` while it has not; `unreadable` where the
+    /// event that says so cannot be read.
     pub outcome: &'static str,
     /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,
@@ -94,8 +95,15 @@ impl Commands {
         let stream = StreamId::new("job", id);
         let mut attempts: Vec<AttemptMade> = vec![];
         for stored in self.ledger.read_stream(&stream, 0, None, MOST_EVENTS).await? {
-            let event = serde_json::from_value(stored.payload);
-            match event.map_err(|error| CommandError::Event(error.to_string()))? {
+            let Ok(event) = serde_json::from_value(stored.payload) else {
+                // It may have been the end of this attempt.
+                if let Some(last) = attempts.last_mut().filter(|last| last.outcome == "running") {
+                    last.ended("unreadable", stored.at, None);
+                    last.error = Some(format!("event {} cannot be read", stored.position));
+                }
+                continue;
+            };
+            match event {
                 JobEvent::JobStarted { attempt, worker, at: _ } => attempts.push(AttemptMade {
                     attempt,
                     worker,

@@ -95,6 +95,9 @@ impl Commands {
     ) -> Result<bool, CommandError> {
         let stream = StreamId::new("job", started.job.id);
         let history = self.ledger.read_stream(&stream, started.held.sequence, None, MOST_EVENTS).await?;
+        for event in &history {
+            event.readable()?;
+        }
         let events = history.into_iter().filter_map(|event| serde_json::from_value(event.payload).ok());
         Ok(events.into_iter().any(|event: JobEvent| {
             let (of, ran) = match event {

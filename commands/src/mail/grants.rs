@@ -92,7 +92,13 @@ impl Drafts {
         let events = self.ledger.read_stream(&StreamId::new("user", user), 0, None, MOST_EVENTS).await?;
         let names = |event: &Recorded| ["UserRegistered", "UserRenamed"].contains(&event.event_type.as_str());
         let Some(named) = events.into_iter().rfind(names) else { return Ok(user.to_string()) };
-        Ok(match self.open(Some(named)).await?.1 {
+        let opened = match self.open(Some(named)).await {
+            Ok((_, event)) => event,
+            // The name of somebody else is no reason to send nothing.
+            Err(NoLetter::Impossible(_)) => return Ok(user.to_string()),
+            Err(other) => return Err(other),
+        };
+        Ok(match opened {
             Event::User(
                 UserEvent::UserRegistered { name: Personal::Open { personal, .. }, .. }
                 | UserEvent::UserRenamed { name: Personal::Open { personal, .. } },

@@ -79,8 +79,7 @@ impl Commands {
             let Some(last) = page.last() else { break };
             reached = last.sequence;
             for event in page {
-                let event: SecretEvent = serde_json::from_value(event.payload)
-                    .map_err(|error| CommandError::Event(error.to_string()))?;
+                let event: SecretEvent = event.parse()?;
                 versions.extend_from_slice(event.destroyed_versions());
             }
         }

@@ -172,7 +172,8 @@ fn of_session(event: &AccessEvent) -> Option<UserId> {
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. }
-        | AccessEvent::LogLossAccepted { .. } => None,
+        | AccessEvent::LogLossAccepted { .. }
+        | AccessEvent::EffectsReleased { .. } => None,
     }
 }
 
@@ -242,7 +243,8 @@ fn session(row: &mut CredentialsRow, event: &AccessEvent, fact: &Fact) {
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. }
-        | AccessEvent::LogLossAccepted { .. } => {}
+        | AccessEvent::LogLossAccepted { .. }
+        | AccessEvent::EffectsReleased { .. } => {}
     }
 }
 

@@ -59,7 +59,8 @@ impl View for LastAccess {
                 | AccessEvent::JobsChangedInBulk { .. }
                 | AccessEvent::WorkerDrained { .. }
                 | AccessEvent::ViewRebuilt { .. }
-                | AccessEvent::LogLossAccepted { .. },
+                | AccessEvent::LogLossAccepted { .. }
+                | AccessEvent::EffectsReleased { .. },
             )
             | Event::User(_)
             | Event::Team(_)
@@ -95,7 +96,8 @@ impl View for LastAccess {
                 | AccessEvent::JobsChangedInBulk { .. }
                 | AccessEvent::WorkerDrained { .. }
                 | AccessEvent::ViewRebuilt { .. }
-                | AccessEvent::LogLossAccepted { .. },
+                | AccessEvent::LogLossAccepted { .. }
+                | AccessEvent::EffectsReleased { .. },
             )
             | Event::User(_)
             | Event::Team(_)

@@ -101,6 +101,7 @@ mod tests {
             event_version: String::new(),
             payload: json!({ "attempt": attempt }),
             metadata: ::ledger::Metadata::default(),
+            damage: None,
         }
     }
 
