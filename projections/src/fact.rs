@@ -1,7 +1,7 @@
 //! Events as views see them.
 
 use chrono::{DateTime, Utc};
-use domain::{AccessEvent, Event, TeamId};
+use domain::{AccessEvent, Event, TeamId, Undecodable};
 use ledger::{Ledger, LedgerError, Recorded, StreamId};
 use serde_json::Value;
 
@@ -69,6 +69,8 @@ pub struct Unreadable {
     pub request_id: Option<String>,
     /// Why it cannot be read, in words without contents.
     pub cause: String,
+    /// Whether it is damaged, so that no version and no key will ever read it.
+    pub damaged: bool,
 }
 
 impl std::fmt::Display for Unreadable {
@@ -78,7 +80,7 @@ impl std::fmt::Display for Unreadable {
 }
 
 impl Unreadable {
-    fn new(recorded: Recorded, cause: String) -> Self {
+    fn new(recorded: Recorded, cause: String, damaged: bool) -> Self {
         let Recorded { position, at, stream, sequence, event_type, event_version, metadata, .. } = recorded;
         let team_id = match stream.aggregate_type.as_str() {
             "team" => stream.aggregate_id.parse().ok(),
@@ -98,6 +100,7 @@ impl Unreadable {
             team_id,
             request_id: metadata.request_id,
             cause,
+            damaged,
         }
     }
 }
@@ -109,13 +112,17 @@ impl Fact {
     /// What is known of an event that this version cannot read.
     pub fn new(mut recorded: Recorded) -> Result<Self, Box<Unreadable>> {
         if let Some(cause) = recorded.damage.take() {
-            return Err(Box::new(Unreadable::new(recorded, cause)));
+            return Err(Box::new(Unreadable::new(recorded, cause, true)));
         }
         let payload = std::mem::take(&mut recorded.payload);
         let of = &recorded.stream.aggregate_type;
         let event = match Event::decode(of, &recorded.event_type, &recorded.event_version, payload) {
             Ok(event) => event,
-            Err(error) => return Err(Box::new(Unreadable::new(recorded, error.to_string()))),
+            Err(error) => {
+                // What is not known to this version may be to another one.
+                let damaged = matches!(error, Undecodable::Shape { .. });
+                return Err(Box::new(Unreadable::new(recorded, error.to_string(), damaged)));
+            }
         };
         let Recorded { position, at, stream, sequence, event_type, event_version, metadata, .. } = recorded;
         Ok(Self {
@@ -299,7 +306,8 @@ fn entry(event: Recorded, sealed: Option<String>) -> Entry {
         position: event.position,
         aggregate_type: event.stream.aggregate_type.clone(),
         fact: match sealed {
-            Some(cause) => Err(Box::new(Unreadable::new(event, cause))),
+            // Another node may have the key.
+            Some(cause) => Err(Box::new(Unreadable::new(event, cause, false))),
             None => Fact::new(event),
         },
     }

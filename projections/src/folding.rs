@@ -38,7 +38,7 @@ pub(crate) trait AnyFolding: Send + Sync {
     fn load(&mut self, key: String, position: i64, row: &str) -> Result<(), Fault>;
     /// Folds one event.
     fn fold(&mut self, fact: &Fact);
-    /// Lists an event that cannot be read; `false` where the view has no row for such.
+    /// Lists an event that is damaged; `false` where the view has no row for such.
     fn list(&mut self, unreadable: &Unreadable) -> bool;
     /// At most `limit` of the rows that were folded into since they were last given out here.
     fn changes(&mut self, limit: usize) -> Result<Changes, Fault>;
@@ -206,7 +206,7 @@ pub(crate) fn fold_entries(
     for entry in needed {
         let fact = match &entry.fact {
             Ok(fact) => fact,
-            Err(unreadable) if folding.list(unreadable) => continue,
+            Err(unreadable) if unreadable.damaged && folding.list(unreadable) => continue,
             Err(unreadable) => return Err(Fault::at_event(entry.position, unreadable)),
         };
         // A fold that panics must stop its own view only. Its rows are thrown away with the fault.

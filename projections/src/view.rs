@@ -31,8 +31,9 @@ pub trait View: Send + Sync + 'static {
     /// Whether it may trail the others by some milliseconds. It is then followed apart, in larger strides, so that what people
     /// wait for before they get an answer is not kept waiting for it.
     const TRAILING: bool = false;
-    /// Whether it goes on past events that cannot be read, with a row for each: [`View::unreadable`].
-    const LISTS_UNREADABLE: bool = false;
+    /// Whether it goes on past events that are damaged, with a row for each: [`View::unreadable`]. It stops before those that another
+    /// version, or a node with another key, may be able to read: one event leads to one row, whoever folds it.
+    const LISTS_DAMAGED: bool = false;
     /// Fields of the row that are never shown: they appear as `sealed`.
     const HIDDEN: &'static [&'static str] = &[];
     /// Whose its rows are. Where they are teams', the view is a [`TeamView`] and its table has a column `team_id`.
@@ -57,8 +58,8 @@ pub trait View: Send + Sync + 'static {
     #[must_use]
     fn fold(key: &str, row: Option<Self::Row>, fact: &Fact) -> Option<Self::Row>;
 
-    /// The row for an event that cannot be read, and its key. A view that has none stops just before such an event; one that lists
-    /// events ([`View::LISTS_UNREADABLE`]) goes on.
+    /// The row for an event that is damaged, and its key. A view that has none stops just before such an event; one that lists
+    /// events ([`View::LISTS_DAMAGED`]) goes on.
     #[must_use]
     fn unreadable(event: &Unreadable) -> Option<(String, Self::Row)> {
         let _ = event;
@@ -134,7 +135,7 @@ pub(crate) struct Spec {
     pub(crate) once: bool,
     pub(crate) personal: bool,
     pub(crate) trailing: bool,
-    pub(crate) lists_unreadable: bool,
+    pub(crate) lists_damaged: bool,
     pub(crate) hidden: &'static [&'static str],
     pub(crate) owner: Owner,
     /// Names this shape of table and fold.
@@ -159,7 +160,7 @@ impl Spec {
             once: V::ONCE,
             personal: V::PERSONAL,
             trailing: V::TRAILING,
-            lists_unreadable: V::LISTS_UNREADABLE,
+            lists_damaged: V::LISTS_DAMAGED,
             hidden: V::HIDDEN,
             owner: V::OWNER,
             shape,

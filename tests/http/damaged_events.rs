@@ -144,12 +144,12 @@ async fn the_trail_goes_on_past_an_event_that_was_damaged_before_it_was_followed
     let app = TestApp::start().await;
     let (owner, auditor, admin) = (app.owner(), app.auditor(), app.admin());
     let id = keep(&owner, "kept").await.str("id").to_owned();
-    let payloads = [r#"{"SecretSung": {}}"#, r#"{"SecretSung": "\ud800"}"#, r#"{"SecretSung": 1e999}"#];
+    let payloads = [r#"{"SecretStored": {}}"#, r#"{"SecretStored": "\ud800"}"#, r#"{"SecretStored": 1e999}"#];
     let mut positions = vec![];
     for payload in payloads {
         for metadata in [r#"{"actor": "system"}"#, r#"[]"#, r#"{"actor": "\udfff"}"#] {
             let sql = "insert into events select (select max(position) + 1 from events), (select max(recorded_at) from events), \
-                       'secret', $1, 1, 'SecretSung', '1', $2::json, $3::json returning position";
+                       'secret', $1, 1, 'SecretStored', '1', $2::json, $3::json returning position";
             let stranger = uuid::Uuid::now_v7().to_string();
             let query = sqlx::query_scalar::<_, i64>(sql).bind(&stranger).bind(payload).bind(metadata);
             positions.push(query.fetch_one(&mut app.database.connect().await).await.unwrap());
@@ -168,7 +168,7 @@ async fn the_trail_goes_on_past_an_event_that_was_damaged_before_it_was_followed
     .await;
     for position in &positions {
         let event = item(&listed, *position);
-        assert_eq!((&event["type"], &event["aggregate_type"]), (&json!("SecretSung"), &json!("secret")));
+        assert_eq!((&event["type"], &event["aggregate_type"]), (&json!("SecretStored"), &json!("secret")));
         assert!(event["unreadable"].is_string(), "{event}");
     }
     // Views that cannot do without it stop just before the first of them, and say so.

@@ -61,7 +61,7 @@ impl View for Audit {
     const CACHED: bool = false;
     const PERSONAL: bool = true;
     const TRAILING: bool = true;
-    const LISTS_UNREADABLE: bool = true;
+    const LISTS_DAMAGED: bool = true;
     const OWNER: Owner = Owner::TeamAndInstance;
     type Row = AuditRow;
 
