@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
+use crate::effects::Effects;
 use crate::key_uses::KeyUses;
 use crate::middleware::rate_limit::RateLimits;
 use crate::notices::Notices;
@@ -57,6 +58,8 @@ pub struct Parts {
     pub tasks: Supervisor,
     /// The node is to stop: it takes no new work, and answers until what runs has ended.
     pub stopping: CancellationToken,
+    /// Whether schedules, mail and jobs are held.
+    pub effects: Effects,
     /// Places for what nobody waits for.
     pub background: Arc<Semaphore>,
 }

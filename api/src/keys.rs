@@ -123,13 +123,51 @@ pub fn load_or_generate(data_dir: &Path, settings: &Settings, sealed: bool) -> R
         Some(secret) => secret.clone(),
         None => kept(&folder, "jwt_secret", is_jwt_secret, "32 characters or more")?,
     };
+    assemble(settings, jwt_secret, &encryption_key)
+}
+
+fn assemble(settings: &Settings, jwt_secret: Hidden, encryption_key: &Hidden) -> Result<Keys, KeysError> {
     let previous = settings.encryption_key_previous.as_ref();
     Ok(Keys {
         jwt_secret,
         jwt_secret_previous: settings.jwt_secret_previous.clone(),
-        encryption_key: decoded(&encryption_key, "ENCRYPTION_KEY")?,
+        encryption_key: decoded(encryption_key, "ENCRYPTION_KEY")?,
         encryption_key_previous: previous.map(|text| decoded(text, "ENCRYPTION_KEY_PREVIOUS")).transpose()?,
     })
+}
+
+/// As [`load_or_generate`], but makes nothing. Where a key is nowhere and nothing is `sealed`, one stands in that is kept nowhere: a start
+/// would make one.
+///
+/// # Errors
+/// As [`load_or_generate`].
+pub fn load(data_dir: &Path, settings: &Settings, sealed: bool) -> Result<Keys, KeysError> {
+    let folder = data_dir.join("keys");
+    let found = |name: &str, valid: fn(&str) -> bool, expected| {
+        let path = folder.join(name);
+        match fs::metadata(&folder) {
+            Ok(metadata) => owner_only(&folder, &metadata.permissions(), 0o700)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error("look at", &folder)(error)),
+        }
+        match read_key(&path)? {
+            Some(key) if !valid(key.expose()) => Err(KeysError::Content { path, expected }),
+            found => Ok(found),
+        }
+    };
+    let encryption_key = match &settings.encryption_key {
+        Some(text) => text.clone(),
+        None => match found("encryption_key", is_encryption_key, "32 bytes in base64")? {
+            Some(key) => key,
+            None if sealed => return Err(KeysError::Missing { path: folder.join("encryption_key") }),
+            None => new_key()?,
+        },
+    };
+    let jwt_secret = match &settings.jwt_secret {
+        Some(secret) => secret.clone(),
+        None => found("jwt_secret", is_jwt_secret, "32 characters or more")?.map_or_else(new_key, Ok)?,
+    };
+    assemble(settings, jwt_secret, &encryption_key)
 }
 
 /// Two new keys as lines for an environment file.

@@ -12,6 +12,7 @@ pub mod connections;
 mod cookies;
 pub mod core_dumps;
 mod credential;
+pub mod effects;
 pub mod extract;
 mod forgetting;
 pub mod housekeeping;

@@ -64,6 +64,10 @@ fn build() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> 
         commands::jobs::circuits::GAUGE,
         "1 while a host that failed again and again is left alone by jobs"
     );
+    metrics::describe_gauge!(
+        crate::effects::GAUGE,
+        "1 while schedules, mail and jobs are held until an operator releases them"
+    );
     Ok(handle)
 }
 

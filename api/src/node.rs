@@ -200,6 +200,43 @@ impl Node {
         }
     }
 
+    /// A node to look with: its keys are found but not made, its database is reached but nothing is made in it, and its connections may
+    /// only read. `None`: there is no private server yet.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn look(settings: Settings) -> Result<Option<Self>, StartError> {
+        let kinds = LiveKinds::new(read_kinds(&settings, &actions())?);
+        if settings.database_url.is_none() && !PrivateServer::exists(&settings.data_dir) {
+            keys::load(&settings.data_dir, &settings, false)?;
+            return Ok(None);
+        }
+        let (connect, private) = database(&settings).await?;
+        let connect = connect.read_only();
+        let keys = async {
+            let sealed = settings.encryption_key.is_none() && ledger::holds_data_keys(&connect).await?;
+            Ok(keys::load(&settings.data_dir, &settings, sealed)?)
+        };
+        match keys.await {
+            Ok(keys) => {
+                let node = Self::of(settings, keys, kinds, connect, private);
+                match check_version(&node.ledger).await {
+                    Ok(()) => Ok(Some(node)),
+                    Err(error) => {
+                        node.close().await;
+                        Err(error)
+                    }
+                }
+            }
+            Err(error) => {
+                if let Some(private) = private {
+                    private.stop().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
     fn of(
         settings: Settings,
         keys: Keys,

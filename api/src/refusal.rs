@@ -60,8 +60,15 @@ impl From<CommandError> for Problem {
             }
             CommandError::Seal(error) => Self::internal(error),
             CommandError::Event(cause) => Self::internal(cause),
+            CommandError::DamagedEvent(cause) => unreadable_event(cause),
         }
     }
+}
+
+/// Somebody has to look at the log; repeating the request does not help.
+pub(crate) fn unreadable_event(cause: impl std::fmt::Display) -> Problem {
+    tracing::error!(%cause, "an event cannot be read");
+    Problem::conflict(format!("It cannot be told from the log: {cause}.")).with_code("event_unreadable")
 }
 
 fn taken(kind: ClaimKind) -> Problem {
@@ -113,9 +120,8 @@ impl From<LedgerError> for Problem {
         match error {
             LedgerError::Database(cause) => database(cause),
             LedgerError::Diverged(divergence) => divergence.into(),
-            LedgerError::Migration(_) | LedgerError::Damaged { .. } | LedgerError::Seal(_) => {
-                Self::internal(error)
-            }
+            LedgerError::Damaged { .. } => unreadable_event(error),
+            LedgerError::Migration(_) | LedgerError::Seal(_) => Self::internal(error),
         }
     }
 }

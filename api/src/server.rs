@@ -28,6 +28,7 @@ use crate::artifacts::{artifacts, retention};
 use crate::authenticate;
 use crate::confidential::NothingConfidential;
 use crate::config::Settings;
+use crate::effects::Effects;
 use crate::forgetting::Forgetting;
 use crate::housekeeping::Housekeeping;
 use crate::mail::{MailError, mailer};
@@ -118,8 +119,11 @@ pub async fn run(
     let (requests_stop, services_stop, follower_stop) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let tasks = Supervisor::default();
+    let effects = Effects::load(&node.ledger).await.map_err(KeyCheckError::from)?;
+    let node_id = presence.id();
     let app = App::new(Parts {
         artifacts,
+        effects: effects.clone(),
         limits: RateLimits::new(&node.settings),
         key_uses: node.key_uses(),
         background: Arc::new(Semaphore::new(MOST_IN_BACKGROUND)),
@@ -145,9 +149,12 @@ pub async fn run(
         let watching = app.watching.clone();
         supervised(&tasks, "job watching", &follower_stop, move |stop| watching.clone().run(stop))
     });
+    // What has effects outside of the database waits while they are held.
     let working = roles.worker.then(|| {
         let app = app.clone();
-        supervised(&tasks, "worker", &shutdown, move |stop| worker(&app).run(stop))
+        supervised(&tasks, "worker", &shutdown, move |stop| {
+            app.effects.clone().then(stop.clone(), worker(&app).run(stop))
+        })
     });
     let sums = {
         let commands = app.commands.background();
@@ -161,14 +168,26 @@ pub async fn run(
     };
     let scheduling = roles.worker.then(|| {
         let app = app.clone();
-        supervised(&tasks, "scheduler", &shutdown, move |stop| scheduler(&app).run(stop))
+        supervised(&tasks, "scheduler", &shutdown, move |stop| {
+            app.effects.clone().then(stop.clone(), scheduler(&app).run(stop))
+        })
     });
     let retention = retention(&app).filter(|_| roles.worker).map(|retention| {
-        supervised(&tasks, "retention", &services_stop, move |stop| retention.clone().run(stop))
+        let app = app.clone();
+        supervised(&tasks, "retention", &services_stop, move |stop| {
+            app.effects.clone().then(stop.clone(), retention.clone().run(stop))
+        })
     });
-    let mailing = roles
-        .worker
-        .then(|| supervised(&tasks, "mail", &services_stop, move |stop| mailer.clone().run(stop)));
+    let mailing = roles.worker.then(|| {
+        let app = app.clone();
+        supervised(&tasks, "mail", &services_stop, move |stop| {
+            app.effects.clone().then(stop.clone(), mailer.clone().run(stop))
+        })
+    });
+    let effects = {
+        let app = app.clone();
+        supervised(&tasks, "effects", &follower_stop, move |stop| app.effects.clone().follow(node_id, stop))
+    };
     let reacting = roles.follower.then(|| react(&app, &services_stop));
 
     tokio::select! {
@@ -206,6 +225,7 @@ pub async fn run(
     for task in keys {
         wind_down("keys", Some(task)).await;
     }
+    wind_down("effects", Some(effects)).await;
     wind_down("metrics", Some(upkeep)).await;
     drop(app);
     node.close().await;

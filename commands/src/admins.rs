@@ -291,6 +291,7 @@ impl Commands {
             let stretch = self.ledger.read_types(after, up_to, &["user"]).await?;
             for event in stretch.events {
                 let id = event.stream.aggregate_id.parse().ok().map(UserId);
+                event.readable()?;
                 let decoded =
                     Event::decode("user", &event.event_type, &event.event_version, event.payload.reader())
                         .ok();

@@ -62,6 +62,9 @@ pub enum CommandError {
     /// A stored event does not have its shape, or an event cannot be written.
     #[error("an event cannot be read or written: {0}")]
     Event(String),
+    /// An event that has to be read cannot be: which, and why in words without contents.
+    #[error("{0}")]
+    DamagedEvent(String),
 }
 
 impl CommandError {
@@ -92,7 +95,7 @@ impl<E: Refusal> From<AggregateError<E>> for CommandError {
             AggregateError::UserError(refusal) => Self::Refused(Box::new(refusal)),
             AggregateError::AggregateConflict => Self::Contended,
             AggregateError::DatabaseConnectionError(cause) => unavailable(cause),
-            AggregateError::DeserializationError(cause) => Self::Event(cause.to_string()),
+            AggregateError::DeserializationError(cause) => Self::DamagedEvent(cause.to_string()),
             AggregateError::UnexpectedError(cause) => unavailable(cause),
         }
     }

@@ -63,7 +63,7 @@ pub(crate) fn claim_event(
 }
 
 fn read_claim(recorded: &Recorded) -> Result<ClaimEvent, CommandError> {
-    recorded.payload.read().map_err(|error| CommandError::Event(error.to_string()))
+    Ok(recorded.parse()?)
 }
 
 impl Commands {
@@ -126,7 +126,7 @@ impl Commands {
     pub(crate) async fn made_before<E: DeserializeOwned>(&self, position: i64) -> Result<E, CommandError> {
         let made = self.ledger.read_at(&[position - 1]).await?.into_iter().next();
         let made = made.ok_or_else(|| CommandError::Event("an idempotency key stands alone".to_owned()))?;
-        made.payload.read().map_err(|error| CommandError::Event(error.to_string()))
+        Ok(made.parse()?)
     }
 
     /// Takes the context's idempotency key into use, or finds what was done under it before.

@@ -40,8 +40,7 @@ impl Commands {
     pub(crate) async fn first_record(&self, id: Uuid) -> Result<Option<(AccessEvent, i64)>, CommandError> {
         let first = self.ledger.read_stream(&StreamId::new("access", id), 0, None, 1).await?;
         let Some(first) = first.into_iter().next() else { return Ok(None) };
-        let event = first.payload.read().map_err(|error| CommandError::Event(error.to_string()))?;
-        Ok(Some((event, first.position)))
+        Ok(Some((first.parse()?, first.position)))
     }
 
     /// An access record on its way into the log.

@@ -152,7 +152,8 @@ impl Commands {
             let Some(last) = page.last() else { return Ok(false) };
             after = last.sequence;
             let mut since = page.into_iter().filter(|event| event.position > position);
-            if since.any(|event| event.payload.read().is_ok_and(|it| sets_password(&it))) {
+            // What cannot be read may have set it.
+            if since.any(|event| event.parse().map_or(true, |it| sets_password(&it))) {
                 return Ok(true);
             }
         }

@@ -242,7 +242,8 @@ impl Commands {
         let stream = StreamId::new("user", account.user_id);
         let mut ended = false;
         let each = |event: Recorded| {
-            ended |= event.payload.read().is_ok_and(|event: UserEvent| event.ends_sessions());
+            // What cannot be read may have ended them.
+            ended |= event.parse().map_or(true, |event: UserEvent| event.ends_sessions());
         };
         let walked = self.ledger.walk_stream(&stream, account.sequence, PAGE, each).await;
         walked.map_err(CommandError::from)?;

@@ -74,6 +74,9 @@ pub enum AccessEvent {
     ViewRebuilt { view: String, rebuild_id: Uuid },
     /// An operator accepted that the log is not the one that was known: `cause` says how it differs, `head` is its last position.
     LogLossAccepted { head: i64, cause: String },
+    /// Schedules, mail and jobs were held, as on a copy of another database, and somebody let them go on. `operator`: who, where it was done
+    /// at the machine.
+    EffectsReleased { held_since: DateTime<Utc>, because: String, operator: Option<String> },
 }
 
 stored_names!(AccessEvent {
@@ -98,4 +101,5 @@ stored_names!(AccessEvent {
     AuditRead: "1",
     ViewRebuilt: "1",
     LogLossAccepted: "1",
+    EffectsReleased: "1",
 });

@@ -105,13 +105,31 @@ pub enum Undecodable {
         version: String,
     },
     /// The payload does not have the shape of its name and version.
-    #[error("{event_type} does not have its shape: {cause}")]
+    #[error("{event_type} does not have its shape: {}", without_contents(cause))]
     Shape {
         /// As stored.
         event_type: String,
         /// What does not fit.
         cause: serde_json::Error,
     },
+}
+
+/// What serde says does not fit, without the value that it quotes: names of fields and types only.
+fn without_contents(cause: &serde_json::Error) -> String {
+    let said = cause.to_string();
+    if said.starts_with("missing field `") || said.starts_with("duplicate field `") {
+        return said;
+    }
+    let expected = said.rsplit_once(", expected ").map(|(_, expected)| expected);
+    for prefix in ["invalid type: ", "invalid value: "] {
+        if let (Some(found), Some(expected)) = (said.strip_prefix(prefix), expected) {
+            let kind = found.split(['"', '`', ',']).next().unwrap_or_default().trim();
+            return format!("{prefix}{kind}, expected {expected}");
+        }
+    }
+    let known = ["unknown variant", "unknown field", "invalid length"];
+    let known = known.into_iter().find(|start| said.starts_with(start));
+    known.unwrap_or("a value does not have its form").to_owned()
 }
 
 impl Event {
@@ -166,6 +184,32 @@ fn shape<'de, E: DeserializeOwned>(
     payload: impl Deserializer<'de, Error = serde_json::Error>,
 ) -> Result<E, Undecodable> {
     E::deserialize(payload).map_err(|cause| Undecodable::Shape { event_type: event_type.to_owned(), cause })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::Event;
+
+    #[test]
+    fn what_does_not_fit_is_said_without_what_was_there() {
+        let said = |payload| Event::decode("user", "UserRenamed", "1", payload).unwrap_err().to_string();
+        for payload in [
+            json!(null),
+            json!("hunter2"),
+            json!({ "hunter2": {} }),
+            json!({ "UserRenamed": "hunter2" }),
+            json!({ "UserRenamed": { "name": "hunter2, expected hunter2" } }),
+            json!({ "UserRenamed": { "name": { "personal": 4711, "subject": "hunter2" } } }),
+            json!({ "UserRenamed": {} }),
+        ] {
+            let said = said(payload);
+            assert!(said.starts_with("UserRenamed does not have its shape: "), "{said}");
+            assert!(!said.contains("hunter2") && !said.contains("4711"), "{said}");
+        }
+    }
 }
 
 /// Given / when / then for the tests of every aggregate.

@@ -114,7 +114,8 @@ impl MailToken {
             | AccessEvent::JobsChangedInBulk { .. }
             | AccessEvent::WorkerDrained { .. }
             | AccessEvent::ViewRebuilt { .. }
-            | AccessEvent::LogLossAccepted { .. } => {}
+            | AccessEvent::LogLossAccepted { .. }
+            | AccessEvent::EffectsReleased { .. } => {}
         }
     }
 }

@@ -161,7 +161,8 @@ impl Session {
             | AccessEvent::JobsChangedInBulk { .. }
             | AccessEvent::WorkerDrained { .. }
             | AccessEvent::ViewRebuilt { .. }
-            | AccessEvent::LogLossAccepted { .. } => {}
+            | AccessEvent::LogLossAccepted { .. }
+            | AccessEvent::EffectsReleased { .. } => {}
         }
     }
 }

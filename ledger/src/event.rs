@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::payload::Payload;
+
+use crate::error::LedgerError;
 
 /// Names a stream: the history of one aggregate.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,4 +121,29 @@ pub struct Recorded {
     pub payload: Payload,
     /// What stands with it.
     pub metadata: Metadata,
+    /// Why the row cannot be read, in words without contents. The payload is then null, and the metadata holds what could be read of it.
+    pub damage: Option<String>,
+}
+
+impl Recorded {
+    /// What it says, as a type that fits.
+    ///
+    /// # Errors
+    /// [`LedgerError::Damaged`] when the row is damaged, or does not fit.
+    pub fn parse<E: DeserializeOwned>(&self) -> Result<E, LedgerError> {
+        self.readable()?;
+        // serde would quote what is there.
+        let cause = |_| self.damaged(format!("{} does not have its shape", self.event_type));
+        self.payload.read().map_err(cause)
+    }
+
+    /// # Errors
+    /// [`LedgerError::Damaged`] when the row is damaged.
+    pub fn readable(&self) -> Result<(), LedgerError> {
+        self.damage.as_ref().map_or(Ok(()), |cause| Err(self.damaged(cause.clone())))
+    }
+
+    fn damaged(&self, cause: String) -> LedgerError {
+        LedgerError::Damaged { position: self.position, cause }
+    }
 }

@@ -1,6 +1,7 @@
 //! The tables, in order. A migration that was shipped never changes: the next one mends it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
@@ -21,11 +22,43 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (14, "log_identity", include_str!("../../migrations/0014_log_identity.sql")),
     (15, "restoring_and_copying", include_str!("../../migrations/0015_restoring_and_copying.sql")),
     (17, "failure_counts", include_str!("../../migrations/0017_failure_counts.sql")),
+    (18, "effects", include_str!("../../migrations/0018_effects.sql")),
 ];
+
+/// The functions that the migrations make, with what stands between their dollars: of several the last.
+pub(crate) fn functions() -> BTreeMap<&'static str, &'static str> {
+    let mut functions = BTreeMap::new();
+    for (_, _, sql) in MIGRATIONS {
+        for text in sql.split("function ").skip(1) {
+            // Anything else that speaks of a function has no body before the next one.
+            let Some((name, rest)) = text.split_once('(') else { continue };
+            let Some((_, quoted)) = rest.split_once(" as $") else { continue };
+            let Some((tag, body)) = quoted.split_once('$') else { continue };
+            let Some((body, _)) = body.split_once(&format!("${tag}$")) else { continue };
+            functions.insert(name.trim(), body);
+        }
+    }
+    functions
+}
 
 pub(crate) fn migrator() -> Migrator {
     let migration = |(version, name, sql): &(i64, &'static str, &'static str)| {
         Migration::new(*version, Cow::Borrowed(name), MigrationType::Simple, Cow::Borrowed(sql), false)
     };
     Migrator { migrations: MIGRATIONS.iter().map(migration).collect(), ..Migrator::DEFAULT }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::functions;
+
+    #[test]
+    fn the_functions_are_found_with_their_bodies() {
+        let functions = functions();
+        for name in ["append_events", "event_digest", "events_are_for_ever", "position_at"] {
+            assert!(functions.contains_key(name), "{name}: {:?}", functions.keys());
+        }
+        assert!(functions["events_are_for_ever"].contains("is append-only"));
+        assert!(functions.values().all(|body| !body.contains('$')));
+    }
 }

@@ -67,6 +67,18 @@ pub struct Presence {
     needs: Vec<String>,
 }
 
+impl Presence {
+    /// The node's id in the list.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+}
+
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 pub(crate) async fn live_nodes(on: impl PgExecutor<'_>) -> Result<Vec<LiveNode>, sqlx::Error> {
     let sql = "select id, host, pid, started_at, seen_at, key_ids, wraps_with from nodes \
                where seen_at > clock_timestamp() - interval '15 seconds' order by started_at, id limit $1";
@@ -98,7 +110,7 @@ impl Ledger {
     /// # Errors
     /// Its keys are not (or no longer) those that the database needs, or the database is out of reach.
     pub async fn register_node(&self, needs: Vec<String>) -> Result<Presence, KeyCheckError> {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let host = host_name();
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
         let presence = Presence { id: Uuid::now_v7(), host, pid, needs };
         sqlx::query("delete from nodes where seen_at < clock_timestamp() - interval '1 hour'")
@@ -165,7 +177,8 @@ impl Ledger {
 
     /// Best effort: whoever does not beat is off the list soon.
     async fn unregister(&self, presence: &Presence) {
-        let query = sqlx::query("delete from nodes where id = $1").bind(presence.id).execute(self.pool());
+        let sql = "with place as (delete from node_places where node = $1) delete from nodes where id = $1";
+        let query = sqlx::query(sql).bind(presence.id).execute(self.pool());
         if !matches!(timeout(FAREWELL, query).await, Ok(Ok(_))) {
             tracing::debug!("the node could not say that it has stopped");
         }

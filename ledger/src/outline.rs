@@ -7,7 +7,11 @@ use sqlx::types::Json;
 
 use crate::Ledger;
 use crate::error::LedgerError;
+use crate::event::Recorded;
 use crate::read::LARGEST_PAGE;
+
+/// Positions looked at together where events are read as a whole.
+const STRETCH: i64 = 500;
 
 /// An event, and few of its fields.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +64,13 @@ impl Ledger {
              and ($5::text is null or metadata->>'team_id' = $5) order by position limit $6",
         );
         let query = query.bind(after).bind(up_to).bind(wanted.fields).bind(wanted.aggregate_type);
-        let rows = query.bind(wanted.team_id).bind(limit.min(LARGEST_PAGE)).fetch_all(self.pool()).await?;
+        let rows = match query.bind(wanted.team_id).bind(limit.min(LARGEST_PAGE)).fetch_all(self.pool()).await
+        {
+            Err(error) if is_unreadable_json(&error) => {
+                return self.outlines_one_by_one(wanted, after, up_to, limit.min(LARGEST_PAGE)).await;
+            }
+            rows => rows?,
+        };
         let outlines = rows.iter().map(|row| {
             let fields: Option<Json<Map<String, Value>>> = row.try_get("fields")?;
             Ok(Outline {
@@ -72,6 +82,54 @@ impl Ledger {
                 fields: fields.map(|fields| fields.0).unwrap_or_default(),
             })
         });
-        outlines.collect::<Result<_, sqlx::Error>>().map_err(LedgerError::from)
+        match outlines.collect::<Result<_, sqlx::Error>>() {
+            Err(error) if is_unreadable_json(&error) => {
+                self.outlines_one_by_one(wanted, after, up_to, limit.min(LARGEST_PAGE)).await
+            }
+            outlines => Ok(outlines?),
+        }
     }
+
+    /// The same where the database could not look into one of the events: all are read as a whole, and the damaged one has no fields.
+    async fn outlines_one_by_one(
+        &self,
+        wanted: Outlined<'_>,
+        mut after: i64,
+        up_to: i64,
+        limit: i64,
+    ) -> Result<Vec<Outline>, LedgerError> {
+        let (mut outlines, most) = (vec![], usize::try_from(limit).unwrap_or_default());
+        while after < up_to && outlines.len() < most {
+            let end = up_to.min(after + STRETCH);
+            let stretch = self.read_types(after, end, &[wanted.aggregate_type]).await?;
+            let outlined = stretch.events.into_iter().map(|event| outline(event, wanted.fields));
+            outlines.extend(
+                outlined.filter(|it| wanted.team_id.is_none() || it.team_id.as_deref() == wanted.team_id),
+            );
+            after = stretch.up_to;
+        }
+        outlines.truncate(most);
+        Ok(outlines)
+    }
+}
+
+fn outline(event: Recorded, wanted: &[&str]) -> Outline {
+    let payload = event.payload.value();
+    let fields = payload.get(&event.event_type).and_then(Value::as_object);
+    let picked = fields.into_iter().flatten().filter(|(name, _)| wanted.contains(&name.as_str()));
+    Outline {
+        fields: picked.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        position: event.position,
+        at: event.at,
+        aggregate_id: event.stream.aggregate_id,
+        event_type: event.event_type,
+        team_id: event.metadata.team_id,
+    }
+}
+
+/// Looking into JSON, PostgreSQL refuses characters that it has let in: lone surrogates and U+0000 (class 22).
+fn is_unreadable_json(error: &sqlx::Error) -> bool {
+    let decoding = matches!(error, sqlx::Error::ColumnDecode { .. });
+    decoding
+        || error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code.starts_with("22"))
 }

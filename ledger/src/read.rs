@@ -1,14 +1,11 @@
 //! Reading: pages of the log, streams, single places.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
-use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
-use sqlx::types::Json;
-use sqlx::{FromRow, Row};
+use sqlx::{FromRow, Row as _};
 
 use crate::Ledger;
+use crate::damage::{self, Row};
 use crate::error::LedgerError;
 use crate::event::{Metadata, Recorded, StreamId};
 
@@ -79,11 +76,12 @@ impl FromRow<'_, PgRow> for Counted {
 }
 
 impl FromRow<'_, PgRow> for Recorded {
+    /// Never fails because of what a single event says: a damaged one is an entry like any other, with its damage.
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let metadata: Json<HashMap<String, String>> = row.try_get("metadata")?;
+        let Row { payload, metadata, at, damage } = damage::read(row)?;
         Ok(Self {
             position: row.try_get("position")?,
-            at: row.try_get("recorded_at")?,
+            at,
             stream: StreamId {
                 aggregate_type: row.try_get("aggregate_type")?,
                 aggregate_id: row.try_get("aggregate_id")?,
@@ -91,8 +89,9 @@ impl FromRow<'_, PgRow> for Recorded {
             sequence: row.try_get("sequence")?,
             event_type: row.try_get("event_type")?,
             event_version: row.try_get("event_version")?,
-            payload: row.try_get::<Json<Box<RawValue>>, _>("payload")?.0.into(),
-            metadata: Metadata::from_map(metadata.0),
+            payload,
+            metadata: Metadata::from_map(metadata),
+            damage,
         })
     }
 }
@@ -142,15 +141,16 @@ impl Ledger {
     }
 
     /// Those of the events at these positions that come last, in the order of the log: as many as there are within the first 8 MiB, looked
-    /// at from the end.
+    /// at from the end; and whether there may be more.
     ///
     /// # Errors
     /// The database is out of reach.
-    pub async fn read_last_of(&self, positions: &[i64]) -> Result<Vec<Recorded>, LedgerError> {
-        let query = sqlx::query_as(within_bytes!("$2", "position desc", select!("where position = any($1)")));
-        let mut events: Vec<Recorded> = query.bind(positions).bind(PAGE_BYTES).fetch_all(self.pool()).await?;
+    pub async fn read_last_of(&self, positions: &[i64]) -> Result<(Vec<Recorded>, bool), LedgerError> {
+        let query = sqlx::query_as(counted!("$2", "position desc", select!("where position = any($1)")));
+        let page = query.bind(positions).bind(PAGE_BYTES).fetch_all(self.pool()).await?;
+        let (mut events, is_cut) = page_of(page, i64::MAX);
         events.reverse();
-        Ok(events)
+        Ok((events, is_cut))
     }
 
     /// The events at these positions, in the order of the log; those that do not exist are left out.

@@ -82,7 +82,7 @@ impl<A: Aggregate> Store<A> {
         if let Some(found) = found {
             for stored in found {
                 if let Some(loaded) = loaded.get_mut(&stored.stream.aggregate_id) {
-                    loaded.apply(stored)?;
+                    loaded.apply(&stored)?;
                 }
             }
         } else {
@@ -95,9 +95,11 @@ impl<A: Aggregate> Store<A> {
 }
 
 impl<A: Aggregate> Loaded<A> {
-    fn apply(&mut self, stored: Recorded) -> Result<(), PersistenceError> {
+    fn apply(&mut self, stored: &Recorded) -> Result<(), PersistenceError> {
+        let event =
+            stored.parse().map_err(|damaged| PersistenceError::DeserializationError(Box::new(damaged)))?;
         self.sequence = stored.sequence;
-        self.aggregate.apply(stored.payload.read()?);
+        self.aggregate.apply(event);
         Ok(())
     }
 }
@@ -119,10 +121,13 @@ impl<A: Aggregate> EventStore<A> for Store<A> {
             let (page, more) =
                 page.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
             for stored in page {
+                let payload = stored
+                    .parse()
+                    .map_err(|damaged| PersistenceError::DeserializationError(Box::new(damaged)))?;
                 events.push(EventEnvelope {
                     aggregate_id: stored.stream.aggregate_id,
                     sequence: stored.sequence as usize,
-                    payload: stored.payload.read().map_err(PersistenceError::from)?,
+                    payload,
                     metadata: stored.metadata.to_map(),
                 });
             }
@@ -144,7 +149,7 @@ impl<A: Aggregate> EventStore<A> for Store<A> {
             let (found, mut bytes) = (page.len() as i64, 1);
             for stored in page {
                 bytes += stored.payload.text().len() as i64;
-                loaded.apply(stored)?;
+                loaded.apply(&stored)?;
             }
             if found < limit {
                 return Ok(loaded);

@@ -1,7 +1,7 @@
 //! Events as views see them.
 
 use chrono::{DateTime, Utc};
-use domain::{AccessEvent, Event, TeamId};
+use domain::{AccessEvent, Event, TeamId, Undecodable};
 use ledger::{Ledger, LedgerError, Recorded, StreamId, Stretch};
 
 use crate::history::{Fields, fields_of};
@@ -44,22 +44,94 @@ pub struct Fact {
     pub event: Event,
 }
 
+/// An event that this version cannot read, and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its place in the log, from 1.
+    pub position: i64,
+    /// When it was recorded.
+    pub at: DateTime<Utc>,
+    /// The kind of aggregate it is of.
+    pub aggregate_type: String,
+    /// Which one of its kind.
+    pub aggregate_id: String,
+    /// Its place in the aggregate's stream, from 1.
+    pub sequence: i64,
+    /// Its name.
+    pub event_type: String,
+    /// The version of the shape it was stored in.
+    pub event_version: String,
+    /// Who acted; empty where that cannot be read.
+    pub actor: String,
+    /// For which team, where it is certain that the event is the team's.
+    pub team_id: Option<TeamId>,
+    /// The request that led to it.
+    pub request_id: Option<String>,
+    /// Why it cannot be read, in words without contents.
+    pub cause: String,
+    /// Whether it is damaged, so that no version and no key will ever read it.
+    pub damaged: bool,
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.cause)
+    }
+}
+
+impl Unreadable {
+    fn new(recorded: Recorded, cause: String, damaged: bool) -> Self {
+        let Recorded { position, at, stream, sequence, event_type, event_version, metadata, .. } = recorded;
+        let team_id = match stream.aggregate_type.as_str() {
+            "team" => stream.aggregate_id.parse().ok(),
+            // Some of these concern a person and no team: which, only the event could tell.
+            "user" | "access" => None,
+            _ => metadata.team_id.and_then(|id| id.parse().ok()),
+        };
+        Self {
+            position,
+            at,
+            aggregate_type: stream.aggregate_type,
+            aggregate_id: stream.aggregate_id,
+            sequence,
+            event_type,
+            event_version,
+            actor: metadata.actor,
+            team_id,
+            request_id: metadata.request_id,
+            cause,
+            damaged,
+        }
+    }
+}
+
 impl Fact {
     /// Reads an event whose personal data has been opened.
     ///
     /// # Errors
-    /// A sentence saying what this version cannot read.
-    pub fn new(recorded: Recorded) -> Result<Self, String> {
-        let Recorded { position, at, stream, sequence, event_type, event_version, payload, metadata } =
-            recorded;
-        let event = Event::decode(&stream.aggregate_type, &event_type, &event_version, payload.reader());
+    /// What is known of an event that this version cannot read.
+    pub fn new(mut recorded: Recorded) -> Result<Self, Box<Unreadable>> {
+        if let Some(cause) = recorded.damage.take() {
+            return Err(Box::new(Unreadable::new(recorded, cause, true)));
+        }
+        let payload = std::mem::take(&mut recorded.payload);
+        let of = &recorded.stream.aggregate_type;
+        let event = match Event::decode(of, &recorded.event_type, &recorded.event_version, payload.reader()) {
+            Ok(event) => event,
+            Err(error) => {
+                // What is not known to this version may be to another one.
+                let damaged = matches!(error, Undecodable::Shape { .. });
+                return Err(Box::new(Unreadable::new(recorded, error.to_string(), damaged)));
+            }
+        };
+        let Recorded { position, at, stream, sequence, event_type, event_version, metadata, .. } = recorded;
         Ok(Self {
             position,
             at,
             aggregate_type: stream.aggregate_type,
             aggregate_id: stream.aggregate_id,
             sequence,
-            event: event.map_err(|error| error.to_string())?,
+            event,
             event_type,
             event_version,
             actor: metadata.actor,
@@ -114,7 +186,8 @@ fn is_of_a_team(event: &AccessEvent) -> bool {
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. }
-        | AccessEvent::LogLossAccepted { .. } => true,
+        | AccessEvent::LogLossAccepted { .. }
+        | AccessEvent::EffectsReleased { .. } => true,
         AccessEvent::SignedIn { .. }
         | AccessEvent::SessionRefreshed { .. }
         | AccessEvent::RefreshTokenReused { .. }
@@ -132,8 +205,7 @@ fn is_of_a_team(event: &AccessEvent) -> bool {
 pub(crate) struct Entry {
     pub(crate) position: i64,
     pub(crate) aggregate_type: String,
-    /// Or why this version cannot read it.
-    pub(crate) fact: Result<Fact, String>,
+    pub(crate) fact: Result<Fact, Box<Unreadable>>,
 }
 
 /// A stretch of the log: all events of some aggregate types up to `last`.
@@ -234,7 +306,8 @@ fn entry(event: Recorded, sealed: Option<String>) -> Entry {
         position: event.position,
         aggregate_type: event.stream.aggregate_type.clone(),
         fact: match sealed {
-            Some(cause) => Err(cause),
+            // Another node may have the key.
+            Some(cause) => Err(Box::new(Unreadable::new(event, cause, false))),
             None => Fact::new(event),
         },
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cache::RowCache;
 use crate::error::Fault;
-use crate::fact::{Entry, Fact};
+use crate::fact::{Entry, Fact, Unreadable};
 use crate::view::{Spec, View};
 use crate::weight::weight;
 
@@ -42,6 +42,8 @@ pub(crate) trait AnyFolding: Send + Sync {
     fn load(&mut self, key: String, position: i64, row: &str) -> Result<(), Fault>;
     /// Folds one event.
     fn fold(&mut self, fact: &Fact);
+    /// Lists an event that is damaged; `false` where the view has no row for such.
+    fn list(&mut self, unreadable: &Unreadable) -> bool;
     /// Rows that were folded into since they were last given out here: at most `limit`, and none after the first 8 MiB of them unless
     /// `limit` is `usize::MAX`, which means all.
     fn changes(&mut self, limit: usize) -> Result<Changes, Fault>;
@@ -90,6 +92,14 @@ impl<V: View> AnyFolding for Folding<V> {
                 self.dirty.push(key);
             }
         }
+    }
+
+    fn list(&mut self, unreadable: &Unreadable) -> bool {
+        let Some((key, row)) = V::unreadable(unreadable) else { return false };
+        let position = unreadable.position;
+        self.rows.insert(key.clone(), Slot { row: Some(row), position, dirty: false });
+        self.mark(key);
+        true
     }
 
     fn changes(&mut self, limit: usize) -> Result<Changes, Fault> {
@@ -194,7 +204,11 @@ pub(crate) fn fold_entries(
 ) -> Result<(), Fault> {
     let needed = entries.iter().filter(|entry| entry.position > after && spec.needs(&entry.aggregate_type));
     for entry in needed {
-        let fact = entry.fact.as_ref().map_err(|cause| Fault::at_event(entry.position, cause))?;
+        let fact = match &entry.fact {
+            Ok(fact) => fact,
+            Err(unreadable) if unreadable.damaged && folding.list(unreadable) => continue,
+            Err(unreadable) => return Err(Fault::at_event(entry.position, unreadable)),
+        };
         // A fold that panics must stop its own view only. Its rows are thrown away with the fault.
         catch_unwind(AssertUnwindSafe(|| folding.fold(fact)))
             .map_err(|panic| Fault::at_event(entry.position, said(panic.as_ref())))?;

@@ -228,10 +228,12 @@ impl Follower {
         let views = self.projections.inner.registry.all.iter().zip(&self.standings);
         let active: Vec<_> = views.filter(|(_, standing)| standing.active).collect();
         let stops = |entry: &&Entry| {
-            entry.fact.is_err()
-                && active.iter().any(|(view, standing)| {
-                    standing.applied < entry.position && view.spec().needs(&entry.aggregate_type)
-                })
+            let Err(unreadable) = &entry.fact else { return false };
+            active.iter().any(|(view, standing)| {
+                standing.applied < entry.position
+                    && view.spec().needs(&entry.aggregate_type)
+                    && !(unreadable.damaged && view.spec().lists_damaged)
+            })
         };
         page.entries.iter().find(stops).map(|entry| entry.position)
     }

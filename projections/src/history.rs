@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use domain::JsonText;
-use ledger::{Ledger, StreamId};
+use ledger::{Ledger, LedgerError, Recorded, StreamId};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::Projections;
 use crate::error::{Fault, ReadError};
-use crate::fact::{self, Entry, Fact};
+use crate::fact::{self, Entry, Fact, Unreadable};
 use crate::machine::{LIST_BYTES, Listed};
 use crate::registry;
 use crate::view::{StreamView, shown};
@@ -46,9 +46,44 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistoryEntry {
     /// The event and its metadata.
-    pub fact: Fact,
-    /// What it changed.
+    pub fact: Result<Fact, Box<Unreadable>>,
+    /// What it changed. After an event that could not be read, what the event itself states, as changes from nothing.
     pub changes: Vec<Change>,
+}
+
+impl HistoryEntry {
+    /// The event's place in its stream, and in the log.
+    #[must_use]
+    pub fn place(&self) -> (i64, i64) {
+        place(&self.fact)
+    }
+}
+
+fn place(fact: &Result<Fact, Box<Unreadable>>) -> (i64, i64) {
+    match fact {
+        Ok(fact) => (fact.sequence, fact.position),
+        Err(unreadable) => (unreadable.sequence, unreadable.position),
+    }
+}
+
+/// Why it cannot be told how something stood.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// An event of its history cannot be read.
+    #[error("event {} ({}) cannot be read: {}", .0.position, .0.event_type, .0.cause)]
+    Unreadable(Box<Unreadable>),
+    /// The log could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl From<StateError> for ReadError {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Unreadable(event) => Self::Fault(Fault::at_event(event.position, event.cause)),
+            StateError::Read(error) => error,
+        }
+    }
 }
 
 /// [`Replay`] without the view's type.
@@ -144,13 +179,13 @@ impl Projections {
     /// types.
     ///
     /// # Errors
-    /// The database is out of reach, or an event does not fit.
+    /// The database is out of reach, or an event cannot be read: which.
     pub async fn state(
         &self,
         aggregate_type: &str,
         id: &str,
         up_to: Option<i64>,
-    ) -> Result<Option<AsOf<JsonText>>, ReadError> {
+    ) -> Result<Option<AsOf<JsonText>>, StateError> {
         let Some(mut replay) = registry::replay(aggregate_type) else { return Ok(None) };
         let stream = StreamId::new(aggregate_type, id);
         let (sequence, position) = replay_stream(&self.inner.ledger, replay.as_mut(), &stream, up_to).await?;
@@ -160,40 +195,63 @@ impl Projections {
     /// The events of one stream after `sequence`, at most `limit` (and 10,000) and none beyond position `up_to`.
     ///
     /// # Errors
-    /// The database is out of reach, or an event does not fit.
+    /// The database is out of reach.
     pub async fn facts_of(
         &self,
         stream: &StreamId,
         sequence: i64,
         up_to: Option<i64>,
         limit: i64,
-    ) -> Result<Vec<Fact>, ReadError> {
+    ) -> Result<Vec<Result<Fact, Box<Unreadable>>>, ReadError> {
         facts_of(&self.inner.ledger, stream, sequence, up_to, limit).await
     }
 
     /// The events after position `after`, in order, at most `limit` (and 10,000), claims included.
     ///
     /// # Errors
-    /// The database is out of reach, or an event does not fit.
-    pub async fn facts(&self, after: i64, limit: i64) -> Result<Vec<Fact>, ReadError> {
+    /// The database is out of reach.
+    pub async fn facts(
+        &self,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<Result<Fact, Box<Unreadable>>>, ReadError> {
         let events = self.inner.ledger.read(after, limit).await?;
-        decoded(fact::open(&self.inner.ledger, events).await?)
+        Ok(facts_in(fact::open(&self.inner.ledger, events).await?))
+    }
+
+    /// Those of `events` that cannot be read, personal data included: their positions, and why. Events of aggregate types that no program
+    /// of ours writes are read as far as their rows go.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn unreadable(&self, events: Vec<Recorded>) -> Result<Vec<(i64, String)>, LedgerError> {
+        let entries = fact::open(&self.inner.ledger, events).await?;
+        let unreadable = entries.into_iter().filter_map(|entry| entry.fact.err());
+        // Streams of other programs are nothing that this one reads; that their rows can be read is.
+        let ours = |of: &str| domain::KNOWN_EVENTS.iter().any(|(known, _)| *known == of);
+        let unreadable = unreadable.filter(|event| event.damaged || ours(&event.aggregate_type));
+        Ok(unreadable
+            .map(|event| (event.position, format!("{}: {}", event.event_type, event.cause)))
+            .collect())
     }
 
     /// The events at these positions, in the order of the log. Where they are more than 8 MiB, those that come last.
     ///
     /// # Errors
-    /// The database is out of reach, or an event does not fit.
-    pub async fn facts_at(&self, positions: &[i64]) -> Result<Vec<Fact>, ReadError> {
-        let events = self.inner.ledger.read_last_of(positions).await?;
-        decoded(fact::open(&self.inner.ledger, events).await?)
+    /// The database is out of reach.
+    pub async fn facts_at(
+        &self,
+        positions: &[i64],
+    ) -> Result<Listed<Result<Fact, Box<Unreadable>>>, ReadError> {
+        let (events, is_cut) = self.inner.ledger.read_last_of(positions).await?;
+        Ok(Listed { rows: facts_in(fact::open(&self.inner.ledger, events).await?), is_cut })
     }
 
     /// The events of a stream after `sequence`, at most `limit`, each with the fields it changed. They end with the one that reaches
     /// 4 MiB of changes.
     ///
     /// # Errors
-    /// The database is out of reach, or an event does not fit.
+    /// The database is out of reach.
     pub async fn history(
         &self,
         stream: &StreamId,
@@ -206,24 +264,30 @@ impl Projections {
         else {
             return Ok(history.into());
         };
-        let (mut read, mut before) = (0, Fields::new());
+        let (mut read, mut whole, mut before) = (0, true, Fields::new());
         loop {
             let facts = self.facts_of(stream, read, None, PAGE).await?;
             let Some(last) = facts.last() else { return Ok(history.into()) };
-            read = last.sequence;
+            read = place(last).0;
             for fact in facts {
                 if history.len() == limit || bytes >= LIST_BYTES {
                     return Ok(Listed { is_cut: history.len() < limit, rows: history });
                 }
-                replay.step(&fact);
-                let after = replay.stored();
-                if fact.sequence > sequence {
-                    let changes = diff(before, after.clone(), replay.hidden());
+                whole &= fact.is_ok();
+                let changes = match &fact {
+                    Ok(fact) if whole => {
+                        replay.step(fact);
+                        let after = replay.stored();
+                        diff(std::mem::replace(&mut before, after.clone()), after, replay.hidden())
+                    }
+                    Ok(fact) => fact.stated(),
+                    Err(_) => vec![],
+                };
+                if place(&fact).0 > sequence {
                     let texts = |change: &Change| change.before.text().len() + change.after.text().len();
                     bytes += changes.iter().map(texts).sum::<usize>();
                     history.push(HistoryEntry { fact, changes });
                 }
-                before = after;
             }
         }
     }
@@ -247,16 +311,21 @@ async fn replay_stream(
     replay: &mut dyn AnyReplay,
     stream: &StreamId,
     up_to: Option<i64>,
-) -> Result<(i64, i64), ReadError> {
+) -> Result<(i64, i64), StateError> {
     let (mut sequence, mut position) = (0, 0);
     if stream.aggregate_id.contains('\0') {
         return Ok((sequence, position));
     }
     loop {
         let facts = facts_of(ledger, stream, sequence, up_to, PAGE).await?;
-        let Some(last) = facts.last() else { return Ok((sequence, position)) };
-        (sequence, position) = (last.sequence, last.position);
-        facts.iter().for_each(|fact| replay.step(fact));
+        if facts.is_empty() {
+            return Ok((sequence, position));
+        }
+        for fact in facts {
+            let fact = fact.map_err(StateError::Unreadable)?;
+            (sequence, position) = (fact.sequence, fact.position);
+            replay.step(&fact);
+        }
     }
 }
 
@@ -266,14 +335,12 @@ async fn facts_of(
     sequence: i64,
     up_to: Option<i64>,
     limit: i64,
-) -> Result<Vec<Fact>, ReadError> {
-    decoded(fact::read_stream(ledger, stream, sequence, up_to, limit).await?)
+) -> Result<Vec<Result<Fact, Box<Unreadable>>>, ReadError> {
+    Ok(facts_in(fact::read_stream(ledger, stream, sequence, up_to, limit).await?))
 }
 
-fn decoded(entries: Vec<Entry>) -> Result<Vec<Fact>, ReadError> {
-    let decode =
-        |entry: Entry| entry.fact.map_err(|cause| ReadError::Fault(Fault::at_event(entry.position, cause)));
-    entries.into_iter().map(decode).collect()
+fn facts_in(entries: Vec<Entry>) -> Vec<Result<Fact, Box<Unreadable>>> {
+    entries.into_iter().map(|entry| entry.fact).collect()
 }
 
 /// The top-level fields that differ. Hidden ones are compared, then shown as sealed.

@@ -52,9 +52,9 @@ use uuid::Uuid;
 
 pub use confined::Whose;
 pub use error::{Behind, Fault, ReadError, RebuildError, UnknownView};
-pub use fact::Fact;
+pub use fact::{Fact, Unreadable};
 pub use freshness::{FRESH_FOR, demand, demanding, written};
-pub use history::{AsOf, Change, HistoryEntry};
+pub use history::{AsOf, Change, HistoryEntry, StateError};
 pub use machine::{Listed, Reader};
 pub use reached::Reached;
 pub use rebuild::Progress;

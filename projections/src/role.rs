@@ -64,6 +64,46 @@ impl Projections {
     }
 }
 
+impl Projections {
+    /// As [`Projections::make_role`], but makes nothing: whether it would come to a good end.
+    ///
+    /// # Errors
+    /// See [`RoleError`].
+    pub async fn check_role(&self) -> Result<(), RoleError> {
+        let mut connection = self.inner.ledger.pool().acquire().await?;
+        check(&mut connection).await
+    }
+}
+
+async fn check(connection: &mut PgConnection) -> Result<(), RoleError> {
+    let there = format!(
+        "select rolsuper or rolbypassrls or pg_has_role(oid, current_user, 'usage') from pg_roles where rolname = '{ROLE}'"
+    );
+    match sqlx::query_scalar::<_, bool>(&there).fetch_optional(&mut *connection).await? {
+        Some(true) => Err(RoleError::Unbound { user: user(connection).await? }),
+        Some(false) if may_assume(connection).await? || may_grant(connection).await? => Ok(()),
+        Some(false) => Err(RoleError::NotGranted { user: user(connection).await? }),
+        None => {
+            let may_make = "select rolsuper or rolcreaterole from pg_roles where rolname = current_user";
+            let may_make: Option<bool> =
+                sqlx::query_scalar(may_make).fetch_optional(&mut *connection).await?;
+            match may_make {
+                Some(true) => Ok(()),
+                Some(false) | None => Err(RoleError::Missing { user: user(connection).await? }),
+            }
+        }
+    }
+}
+
+/// Whether the role can be granted to who does not have it yet. Before PostgreSQL 16 everybody can who makes roles.
+async fn may_grant(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let sql = format!(
+        "select pg_has_role(current_user, '{ROLE}', 'usage with admin option') \
+         or (rolcreaterole and current_setting('server_version_num')::int < 160000) from pg_roles where rolname = current_user"
+    );
+    Ok(sqlx::query_scalar(&sql).fetch_optional(connection).await?.unwrap_or(false))
+}
+
 async fn make(connection: &mut PgConnection) -> Result<(), RoleError> {
     let there = format!("select exists (select from pg_roles where rolname = '{ROLE}')");
     if !sqlx::query_scalar(&there).fetch_one(&mut *connection).await? {

@@ -49,6 +49,7 @@ pub(crate) fn fact<E: DomainEvent + Serialize>(n: i64, of: &str, id: impl ToStri
         event_version: event.event_version(),
         payload: serde_json::to_value(event).unwrap().into(),
         metadata: Metadata { actor: "system".into(), ..Metadata::default() },
+        damage: None,
     })
     .unwrap()
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::fact::Fact;
+use crate::fact::{Fact, Unreadable};
 
 /// What stands in place of bytes that nobody is shown.
 pub const SEALED: &str = "sealed";
@@ -31,6 +31,9 @@ pub trait View: Send + Sync + 'static {
     /// Whether it may trail the others by some milliseconds. It is then followed apart, in larger strides, so that what people
     /// wait for before they get an answer is not kept waiting for it.
     const TRAILING: bool = false;
+    /// Whether it goes on past events that are damaged, with a row for each: [`View::unreadable`]. It stops before those that another
+    /// version, or a node with another key, may be able to read: one event leads to one row, whoever folds it.
+    const LISTS_DAMAGED: bool = false;
     /// Fields of the row that are never shown: they appear as `sealed`.
     const HIDDEN: &'static [&'static str] = &[];
     /// Whose its rows are. Where they are teams', the view is a [`TeamView`] and its table has a column `team_id`.
@@ -54,6 +57,14 @@ pub trait View: Send + Sync + 'static {
     /// The row `key` after `fact`; `None` when there is none (any more). Pure: no clock, no randomness, no effects.
     #[must_use]
     fn fold(key: &str, row: Option<Self::Row>, fact: &Fact) -> Option<Self::Row>;
+
+    /// The row for an event that is damaged, and its key. A view that has none stops just before such an event; one that lists
+    /// events ([`View::LISTS_DAMAGED`]) goes on.
+    #[must_use]
+    fn unreadable(event: &Unreadable) -> Option<(String, Self::Row)> {
+        let _ = event;
+        None
+    }
 
     /// The row as an auditor may see it.
     #[must_use]
@@ -124,6 +135,7 @@ pub(crate) struct Spec {
     pub(crate) once: bool,
     pub(crate) personal: bool,
     pub(crate) trailing: bool,
+    pub(crate) lists_damaged: bool,
     pub(crate) hidden: &'static [&'static str],
     pub(crate) owner: Owner,
     /// Names this shape of table and fold.
@@ -148,6 +160,7 @@ impl Spec {
             once: V::ONCE,
             personal: V::PERSONAL,
             trailing: V::TRAILING,
+            lists_damaged: V::LISTS_DAMAGED,
             hidden: V::HIDDEN,
             owner: V::OWNER,
             shape,

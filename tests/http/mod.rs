@@ -6,6 +6,7 @@ mod audit;
 mod auth;
 mod connections;
 mod cookies;
+mod damaged_events;
 pub(crate) mod device;
 mod edge;
 mod erasure;

@@ -3,6 +3,7 @@
 mod answers;
 mod auditing;
 mod canaries;
+mod check_log;
 mod check_values;
 #[cfg(target_os = "linux")]
 mod clocks;
@@ -18,6 +19,7 @@ mod nodes;
 mod operating;
 mod people;
 mod process;
+mod restored;
 mod run;
 mod secrets_import;
 mod start;

@@ -166,18 +166,18 @@ async fn a_history_tells_every_change_from_nothing_to_the_present_state() {
 fn assert_adds_up(log: &[Fact], stream: &StreamId, history: &[HistoryEntry]) {
     let of_stream = |fact: &&Fact| StreamId::new(&fact.aggregate_type, &fact.aggregate_id) == *stream;
     let events: Vec<_> = log.iter().filter(of_stream).collect();
-    assert_eq!(history.iter().map(|entry| &entry.fact).collect::<Vec<_>>(), events, "{stream}");
+    assert_eq!(history.iter().flat_map(|entry| &entry.fact).collect::<Vec<_>>(), events, "{stream}");
     let mut known = Map::new();
     for entry in history {
         for change in &entry.changes {
             let before = known.insert(change.field.clone(), change.after.value()).unwrap_or_default();
             assert_eq!(change.before, before, "{stream}: {} in {entry:?}", change.field);
         }
-        let state = state(log, stream, entry.fact.position).unwrap();
+        let state = state(log, stream, entry.place().1).unwrap();
         for (field, value) in state.row.value().as_object().unwrap() {
             if !BESIDE.contains(&field.as_str()) {
                 let told = known.get(field).cloned().unwrap_or_default();
-                assert_eq!(told, *value, "{stream}: {field} at {}", entry.fact.position);
+                assert_eq!(told, *value, "{stream}: {field} at {}", entry.place().1);
             }
         }
     }

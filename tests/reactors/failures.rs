@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::commands::reactor::{ReactorError, ReactorOptions, decode};
 use ::ledger::Ledger;
-use sqlx::PgConnection;
+use sqlx::{Executor as _, PgConnection};
 use tests::eventually;
 
 use super::support::{Act, Outbox, Running, database, happen, lines, quick, written};
@@ -51,6 +51,37 @@ async fn a_passing_failure_is_tried_until_it_succeeds_and_nothing_overtakes_it()
     expected.extend([2; 13]);
     expected.extend([3, 4]);
     assert_eq!(outbox.asked(), expected);
+    assert_eq!(aside(&mut behind).await, []);
+}
+
+#[tokio::test]
+async fn an_event_whose_row_is_damaged_is_put_aside_and_taken_up_when_it_is_mended() {
+    let database = database().await;
+    let ledger = database.ledger();
+    happen(&ledger, 4).await;
+    let mut behind = database.connect().await;
+    let change = async |behind: &mut PgConnection, set: &str| {
+        let sql = format!(
+            "alter table events disable trigger events_are_for_ever; update events set {set}; \
+             alter table events enable trigger events_are_for_ever"
+        );
+        behind.execute(sqlx::raw_sql(&sql)).await.unwrap();
+    };
+    change(&mut behind, "payload = '{\"x\": \"geheim\\ud800\"}' where position = 2").await;
+    change(&mut behind, "metadata = '[1e999]' where position = 3").await;
+    let outbox = Outbox::writing();
+    let running = Running::start(&ledger, &outbox, quick());
+    written(&mut behind, [1, 4]).await;
+    let put_aside = aside(&mut behind).await;
+    let which: Vec<_> = put_aside.iter().map(|(position, ..)| *position).collect();
+    assert_eq!((which, outbox.asked()), (vec![2, 3], vec![1, 4]));
+    for (_, _, error) in &put_aside {
+        assert!(error.contains("cannot be read") && !error.contains("geheim"), "{error}");
+    }
+    running.stop().await;
+    change(&mut behind, "payload = '{}', metadata = '{}' where position in (2, 3)").await;
+    let _running = Running::start(&ledger, &outbox, quick());
+    written(&mut behind, [1, 4, 2, 3]).await;
     assert_eq!(aside(&mut behind).await, []);
 }
 

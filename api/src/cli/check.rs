@@ -3,6 +3,7 @@
 use commands::{About, Password};
 use domain::Email;
 use indicatif::ProgressBar;
+use ledger::Found;
 
 use super::Failure;
 use super::keys::lines;
@@ -11,9 +12,12 @@ use crate::config::{Settings, Sources};
 use crate::keys::KeysError;
 use crate::node::{Node, StartError, actions, read_kinds};
 
+/// The event after which a person's key is gone.
+const ERASED_BY: &str = "UserErased";
+
 /// What is wrong.
 struct Problem {
-    /// The setting that is to be looked at.
+    /// The setting that is to be looked at, or what of the database.
     name: String,
     message: String,
     /// How many problems the message speaks of.
@@ -26,8 +30,8 @@ impl Problem {
     }
 }
 
-/// Prints every problem at once: settings, job kinds, the first admin's fields, whether the database can be used, and which of its data
-/// keys the configured keys do not open.
+/// Prints every problem at once: settings, job kinds, the first admin's fields, whether the database can be used, which of its data
+/// keys the configured keys do not open, and which invariants of the log do not hold. Changes nothing.
 pub(super) async fn run() -> Result<(), Failure> {
     let (settings, found) = Settings::examine(&Sources::process());
     let mut problems: Vec<_> =
@@ -75,20 +79,76 @@ fn kinds(settings: &Settings) -> Vec<Problem> {
     }
 }
 
+/// Looks, and changes nothing: what a start would make is not made.
 async fn database(settings: Settings) -> Vec<Problem> {
     let name = if settings.database_url.is_some() { "DATABASE_URL" } else { "DATA_DIR" };
-    let node = match Node::reach(settings).await {
-        Ok(node) => node,
+    let node = match Node::look(settings).await {
+        Ok(Some(node)) => node,
+        Ok(None) => {
+            note("there is no database yet: daybook serve, or daybook migrate, makes it");
+            return vec![];
+        }
         Err(error) => return vec![problem(name, &error)],
     };
-    let mut problems: Vec<_> = node.prepare().await.err().iter().map(|error| problem(name, error)).collect();
-    problems.extend(unopened(&node, name).await);
-    // What seals the values opens; now they themselves.
-    if problems.is_empty() {
-        problems.extend(unopened_values(&node, name).await);
-    }
+    let problems = match node.ledger.find().await {
+        Ok(Found::Empty) => {
+            note("the database is empty: daybook serve, or daybook migrate, makes the tables");
+            role(&node, name).await
+        }
+        Ok(Found::Log { writable }) => log(&node, name, writable).await,
+        Err(error) => vec![Problem::new(name, error.to_string())],
+    };
     node.close().await;
     problems
+}
+
+/// What is no problem. Beside the answer, which stays a line that programs know.
+fn note(text: &str) {
+    eprintln!("daybook: {text}");
+}
+
+/// The role that a start makes where it may.
+async fn role(node: &Node, database: &str) -> Vec<Problem> {
+    let error = node.projections.check_role().await.err();
+    error.into_iter().map(|error| problem(database, &error.into())).collect()
+}
+
+async fn log(node: &Node, database: &str, writable: bool) -> Vec<Problem> {
+    let mut problems = vec![];
+    if writable {
+        problems.extend(role(node, database).await);
+    } else {
+        note("this database user may only read: whether serve may do what it needs was not looked at");
+    }
+    let keys = node.ledger.check_keys().await.map_err(StartError::from);
+    problems.extend(keys.err().iter().map(|error| problem(database, error)));
+    let unopened = unopened(node, database).await;
+    let keys_open = problems.is_empty() && unopened.is_empty();
+    problems.extend(unopened);
+    problems.extend(integrity(node, database).await);
+    // What seals the values opens; now they themselves.
+    if keys_open {
+        problems.extend(unopened_values(node, database).await);
+    }
+    problems
+}
+
+/// What must hold of the log, and of the views on it.
+async fn integrity(node: &Node, database: &str) -> Vec<Problem> {
+    let bar = progress(false, "{pos}/{len} events read  {per_sec}");
+    if let (Some(bar), Ok(head)) = (&bar, node.ledger.head().await) {
+        bar.set_length(head.unsigned_abs());
+    }
+    let show = |position: i64| bar.iter().for_each(|bar| bar.set_position(position.unsigned_abs()));
+    let unreadable = async |events| node.projections.unreadable(events).await;
+    let findings = node.ledger.examine(ERASED_BY, unreadable, show).await;
+    bar.iter().for_each(ProgressBar::finish_and_clear);
+    match findings {
+        Ok(findings) => {
+            findings.lines().map(|(line, count)| Problem { count, ..Problem::new("log", line) }).collect()
+        }
+        Err(error) => vec![Problem::new(database, format!("the log could not be looked at: {error}"))],
+    }
 }
 
 fn problem(database: &str, error: &StartError) -> Problem {

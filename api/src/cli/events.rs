@@ -42,13 +42,14 @@ impl Events {
     }
 
     async fn one_stream(&self, node: &Node, stream: &StreamId) -> Result<(), Failure> {
+        self.within(node).await?;
         let mut after = 0;
         loop {
             let entries =
                 node.projections.history(stream, after, PAGE).await.map_err(Failure::unreachable)?;
             let Some(last) = entries.last() else { break };
-            after = last.fact.sequence;
-            let wanted = entries.into_iter().filter(|entry| entry.fact.position >= self.from);
+            after = last.place().0;
+            let wanted = entries.into_iter().filter(|entry| entry.place().1 >= self.from);
             if print(wanted.map(EventBody::from), self.format)?.is_break() {
                 return Ok(());
             }
@@ -56,9 +57,23 @@ impl Events {
         if after == 0 { Err(Failure::No(format!("there is no {stream}"))) } else { Ok(()) }
     }
 
-    async fn whole_log(&self, node: &Node) -> Result<(), Failure> {
-        let mut follower = node.ledger.follow(self.from - 1);
+    /// The end of the log, which `--from` must not be beyond: somebody who goes on from a position that there is not would take nothing
+    /// for an answer. Who follows may wait for the very next one.
+    async fn within(&self, node: &Node) -> Result<i64, Failure> {
         let head = node.ledger.head().await.map_err(Failure::unreachable)?;
+        let most = if self.follow { head + 1 } else { head.max(1) };
+        if self.from > most {
+            let from = self.from;
+            return Err(Failure::No(format!(
+                "--from {from} lies beyond the end of the log, position {head}"
+            )));
+        }
+        Ok(head)
+    }
+
+    async fn whole_log(&self, node: &Node) -> Result<(), Failure> {
+        let head = self.within(node).await?;
+        let mut follower = node.ledger.follow(self.from - 1);
         while self.follow || follower.position() < head {
             let events = follower.next(PAGE as i64).await.map_err(Failure::unreachable)?;
             let Some(first) = events.first() else { break };
@@ -102,6 +117,9 @@ fn pretty(out: &mut impl std::io::Write, event: &EventBody) -> std::io::Result<(
         "{:>8}  {}  {:<20} {}/{}  by {}",
         event.position, event.at, event.event_type, event.aggregate_type, event.aggregate_id, event.actor
     )?;
+    if let Some(cause) = &event.unreadable {
+        writeln!(out, "            cannot be read: {cause}")?;
+    }
     for change in &event.changes {
         writeln!(out, "            {}: {} -> {}", change.field, change.before, change.after)?;
     }

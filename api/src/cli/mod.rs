@@ -7,6 +7,7 @@ macro_rules! say {
 
 mod admin;
 mod check;
+mod effects;
 mod environment;
 mod events;
 mod keys;
@@ -62,6 +63,9 @@ enum Command {
     Events(events::Events),
     /// Print a thing as it was
     State(state::State),
+    /// Schedules, mail and jobs that are held on a copy of another database
+    #[command(subcommand)]
+    Effects(effects::Effects),
     /// See, rebuild and verify the views
     #[command(subcommand)]
     Projections(projections::Projections),
@@ -220,6 +224,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Run(run) => run.run().await,
         Command::Events(events) => events.run().await,
         Command::State(state) => state.run().await,
+        Command::Effects(effects) => effects.run().await,
         Command::Projections(command) => command.run().await,
     }
 }

@@ -1,7 +1,7 @@
 //! `daybook serve`.
 
 use clap::{Args, ValueEnum};
-use ledger::KeyCheckError;
+use ledger::{Held, KeyCheckError};
 use tokio::net::TcpListener;
 
 use super::signals::Caught;
@@ -18,6 +18,9 @@ pub(super) struct Serve {
     /// What this node does
     #[arg(long, value_enum, value_delimiter = ',', default_value = "api,worker,follower")]
     roles: Vec<Role>,
+    /// The database is a restored copy: hold schedules, mail and jobs until they are released
+    #[arg(long)]
+    restored: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -35,7 +38,8 @@ impl Serve {
         // From here on a signal ends what was begun in order, also while the private server is being made.
         let signals = Caught::begin()?;
         let shutdown = signals.shutdown.clone();
-        let settings = settings()?;
+        let mut settings = settings()?;
+        settings.restored |= self.restored;
         crate::logging::init(&settings).map_err(Failure::unreachable)?;
         let listener = listen(&settings).await?;
         let address = listener.local_addr()?;
@@ -51,7 +55,14 @@ impl Serve {
             }
         };
         not_yet(&node.settings);
-        if let Err(failure) = banner(&node, address, admin.as_ref()) {
+        let held = match node.ledger.hold_effects_of_a_copy(node.settings.restored).await {
+            Ok(held) => held,
+            Err(error) => {
+                node.close().await;
+                return Err(Failure::unreachable(error));
+            }
+        };
+        if let Err(failure) = banner(&node, address, admin.as_ref(), held.as_ref()) {
             node.close().await;
             return Err(failure);
         }
@@ -101,7 +112,12 @@ fn not_yet(settings: &Settings) {
     }
 }
 
-fn banner(node: &Node, address: std::net::SocketAddr, admin: Option<&FirstAdmin>) -> Result<(), Failure> {
+fn banner(
+    node: &Node,
+    address: std::net::SocketAddr,
+    admin: Option<&FirstAdmin>,
+    held: Option<&Held>,
+) -> Result<(), Failure> {
     say!("Daybook {} at http://{address}", env!("CARGO_PKG_VERSION"));
     say!("  API      http://{address}/docs");
     say!("  data     {}", node.settings.data_dir.display());
@@ -110,6 +126,10 @@ fn banner(node: &Node, address: std::net::SocketAddr, admin: Option<&FirstAdmin>
         if let Some(password) = &admin.password {
             say!("  password {password}   (shown this once)");
         }
+    }
+    if let Some(held) = held {
+        say!("  HELD     schedules, mail and jobs: {}", held.because);
+        say!("           to let them go on: daybook effects release");
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use clap::Args;
+use projections::StateError;
 use serde_json::json;
 
 use super::{Failure, Thing, with_node};
@@ -52,7 +53,10 @@ impl State {
             };
             let found = {
                 let (name, id) = (&stream.aggregate_type, &stream.aggregate_id);
-                node.projections.state(name, id, Some(as_of)).await.map_err(Failure::unreachable)?
+                node.projections.state(name, id, Some(as_of)).await.map_err(|error| match error {
+                    StateError::Unreadable(_) => Failure::No(error.to_string()),
+                    StateError::Read(error) => Failure::unreachable(error),
+                })?
             };
             let found =
                 found.ok_or_else(|| Failure::No(format!("there was no {stream} at position {as_of}")))?;

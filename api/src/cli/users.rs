@@ -80,7 +80,7 @@ impl Users {
 }
 
 /// Who sits at the machine, as far as it knows: behind `sudo`, whoever called it.
-fn operator(given: Option<&str>) -> Result<String, Failure> {
+pub(super) fn operator(given: Option<&str>) -> Result<String, Failure> {
     let known = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     let name =
         given.map(str::to_owned).or(known).or_else(account_name).unwrap_or_else(|| "unknown".to_owned());

@@ -119,6 +119,8 @@ pub struct Settings {
     pub worker_drain_seconds: u32,
     /// The kinds the worker runs; all if none are named.
     pub worker_kinds: Option<Vec<String>>,
+    /// Whether the database is a restored copy, so that schedules, mail and jobs are held.
+    pub restored: bool,
     /// File with the job kinds.
     pub jobs_file: PathBuf,
     /// Days for which logs and artifacts are kept after their job's end; 0 is for ever.
@@ -209,6 +211,7 @@ impl Settings {
             worker_concurrency: reader.required("WORKER_CONCURRENCY", parse::number(1..=1024)),
             worker_drain_seconds: reader.required("WORKER_DRAIN_SECONDS", parse::number(0..=3_600)),
             worker_kinds: reader.optional("WORKER_KINDS", parse::kind_names),
+            restored: reader.required("RESTORED", parse::boolean),
             jobs_file: reader.required("JOBS_FILE", parse::path),
             job_retention_days: reader.required("JOB_RETENTION_DAYS", parse::number(0..=36_500)),
             visitor_address_days: reader.required("VISITOR_ADDRESS_DAYS", parse::number(0..=36_500)),

@@ -95,6 +95,11 @@ pub const SETTINGS: &[Setting] = &[
         "how long running jobs may go on when a worker is told to stop, before they are handed back, 0 to 3600",
     ),
     described("WORKER_KINDS", "all", "kinds that the worker runs, comma-separated"),
+    value(
+        "RESTORED",
+        "false",
+        "`true` or `false`; `true` on a restored copy: schedules, mail and jobs are held at every start until `daybook effects release`",
+    ),
     value("JOBS_FILE", "daybook.toml", "where the job kinds are"),
     value(
         "JOB_RETENTION_DAYS",

@@ -1,11 +1,15 @@
 //! The auditor's tools: what happened, how each thing came to be, and how things stood. Reading them is recorded too.
 
+use std::collections::HashMap;
+
 use axum::extract::{OriginalUri, State};
 use axum::http::Uri;
 use chrono::{DateTime, Utc};
 use domain::{AGGREGATE_TYPES, AccessEvent, JsonText, Permission, TeamId};
 use ledger::StreamId;
-use projections::{Audit, AuditFilter, Change, Fact, HistoryEntry, Listed, TeamReader};
+use projections::{
+    Audit, AuditFilter, AuditRow, Change, Fact, HistoryEntry, Listed, StateError, TeamReader, Unreadable,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -16,6 +20,7 @@ use crate::extract::{Json, Path, Query};
 use crate::input::{NOT_SHOWABLE, showable};
 use crate::list::{Page, Picked, limit, pick};
 use crate::problem::{Problem, ProblemBody};
+use crate::refusal::unreadable_event;
 use projections::time::text as time;
 
 /// An event as an auditor sees it.
@@ -44,8 +49,10 @@ pub struct EventBody {
     pub request_id: Option<String>,
     /// From where.
     pub ip: Option<String>,
-    /// The fields it changed.
+    /// The fields it changed. After an event that cannot be read, what the event itself states.
     pub changes: Vec<ChangeBody>,
+    /// Why this version cannot read the event, where it cannot. The other fields then show what is known of it.
+    pub unreadable: Option<String>,
 }
 
 /// A field that an event changed.
@@ -83,21 +90,67 @@ impl EventBody {
             request_id: fact.request_id,
             ip: fact.ip,
             changes: changes.into_iter().map(ChangeBody::from).collect(),
+            unreadable: None,
+        }
+    }
+
+    fn unreadable(event: Unreadable) -> Self {
+        Self {
+            position: event.position,
+            at: time(event.at),
+            event_type: event.event_type,
+            version: event.event_version,
+            aggregate_type: event.aggregate_type,
+            aggregate_id: event.aggregate_id,
+            sequence: event.sequence,
+            actor: event.actor,
+            team_id: event.team_id.map(|team| team.to_string()),
+            request_id: event.request_id,
+            ip: None,
+            changes: vec![],
+            unreadable: Some(event.cause),
+        }
+    }
+
+    /// An event as the trail lists it, where the log does not say more.
+    fn listed(row: AuditRow, cause: String) -> Self {
+        Self {
+            position: row.position,
+            at: time(row.at),
+            event_type: row.event_type,
+            version: row.version,
+            aggregate_type: row.aggregate_type,
+            aggregate_id: row.aggregate_id,
+            sequence: row.sequence,
+            actor: row.actor,
+            team_id: row.team_id.map(|team| team.to_string()),
+            request_id: row.request_id,
+            ip: row.ip,
+            changes: vec![],
+            unreadable: Some(cause),
         }
     }
 }
 
 impl From<HistoryEntry> for EventBody {
     fn from(entry: HistoryEntry) -> Self {
-        Self::new(entry.fact, entry.changes)
+        match entry.fact {
+            Ok(fact) => Self::new(fact, entry.changes),
+            Err(unreadable) => Self::unreadable(*unreadable),
+        }
     }
 }
 
 /// Where the history is not at hand: what the event itself states, as changes from nothing.
-impl From<Fact> for EventBody {
-    fn from(fact: Fact) -> Self {
-        let changes = fact.stated();
-        Self::new(fact, changes)
+impl From<Result<Fact, Box<Unreadable>>> for EventBody {
+    fn from(fact: Result<Fact, Box<Unreadable>>) -> Self {
+        match fact {
+            Ok(fact) => {
+                let changes = fact.stated();
+                Self::new(fact, changes)
+            }
+            Err(unreadable) => Self::unreadable(*unreadable),
+        }
     }
 }
 
@@ -161,17 +214,24 @@ pub async fn events(
     let reading = record(&app, &caller, &uri).await?;
     projections::demand(reading, false);
     let before = Some(before.map_or(reading, |before| before.min(reading)));
-    let rows = trail.list(&filter, before, limit as i64 + 1).await?;
-    let positions: Vec<i64> = rows.iter().take(limit).map(|row| row.position).collect();
-    let next = positions.last().filter(|_| rows.len() > limit).map(ToString::to_string);
+    let mut rows = trail.list(&filter, before, limit as i64 + 1).await?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let positions: Vec<i64> = rows.iter().map(|row| row.position).collect();
+    let next = positions.last().filter(|_| more).map(ToString::to_string);
     let facts = app.projections.facts_at(&positions).await?;
-    // The log gives them oldest first, and the last of them only where they are large.
-    let next = facts
-        .first()
-        .filter(|_| facts.len() < positions.len())
-        .map(|fact| fact.position.to_string())
-        .or(next);
-    let items: Vec<EventBody> = facts.into_iter().rev().map(EventBody::from).collect();
+    let Listed { rows: facts, is_cut } = facts;
+    let mut facts: HashMap<i64, _> = facts.into_iter().map(|fact| (position(&fact), fact)).collect();
+    // Where they are large, those that come last are all there is.
+    let first = facts.keys().min().copied().filter(|_| is_cut);
+    rows.retain(|row| first.is_none_or(|first| row.position >= first));
+    let next = first.map(|first| first.to_string()).or(next);
+    let item = |row: AuditRow| match facts.remove(&row.position) {
+        Some(Err(unreadable)) => EventBody::listed(row, unreadable.cause),
+        Some(fact) => EventBody::from(fact),
+        None => EventBody::listed(row, "the log has no event at this position any more".to_owned()),
+    };
+    let items: Vec<EventBody> = rows.into_iter().map(item).collect();
     Ok(Json(pick(Page { items, next }, query.fields.as_deref())?))
 }
 
@@ -212,7 +272,7 @@ pub async fn history(
     let Listed { rows: mut entries, is_cut } = app.projections.history(&stream, after, limit + 1).await?;
     let more = is_cut || entries.len() > limit;
     entries.truncate(limit);
-    let next = entries.last().filter(|_| more).map(|entry| entry.fact.sequence.to_string());
+    let next = entries.last().filter(|_| more).map(|entry| entry.place().0.to_string());
     Ok(Json(Page { items: entries.into_iter().map(EventBody::from).collect(), next }))
 }
 
@@ -249,6 +309,7 @@ pub struct StateBody {
     responses(
         (status = 200, description = "The thing as it was", body = StateBody),
         (status = 404, description = "It did not exist then, or the caller may not audit it", body = ProblemBody),
+        (status = 409, description = "event_unreadable: an event of its history cannot be read", body = ProblemBody),
         (status = 422, description = "as_of is in the future or is neither time nor position", body = ProblemBody),
     ),
 )]
@@ -262,7 +323,11 @@ pub async fn state(
     let as_of = as_of(&app, query.as_of.as_deref()).await?;
     let stream = audited(&app, &caller, &aggregate_type, &id).await?;
     record(&app, &caller, &uri).await?;
-    let found = app.projections.state(&stream.aggregate_type, &stream.aggregate_id, Some(as_of)).await?;
+    let found = app.projections.state(&stream.aggregate_type, &stream.aggregate_id, Some(as_of)).await;
+    let found = found.map_err(|error| match error {
+        StateError::Unreadable(_) => unreadable_event(error),
+        StateError::Read(error) => error.into(),
+    })?;
     let found = found.ok_or_else(|| {
         Problem::not_found().with_detail(format!("There was no such {aggregate_type} at position {as_of}."))
     })?;
@@ -296,6 +361,10 @@ async fn as_of(app: &App, text: Option<&str>) -> Result<i64, Problem> {
             None => refuse("lies in the future"),
         },
     }
+}
+
+fn position(fact: &Result<Fact, Box<Unreadable>>) -> i64 {
+    fact.as_ref().map_or_else(|unreadable| unreadable.position, |fact| fact.position)
 }
 
 fn known_type(name: &str) -> Result<(), String> {
@@ -337,7 +406,9 @@ async fn audited(app: &App, caller: &Identity, aggregate_type: &str, id: &str) -
     }
     // The trail may trail behind what has just happened; the log itself does not.
     let begun = app.projections.facts_of(&stream, 0, None, 1).await?;
-    let may_see = |fact: &Fact| team.is_none() || fact.team() == team;
+    let may_see = |fact: &Result<Fact, Box<Unreadable>>| {
+        team.is_none() || team == fact.as_ref().map_or_else(|unreadable| unreadable.team_id, Fact::team)
+    };
     if begun.first().is_some_and(may_see) { Ok(stream) } else { Err(Problem::not_found()) }
 }
 

@@ -62,7 +62,7 @@ pub async fn readyz(State(app): State<App>) -> Result<&'static str, Problem> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "status": "ok", "version": "0.1.0", "database": "ok", "log": "ok", "views": "ok", "not_live": [], "position": 42, "tasks": [],
-    "circuits": []
+    "effects": "ok", "circuits": []
 }))]
 pub struct HealthBody {
     /// `ok` or `failing`.
@@ -85,6 +85,8 @@ pub struct HealthBody {
     position: Option<i64>,
     /// Background tasks that have failed within the last minute, or do not run.
     tasks: Vec<TaskBody>,
+    /// `held` while schedules, mail and jobs wait for an operator, as on a copy of another database; else `ok`.
+    effects: &'static str,
     /// Hosts that this process' `http` jobs leave alone for now, since they failed again and again; at most 100.
     circuits: Vec<CircuitBody>,
 }
@@ -169,6 +171,7 @@ async fn look(app: &App) -> HealthBody {
         not_live,
         position,
         tasks,
+        effects: if app.effects.held().is_some() { "held" } else { "ok" },
         circuits: circuits(app),
     }
 }

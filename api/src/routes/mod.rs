@@ -7,6 +7,7 @@ pub mod artifacts;
 pub mod audit;
 pub mod auth;
 pub mod docs;
+pub mod effects;
 mod errors;
 pub mod health;
 pub mod job_kinds;
@@ -125,6 +126,7 @@ fn api() -> OpenApiRouter<App> {
         .routes(routes!(audit::state))
         .routes(routes!(projections::list))
         .routes(routes!(projections::rebuild))
+        .routes(routes!(effects::release))
         .routes(routes!(health::health))
 }
 

@@ -18,7 +18,8 @@ pub struct AttemptMade {
     pub worker: String,
     /// When it began.
     pub started_at: DateTime<Utc>,
-    /// How it ended: `completed`, `failed`, `lost`, `handed_back` or `cancelled`; `running` while it has not.
+    /// How it ended: `completed`, `failed`, `lost`, `handed_back` or `cancelled`; `running` while it has not; `unreadable` where the
+    /// event that says so cannot be read.
     pub outcome: &'static str,
     /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,
@@ -93,14 +94,14 @@ impl Commands {
     pub async fn job_attempts(&self, id: JobId) -> Result<Vec<AttemptMade>, CommandError> {
         let stream = StreamId::new("job", id);
         let mut attempts: Vec<AttemptMade> = vec![];
-        let mut unreadable = None;
         let each = |stored: Recorded| {
-            let event = match stored.payload.read() {
-                Ok(event) => event,
-                Err(error) => {
-                    unreadable.get_or_insert(error);
-                    return;
+            let Ok(event) = stored.parse() else {
+                // It may have been the end of this attempt.
+                if let Some(last) = attempts.last_mut().filter(|last| last.outcome == "running") {
+                    last.ended("unreadable", stored.at, None);
+                    last.error = Some(format!("event {} cannot be read", stored.position));
                 }
+                return;
             };
             match event {
                 JobEvent::JobStarted { attempt, worker, at: _ } => attempts.push(AttemptMade {
@@ -124,9 +125,6 @@ impl Commands {
             }
         };
         self.ledger.walk_stream(&stream, 0, MOST_EVENTS, each).await?;
-        match unreadable {
-            Some(error) => Err(CommandError::Event(error.to_string())),
-            None => Ok(attempts),
-        }
+        Ok(attempts)
     }
 }

@@ -111,7 +111,8 @@ fn is_request(event: &AccessEvent) -> bool {
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. }
-        | AccessEvent::LogLossAccepted { .. } => false,
+        | AccessEvent::LogLossAccepted { .. }
+        | AccessEvent::EffectsReleased { .. } => false,
     }
 }
 

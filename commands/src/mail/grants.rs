@@ -97,7 +97,13 @@ impl Drafts {
         };
         self.ledger.walk_stream(&StreamId::new("user", user), 0, MOST_EVENTS, each).await?;
         let Some(named) = named else { return Ok(user.to_string()) };
-        Ok(match self.open(Some(named)).await?.1 {
+        let opened = match self.open(Some(named)).await {
+            Ok((_, event)) => event,
+            // The name of somebody else is no reason to send nothing.
+            Err(NoLetter::Impossible(_)) => return Ok(user.to_string()),
+            Err(other) => return Err(other),
+        };
+        Ok(match opened {
             Event::User(
                 UserEvent::UserRegistered { name: Personal::Open { personal, .. }, .. }
                 | UserEvent::UserRenamed { name: Personal::Open { personal, .. } },

@@ -49,6 +49,9 @@ pub(super) struct Attempt<'a, R> {
 
 impl<R: Reactor> Attempt<'_, R> {
     pub(super) async fn once(&self, event: &Recorded, then: Then) -> Result<Outcome, Interrupted> {
+        if let Some(cause) = &event.damage {
+            return Ok(Outcome::Failed(ReactorError::Lasting(cause.clone())));
+        }
         // Opened anew at each try: whoever was erased since the last one is erased.
         let mut opened = [event.clone()];
         if let Err(error) = self.ledger.open_personal(&mut opened).await {

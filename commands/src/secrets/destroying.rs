@@ -79,8 +79,7 @@ impl Commands {
             let Some(last) = page.last() else { break };
             reached = last.sequence;
             for event in page {
-                let event: SecretEvent =
-                    event.payload.read().map_err(|error| CommandError::Event(error.to_string()))?;
+                let event: SecretEvent = event.parse()?;
                 versions.extend_from_slice(event.destroyed_versions());
             }
         }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection};
 use tokio::time::{Instant, sleep, timeout};
 
 pub use address::{AddressError, DatabaseAddress};
@@ -37,6 +37,8 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Connector {
     shared: Arc<Shared>,
+    /// Whether its connections change nothing.
+    read_only: bool,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,7 @@ struct Shared {
 impl From<DatabaseAddress> for Connector {
     fn from(address: DatabaseAddress) -> Self {
         let (preferred, generation) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self { shared: Arc::new(Shared { address, preferred, generation }) }
+        Self { shared: Arc::new(Shared { address, preferred, generation }), read_only: false }
     }
 }
 
@@ -66,6 +68,19 @@ impl Connector {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.shared.generation.load(Ordering::SeqCst)
+    }
+
+    /// Connections that change nothing: the server refuses it.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { read_only: true, ..self }
+    }
+
+    /// How the host that answered last is reached.
+    pub(crate) fn present_options(&self) -> PgConnectOptions {
+        let hosts = self.shared.address.hosts();
+        let place = self.shared.preferred.load(Ordering::Relaxed).min(hosts.len().saturating_sub(1));
+        self.options(&hosts[place], Purpose::Maintenance)
     }
 
     /// Connects once, to the first host that will do, and prepares the session.
@@ -162,6 +177,9 @@ impl Connector {
         let attempt = async {
             let mut connection = self.options(host, purpose).connect().await?;
             session::prepare(&mut connection, purpose, address.must_write()).await?;
+            if self.read_only {
+                connection.execute("set default_transaction_read_only = on").await?;
+            }
             // Before anything is read with it.
             self.shared.generation.fetch_add(1, Ordering::SeqCst);
             Ok(connection)

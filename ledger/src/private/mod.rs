@@ -143,6 +143,12 @@ impl PrivateServer {
         Ok(running)
     }
 
+    /// Whether `data_dir` has a cluster, which [`PrivateServer::start_or_join`] would otherwise make.
+    #[must_use]
+    pub fn exists(data_dir: &Path) -> bool {
+        std::fs::symlink_metadata(cluster::Cluster::link(data_dir)).is_ok()
+    }
+
     /// How to connect: the socket folder, user and database `daybook`, no password.
     #[must_use]
     pub fn connect_options(&self) -> PgConnectOptions {

@@ -11,7 +11,7 @@ pub use activity::{Activity, ActivityDay, ActivityFilter};
 
 use crate::confined::Whose;
 use crate::error::ReadError;
-use crate::fact::Fact;
+use crate::fact::{Fact, Unreadable};
 use crate::machine::MOST_LISTED;
 use crate::table_names::sql;
 use crate::team_reader::TeamReader;
@@ -61,6 +61,7 @@ impl View for Audit {
     const CACHED: bool = false;
     const PERSONAL: bool = true;
     const TRAILING: bool = true;
+    const LISTS_DAMAGED: bool = true;
     const OWNER: Owner = Owner::TeamAndInstance;
     type Row = AuditRow;
 
@@ -110,6 +111,29 @@ impl View for Audit {
             Event::Claim(_) => row,
         }
     }
+
+    fn unreadable(event: &Unreadable) -> Option<(String, AuditRow)> {
+        Some(listed_unreadable(event))
+    }
+}
+
+/// What is known of it, so that one damaged event does not hide those that come after it.
+fn listed_unreadable(event: &Unreadable) -> (String, AuditRow) {
+    let row = AuditRow {
+        position: event.position,
+        at: event.at,
+        event_type: event.event_type.clone(),
+        version: event.event_version.clone(),
+        aggregate_type: event.aggregate_type.clone(),
+        aggregate_id: event.aggregate_id.clone(),
+        sequence: event.sequence,
+        actor: event.actor.clone(),
+        team_id: event.team_id,
+        request_id: event.request_id.clone(),
+        ip: None,
+        user_agent: None,
+    };
+    (format!("{:020}", event.position), row)
 }
 
 impl TeamView for Audit {

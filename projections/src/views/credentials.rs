@@ -174,7 +174,8 @@ fn of_session(event: &AccessEvent) -> Option<UserId> {
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. }
-        | AccessEvent::LogLossAccepted { .. } => None,
+        | AccessEvent::LogLossAccepted { .. }
+        | AccessEvent::EffectsReleased { .. } => None,
     }
 }
 
@@ -246,7 +247,8 @@ fn session(row: &mut CredentialsRow, event: &AccessEvent, fact: &Fact) {
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. }
-        | AccessEvent::LogLossAccepted { .. } => {}
+        | AccessEvent::LogLossAccepted { .. }
+        | AccessEvent::EffectsReleased { .. } => {}
     }
 }
 

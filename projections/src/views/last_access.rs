@@ -61,7 +61,8 @@ impl View for LastAccess {
                 | AccessEvent::JobsChangedInBulk { .. }
                 | AccessEvent::WorkerDrained { .. }
                 | AccessEvent::ViewRebuilt { .. }
-                | AccessEvent::LogLossAccepted { .. },
+                | AccessEvent::LogLossAccepted { .. }
+                | AccessEvent::EffectsReleased { .. },
             )
             | Event::User(_)
             | Event::Team(_)
@@ -99,7 +100,8 @@ impl View for LastAccess {
                 | AccessEvent::JobsChangedInBulk { .. }
                 | AccessEvent::WorkerDrained { .. }
                 | AccessEvent::ViewRebuilt { .. }
-                | AccessEvent::LogLossAccepted { .. },
+                | AccessEvent::LogLossAccepted { .. }
+                | AccessEvent::EffectsReleased { .. },
             )
             | Event::User(_)
             | Event::Team(_)

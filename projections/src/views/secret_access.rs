@@ -148,7 +148,8 @@ fn reading(event: &AccessEvent) -> Option<Reading> {
         | AccessEvent::JobsChangedInBulk { .. }
         | AccessEvent::WorkerDrained { .. }
         | AccessEvent::ViewRebuilt { .. }
-        | AccessEvent::LogLossAccepted { .. } => return None,
+        | AccessEvent::LogLossAccepted { .. }
+        | AccessEvent::EffectsReleased { .. } => return None,
     };
     Some(Reading { secret_id: *secret_id, version: *version, reason, grant_id, job })
 }

@@ -252,6 +252,9 @@ impl Call<'_> {
                 self.app.complete_with(job.str("id"), &store, &[("last_access", b"x")]).await;
             }
             fill(target, "{id}", job.str("id"));
+        } else if self.path == "/api/effects/release" {
+            let sql = "update effects set held_since = clock_timestamp(), held_because = 'a test'";
+            sqlx::query(sql).execute(&mut self.app.database.connect().await).await.unwrap();
         } else if self.path.starts_with("/api/workers/{") {
             let sql = "insert into workers (name, host, pid, version, kinds, concurrency) values ($1, 'h', 1, '0', '{}', 1)";
             sqlx::query(sql).bind(self.name()).execute(self.app.ledger.pool()).await.unwrap();

@@ -120,6 +120,7 @@ pub(super) const OPERATIONS: &[(&str, &str, bool, [Is; 6])] = &[
     ("GET", "/api/audit/{aggregate_type}/{id}/state", false, AUDIT_ONE),
     ("GET", "/api/projections", false, ADMIN),
     ("POST", "/api/projections/{name}/rebuild", false, ADMIN),
+    ("POST", "/api/effects/release", false, ADMIN),
     ("GET", "/api/health", true, PUBLIC),
     ("GET", "/livez", true, PUBLIC),
     ("GET", "/readyz", true, PUBLIC),

@@ -102,6 +102,7 @@ mod tests {
             event_version: String::new(),
             payload: json!({ "attempt": attempt }).into(),
             metadata: ::ledger::Metadata::default(),
+            damage: None,
         }
     }
 
