@@ -215,6 +215,8 @@ pub(crate) struct Page {
     pub(crate) last: i64,
     /// Events looked at.
     pub(crate) looked_at: i64,
+    /// Bytes of what the entries say.
+    pub(crate) bytes: usize,
 }
 
 impl Page {
@@ -237,7 +239,8 @@ pub(crate) async fn read_page(
     let Some(last) = events.last().map(|event| event.position) else { return Ok(None) };
     let looked_at = events.len() as i64;
     events.retain(|event| wanted.contains(&event.stream.aggregate_type.as_str()));
-    Ok(Some(Page { entries: open(ledger, events).await?, last, looked_at }))
+    let bytes = bytes_of(&events);
+    Ok(Some(Page { entries: open(ledger, events).await?, last, looked_at, bytes }))
 }
 
 /// The stretch of the log after position `after` and up to `up_to`, which must exist, as far as the view needs it. It ends sooner where a
@@ -249,11 +252,16 @@ pub(crate) async fn read_stretch(
     spec: &Spec,
 ) -> Result<Page, LedgerError> {
     let Stretch { events, up_to: last } = ledger.read_types(after, up_to, spec.aggregates).await?;
+    let bytes = bytes_of(&events);
     let entries = match spec.personal {
         true => open(ledger, events).await?,
         false => events.into_iter().map(without_personal).collect(),
     };
-    Ok(Page { entries, last, looked_at: last - after })
+    Ok(Page { entries, last, looked_at: last - after, bytes })
+}
+
+fn bytes_of(events: &[Recorded]) -> usize {
+    events.iter().map(|event| event.payload.text().len()).sum()
 }
 
 fn without_personal(mut event: Recorded) -> Entry {
