@@ -116,7 +116,11 @@ impl Fact {
         }
         let payload = std::mem::take(&mut recorded.payload);
         let of = &recorded.stream.aggregate_type;
-        let event = match Event::decode(of, &recorded.event_type, &recorded.event_version, payload.reader()) {
+        let (name, version) = (&recorded.event_type, &recorded.event_version);
+        // What does not fit is said better of a tree than of a text.
+        let decoded = Event::decode(of, name, version, payload.reader())
+            .or_else(|_| Event::decode(of, name, version, payload.value()));
+        let event = match decoded {
             Ok(event) => event,
             Err(error) => {
                 // What is not known to this version may be to another one.
