@@ -173,8 +173,11 @@ impl Identity {
         // As the document writes it, which knows no rest of a path.
         let path = path.as_ref().map_or("", MatchedPath::as_str).replace("{*", "{");
         let resource = format!("{method} {path}");
+        let (actor, team) = (self.context.caller.actor.to_string(), self.context.caller.team);
+        let source = [actor, team.map(|team| team.to_string()).unwrap_or_default(), resource.clone()];
         let refused = AccessEvent::AccessRefused { permission: permission.to_string(), resource };
-        self.app.commands.record(&self.context, &refused).await?;
+        let source = source.each_ref().map(String::as_str);
+        self.app.commands.record_failure(&self.context, &refused, &source).await?;
         if self.withheld.contains(permission) {
             let detail =
                 "The team asks its members for a second factor: set one up first (POST /api/auth/2fa).";

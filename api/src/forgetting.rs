@@ -1,4 +1,4 @@
-//! What follows when a person is erased (D8, D9): whatever the command could not do in its one append is done here, also after a crash.
+//! What follows when a person is erased, or addresses were kept long enough (D8, D9): whatever the command could not do in its one append is done here, also after a crash.
 //!
 //! The views of accounts and credentials forget at once, by their folds. Others show something that was sealed under the person's key
 //! and opened when it was folded: the addresses they came from. They are made anew, and find it erased.
@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use commands::reactor::{Reactor, ReactorError, decode};
 use commands::{Commands, Ties};
-use domain::{Event, INVITEE, UserEvent, UserId};
+use domain::{AccessEvent, Event, INVITEE, UserEvent, UserId};
 use ledger::{FORGOTTEN_WITHIN, Recorded};
 use projections::{Projections, ReadError, RebuildError};
 use tokio::time::sleep;
@@ -55,11 +55,14 @@ pub(crate) struct Forgetting {
 
 impl Reactor for Forgetting {
     const NAME: &'static str = "forgetting";
-    const AGGREGATES: &'static [&'static str] = &["user"];
+    const AGGREGATES: &'static [&'static str] = &["user", "access"];
     type Effect = ();
 
     /// All of it may be done again: destroyed keys stay destroyed, and views are made anew from what opens then.
     async fn react(&self, event: &Recorded) -> Result<Option<()>, ReactorError> {
+        if event.event_type == "AddressesForgotten" {
+            return self.forget_addresses(event).await;
+        }
         if event.event_type != "UserErased" {
             return Ok(None);
         }
@@ -69,17 +72,36 @@ impl Reactor for Forgetting {
         self.cut_ties(event, user_id, &subjects).await?;
         self.commands.destroy_keys_of(user_id, subjects, Some(event.at)).await?;
         self.key_uses.forget(user_id).await?;
-        // Until then another node may fold with a key it remembers.
-        sleep(FORGOTTEN_WITHIN).await;
-        for view in self.projections.personal() {
-            self.make_anew(view).await?;
-        }
+        self.forget_in_views().await?;
         tracing::info!(%user_id, position = event.position, "every view has forgotten an erased person");
         Ok(Some(()))
     }
 }
 
 impl Forgetting {
+    async fn forget_addresses(&self, event: &Recorded) -> Result<Option<()>, ReactorError> {
+        let Event::Access(AccessEvent::AddressesForgotten { subjects }) = decode(event)? else {
+            return Ok(None);
+        };
+        self.commands.destroy_addresses(&subjects, event.at).await?;
+        self.forget_in_views().await?;
+        tracing::info!(
+            groups = subjects.len(),
+            position = event.position,
+            "every view has forgotten old addresses"
+        );
+        Ok(Some(()))
+    }
+
+    async fn forget_in_views(&self) -> Result<(), ReactorError> {
+        // Until then another node may fold with a key it remembers.
+        sleep(FORGOTTEN_WITHIN).await;
+        for view in self.projections.personal() {
+            self.make_anew(view).await?;
+        }
+        Ok(())
+    }
+
     /// Those that the command had no time for.
     async fn cut_ties(
         &self,

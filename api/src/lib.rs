@@ -15,6 +15,7 @@ mod credential;
 pub mod effects;
 pub mod extract;
 mod forgetting;
+pub mod housekeeping;
 pub mod input;
 pub mod key_uses;
 pub mod keys;

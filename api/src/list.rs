@@ -1,9 +1,12 @@
 //! Lists: `{"items": [...], "next": cursor or null}`, bounded and keyset-based.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use projections::Listed;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
@@ -62,17 +65,19 @@ impl<'a> Cursors<'a> {
         if self.mark(key).await? == mark { Ok(Some(key.to_owned())) } else { Err(strange()) }
     }
 
-    /// The page of `items`, of which one more than `limit` was read to see whether there is a next page.
+    /// The page of `items`, of which one more than `limit` was read to see whether there is a next page. Where they were cut short there is
+    /// one.
     ///
     /// # Errors
     /// 503 when the database is out of reach.
     pub async fn page<T>(
         &self,
-        mut items: Vec<T>,
+        items: impl Into<Listed<T>>,
         limit: usize,
         key: impl Fn(&T) -> String,
     ) -> Result<Page<T>, Problem> {
-        let more = items.len() > limit;
+        let Listed { rows: mut items, is_cut } = items.into();
+        let more = is_cut || items.len() > limit;
         items.truncate(limit);
         let next = match items.last().filter(|_| more) {
             Some(last) => Some(self.seal(&key(last)).await?),
@@ -96,11 +101,14 @@ impl<'a> Cursors<'a> {
     }
 }
 
+/// An item as text.
+pub type Picked = Box<RawValue>;
+
 /// Keeps the fields the client picked (`fields=a,b`) of each item.
 ///
 /// # Errors
 /// 422 when the items have no such field.
-pub fn pick<T: Serialize + ToSchema>(page: Page<T>, fields: Option<&str>) -> Result<Page<Value>, Problem> {
+pub fn pick<T: Serialize + ToSchema>(page: Page<T>, fields: Option<&str>) -> Result<Page<Picked>, Problem> {
     let wanted: Option<Vec<&str>> = fields.map(|fields| fields.split(',').map(str::trim).collect());
     if let Some(wanted) = &wanted {
         let known = field_names::<T>();
@@ -113,11 +121,12 @@ pub fn pick<T: Serialize + ToSchema>(page: Page<T>, fields: Option<&str>) -> Res
         }
     }
     let items = page.items.iter().map(|item| {
-        let mut value = serde_json::to_value(item).map_err(Problem::internal)?;
-        if let (Some(wanted), Value::Object(map)) = (&wanted, &mut value) {
-            map.retain(|name, _| wanted.contains(&name.as_str()));
-        }
-        Ok(value)
+        let whole = to_raw_value(item).map_err(Problem::internal)?;
+        let Some(wanted) = &wanted else { return Ok(whole) };
+        let mut fields: BTreeMap<&str, &RawValue> =
+            serde_json::from_str(whole.get()).map_err(Problem::internal)?;
+        fields.retain(|name, _| wanted.contains(name));
+        to_raw_value(&fields).map_err(Problem::internal)
     });
     Ok(Page { items: items.collect::<Result<_, Problem>>()?, next: page.next })
 }

@@ -1,23 +1,31 @@
 //! The worker's view of the queue: the composition root's adapter between the read side and the write side, which do not
 //! know each other.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use chrono::{DateTime, Utc};
 use commands::SealedSecret;
 use commands::jobs::{QueueError, ReadyJob, RunningJob, WorkQueue};
 use domain::{JobId, TeamId};
-use projections::{Holder, Jobs, Projections, Reached, Reader, SecretRow};
+use projections::{Holder, Jobs, Projections, QueuePlace, Reached, Reader, Ready, SecretRow};
 use tokio::sync::watch;
 
 /// The queue as the views show it.
 #[derive(Clone)]
 pub(crate) struct ViewQueue {
     projections: Projections,
+    /// Where the next look begins.
+    place: Arc<Mutex<QueuePlace>>,
 }
 
 impl ViewQueue {
     /// The queue of these views.
     pub(crate) fn new(projections: &Projections) -> Self {
-        Self { projections: projections.clone() }
+        Self { projections: projections.clone(), place: Arc::default() }
+    }
+
+    fn place(&self) -> QueuePlace {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Workers run the jobs of all teams.
@@ -36,10 +44,13 @@ impl WorkQueue for ViewQueue {
         now: DateTime<Utc>,
         kinds: &[String],
         limit: usize,
-    ) -> Result<Vec<ReadyJob>, QueueError> {
-        let rows = self.jobs().ready(now, limit as i64, kinds).await.map_err(failed)?;
-        let holders = self.jobs().holders(&rows).await.map_err(failed)?;
-        let ready = rows.into_iter().map(|row| {
+    ) -> Result<(Vec<ReadyJob>, bool), QueueError> {
+        let place = self.place();
+        let Ready { jobs, more, next } =
+            self.jobs().ready_from(&place, now, limit as i64, kinds).await.map_err(failed)?;
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        let holders = self.jobs().holders(&jobs).await.map_err(failed)?;
+        let ready = jobs.into_iter().map(|row| {
             let holds = |holder: &&Holder| {
                 holder.team_id == row.team_id && Some(&holder.concurrency_key) == row.concurrency_key.as_ref()
             };
@@ -56,11 +67,15 @@ impl WorkQueue for ViewQueue {
                 concurrency_limit: row.concurrency_limit,
             })
         });
-        ready.collect()
+        Ok((ready.collect::<Result<_, QueueError>>()?, more))
     }
 
-    async fn next_due(&self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, QueueError> {
-        self.jobs().next_due(now).await.map_err(failed)
+    async fn next_due(
+        &self,
+        now: DateTime<Utc>,
+        kinds: &[String],
+    ) -> Result<Option<DateTime<Utc>>, QueueError> {
+        self.jobs().next_due(&self.place(), now, kinds).await.map_err(failed)
     }
 
     async fn running_without(&self, live: &[String], limit: usize) -> Result<Vec<RunningJob>, QueueError> {

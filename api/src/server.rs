@@ -30,6 +30,7 @@ use crate::confidential::NothingConfidential;
 use crate::config::Settings;
 use crate::effects::Effects;
 use crate::forgetting::Forgetting;
+use crate::housekeeping::Housekeeping;
 use crate::mail::{MailError, mailer};
 use crate::middleware::headers::{SecurityHeaders, security_headers};
 use crate::middleware::rate_limit::RateLimits;
@@ -177,6 +178,16 @@ pub async fn run(
         let app = app.clone();
         supervised(&tasks, "effects", &follower_stop, move |stop| app.effects.clone().follow(node_id, stop))
     };
+    let sums = {
+        let commands = app.commands.background();
+        supervised(&tasks, "failure sums", &follower_stop, move |stop| {
+            commands.clone().record_failure_sums_until(stop)
+        })
+    };
+    let housekeeping = {
+        let app = app.clone();
+        supervised(&tasks, "housekeeping", &services_stop, move |stop| housekeeping(&app).run(stop))
+    };
     let reacting = roles.follower.then(|| react(&app, &services_stop));
 
     tokio::select! {
@@ -201,11 +212,13 @@ pub async fn run(
     app.watching.all_left().await;
     services_stop.cancel();
     wind_down("retention", retention).await;
+    wind_down("housekeeping", Some(housekeeping)).await;
     for reactor in reacting.into_iter().flatten() {
         wind_down("reactor", Some(reactor)).await;
     }
     wind_down("mail", mailing).await;
     follower_stop.cancel();
+    wind_down("failure sums", Some(sums)).await;
     wind_down("notices", notices).await;
     wind_down("watching", watching).await;
     wind_down("follower", Some(follower)).await;
@@ -295,6 +308,16 @@ fn see_to<R: Reactor + Clone>(
 fn forgetting(app: &App) -> Forgetting {
     let (commands, projections) = (app.commands.background(), app.projections.clone());
     Forgetting { commands, projections, key_uses: app.key_uses.clone() }
+}
+
+fn housekeeping(app: &App) -> Housekeeping {
+    Housekeeping {
+        ledger: app.ledger.background(),
+        commands: app.commands.background(),
+        projections: app.projections.clone(),
+        mail_folder: app.settings.data_dir.join("mail"),
+        visitor_address_days: app.settings.visitor_address_days,
+    }
 }
 
 /// The first answer waits until the views have what is in the log already: the first admin can sign in with the password that was just

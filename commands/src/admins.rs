@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    Amendment, Caller, ClaimEvent, ClaimKind, Event, INVITEE, InvitationId, Permission, Team, TeamCommand,
-    TeamId, User, UserCommand, UserEvent, UserId,
+    AccessEvent, Amendment, Caller, ClaimEvent, ClaimKind, Event, INVITEE, InvitationId, Permission, Team,
+    TeamCommand, TeamId, User, UserCommand, UserEvent, UserId,
 };
-use ledger::{NewEvent, StreamId};
+use ledger::{AppendError, NewEvent, Sha256, StreamId};
+use uuid::Uuid;
 
 use crate::door::{Executed, Prepare, Prepared};
 use crate::idempotency::claim_event;
@@ -159,6 +160,44 @@ impl Commands {
         Ok(())
     }
 
+    /// Records that the keys of these groups of addresses are to be destroyed, given with when each was made; the reactor `forgetting` does
+    /// it. The same is recorded once, however often it is asked for.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn forget_addresses(&self, subjects: Vec<(String, DateTime<Utc>)>) -> Result<(), CommandError> {
+        let mut digest = Sha256::default();
+        for (subject, made) in &subjects {
+            digest.update(format!("{subject} {}\n", made.timestamp_micros()));
+        }
+        let digest = digest.finish();
+        let id = u128::from_str_radix(&digest[..32], 16).map(Uuid::from_u128);
+        let id = id.map_err(|error| CommandError::Event(error.to_string()))?;
+        let event = AccessEvent::AddressesForgotten {
+            subjects: subjects.into_iter().map(|(name, _)| name).collect(),
+        };
+        match self.record_as(id, &Context::system(None), &event).await {
+            Ok(_) => Ok(()),
+            Err(CommandError::Append(AppendError::Conflict)) if self.first_record(id).await?.is_some() => {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Destroys the keys of groups of addresses, as far as they were made until `made_until`.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn destroy_addresses(
+        &self,
+        subjects: &[String],
+        made_until: DateTime<Utc>,
+    ) -> Result<(), CommandError> {
+        self.ledger.destroy_subjects_made_until(subjects, made_until).await?;
+        Ok(())
+    }
+
     /// The keyed hash of a canonical address, by which events name it without telling it.
     ///
     /// # Errors
@@ -249,18 +288,20 @@ impl Commands {
         let (mut admins, mut after, head) = (BTreeSet::new(), 0, self.ledger.head().await?);
         while after < head {
             let up_to = head.min(after + STRETCH);
-            for event in self.ledger.read_types(after, up_to, &["user"]).await? {
+            let stretch = self.ledger.read_types(after, up_to, &["user"]).await?;
+            for event in stretch.events {
                 let id = event.stream.aggregate_id.parse().ok().map(UserId);
                 event.readable()?;
                 let decoded =
-                    Event::decode("user", &event.event_type, &event.event_version, event.payload).ok();
+                    Event::decode("user", &event.event_type, &event.event_version, event.payload.reader())
+                        .ok();
                 if let (Some(id), Some(Event::User(UserEvent::UserRegistered { admin: true, .. }))) =
                     (id, decoded)
                 {
                     admins.insert(id);
                 }
             }
-            after = up_to;
+            after = stretch.up_to;
         }
         Ok(admins)
     }

@@ -183,7 +183,7 @@ impl Attempt {
 }
 
 /// What is one client as far as anybody can tell: an IPv4 address, also one in IPv6's clothes, or an IPv6 /64.
-fn network(address: IpAddr) -> String {
+pub(crate) fn network(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => {

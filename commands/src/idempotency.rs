@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cqrs_es::DomainEvent;
 use domain::{ClaimEvent, ClaimKind};
-use ledger::{NewEvent, Recorded, StreamId};
+use ledger::{NewEvent, Payload, Recorded, StreamId};
 use serde::de::DeserializeOwned;
 
 use crate::{CommandError, Commands, Context};
@@ -58,7 +58,7 @@ pub(crate) fn claim_event(
         sequence,
         event_type: event.event_type(),
         event_version: event.event_version(),
-        payload: serde_json::to_value(event).map_err(|error| CommandError::Event(error.to_string()))?,
+        payload: Payload::of(event).map_err(|error| CommandError::Event(error.to_string()))?,
     })
 }
 

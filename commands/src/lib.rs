@@ -7,6 +7,7 @@ mod api_keys;
 mod context;
 mod door;
 mod error;
+mod failure_counts;
 mod guessing;
 pub mod http;
 mod idempotency;

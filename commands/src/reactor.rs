@@ -134,8 +134,8 @@ impl From<Undecodable> for ReactorError {
 /// # Errors
 /// [`ReactorError::Lasting`] when this version does not know it, or it does not have its shape.
 pub fn decode(event: &Recorded) -> Result<Event, ReactorError> {
-    let (stream, payload) = (&event.stream, event.payload.clone());
-    Ok(Event::decode(&stream.aggregate_type, &event.event_type, &event.event_version, payload)?)
+    let (of, payload) = (&event.stream.aggregate_type, event.payload.reader());
+    Ok(Event::decode(of, &event.event_type, &event.event_version, payload)?)
 }
 
 /// Where a reactor begins in a log that is older than itself. Decided once, when its cursor is made; later starts go on from there.

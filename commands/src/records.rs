@@ -2,7 +2,7 @@
 
 use cqrs_es::DomainEvent;
 use domain::AccessEvent;
-use ledger::{Append, NewEvent, StreamId};
+use ledger::{Append, NewEvent, Payload, StreamId};
 use uuid::Uuid;
 
 use crate::{CommandError, Commands, Context};
@@ -54,7 +54,7 @@ impl Commands {
             sequence,
             event_type: event.event_type(),
             event_version: event.event_version(),
-            payload: serde_json::to_value(event).map_err(|error| CommandError::Event(error.to_string()))?,
+            payload: Payload::of(event).map_err(|error| CommandError::Event(error.to_string()))?,
         })
     }
 }

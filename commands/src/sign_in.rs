@@ -1,12 +1,12 @@
 //! Signing in with a password and, where it is set up, a second factor. Every attempt is recorded, whatever comes of it.
 
 use domain::{AccessEvent, ClaimKind, Email, SessionId, User, UserCommand, UserEvent, UserId};
-use ledger::{AppendError, NewEvent, StreamId};
+use ledger::{AppendError, NewEvent, Recorded, StreamId};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::door::{Executed, Prepare, Prepared};
 use crate::error::SignInError;
-use crate::guessing::{AttemptError, Purpose};
+use crate::guessing::{AttemptError, Purpose, network};
 use crate::sessions::{Beginning, SignedIn, acting_as};
 use crate::totp::recovery_code_hash;
 use crate::two_factor::{SecondFactor, SpendingCode};
@@ -228,7 +228,7 @@ impl Commands {
     async fn failed(&self, context: &Context, email: &Email, reason: &str) -> Result<(), CommandError> {
         let account = self.claim_id(ClaimKind::Email, &[&email.canonical()]).await?;
         let failed = AccessEvent::SignInFailed { account, reason: reason.to_owned() };
-        self.record(context, &failed).await.map(drop)
+        self.record_failure(context, &failed, &[&network(context.address())]).await
     }
 
     /// What was checked is what a view showed. If the password was changed or the account deactivated between that and the record, the
@@ -240,13 +240,13 @@ impl Commands {
         session_id: SessionId,
     ) -> Result<bool, SignInError> {
         let stream = StreamId::new("user", account.user_id);
-        let since = self.ledger.read_stream(&stream, account.sequence, None, PAGE).await;
-        let since = since.map_err(CommandError::from)?;
-        let ended = since.into_iter().any(|event| {
+        let mut ended = false;
+        let each = |event: Recorded| {
             // What cannot be read may have ended them.
-            let event: Result<UserEvent, _> = serde_json::from_value(event.payload);
-            event.map_or(true, |event| event.ends_sessions())
-        });
+            ended |= event.payload.read().map_or(true, |event: UserEvent| event.ends_sessions());
+        };
+        let walked = self.ledger.walk_stream(&stream, account.sequence, PAGE, each).await;
+        walked.map_err(CommandError::from)?;
         if ended {
             self.end_session(&acting_as(context, account.user_id), session_id).await?;
         }
@@ -277,7 +277,7 @@ impl Commands {
         };
         if !verdict.right {
             let failed = AccessEvent::ProofFailed { user_id, proof: "password".to_owned() };
-            self.record(context, &failed).await?;
+            self.record_failure(context, &failed, &[&user_id.to_string()]).await?;
             return Err(CommandError::WrongPassword);
         }
         attempt.succeeded().await;

@@ -189,7 +189,7 @@ impl Commands {
         };
         if wrong {
             let failed = AccessEvent::ProofFailed { user_id, proof: "second_factor".to_owned() };
-            self.record(context, &failed).await?;
+            self.record_failure(context, &failed, &[&user_id.to_string()]).await?;
             return Err(CommandError::WrongCode);
         }
         done

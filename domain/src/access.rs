@@ -48,6 +48,12 @@ pub enum AccessEvent {
     ProofFailed { user_id: UserId, proof: String },
     /// Somebody did not. `account` is the keyed hash of the canonical e-mail address that was tried.
     SignInFailed { account: String, reason: String },
+    /// More failures or refusals of one kind than are recorded one by one: `count` of them, besides those that were. `event` says what each
+    /// would have been recorded as. They have one `source`, named by a keyed hash; empty: they are of all sources that have no sum of
+    /// their own.
+    FailuresCounted { event: String, source: String, count: u64, from: DateTime<Utc>, to: DateTime<Utc> },
+    /// The keys of groups of addresses are destroyed, since they were kept long enough: of visitors of a day, or of somebody who was invited.
+    AddressesForgotten { subjects: Vec<String> },
     /// A secret's value left Daybook for whom the metadata names.
     SecretRevealed { secret_id: SecretId, version: u32, reason: Option<String> },
     /// The same, by leave for a while: the role of whom the metadata names would not have been enough.
@@ -83,6 +89,8 @@ stored_names!(AccessEvent {
     MailTokenUsed: "1",
     ProofFailed: "1",
     SignInFailed: "1",
+    FailuresCounted: "1",
+    AddressesForgotten: "1",
     SecretRevealed: "1",
     SecretRevealedByGrant: "1",
     SecretUsed: "1",

@@ -1,8 +1,8 @@
 //! Every event there is, and how a stored one becomes one of them again.
 
 use cqrs_es::DomainEvent;
+use serde::Deserializer;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::{AccessEvent, ClaimEvent, JobEvent, ScheduleEvent, SecretEvent, TeamEvent, UserEvent};
 
@@ -133,15 +133,15 @@ fn without_contents(cause: &serde_json::Error) -> String {
 }
 
 impl Event {
-    /// Reads a stored event.
+    /// Reads a stored event: `payload` is a text's or a tree's reader.
     ///
     /// # Errors
     /// [`Undecodable`] when the name, the version or the shape is not known.
-    pub fn decode(
+    pub fn decode<'de>(
         aggregate_type: &str,
         event_type: &str,
         version: &str,
-        payload: Value,
+        payload: impl Deserializer<'de, Error = serde_json::Error>,
     ) -> Result<Self, Undecodable> {
         let known = KNOWN_EVENTS
             .iter()
@@ -179,9 +179,11 @@ impl Event {
     }
 }
 
-fn shape<E: DeserializeOwned>(event_type: &str, payload: Value) -> Result<E, Undecodable> {
-    serde_json::from_value(payload)
-        .map_err(|cause| Undecodable::Shape { event_type: event_type.to_owned(), cause })
+fn shape<'de, E: DeserializeOwned>(
+    event_type: &str,
+    payload: impl Deserializer<'de, Error = serde_json::Error>,
+) -> Result<E, Undecodable> {
+    E::deserialize(payload).map_err(|cause| Undecodable::Shape { event_type: event_type.to_owned(), cause })
 }
 
 #[cfg(test)]

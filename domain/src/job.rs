@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::event::aggregate;
-use crate::{Caller, ConcurrencyKey, Denied, Guarded, KindName, Permission, ScheduleId, TeamId};
+use crate::{Caller, ConcurrencyKey, Denied, Guarded, JsonText, KindName, Permission, ScheduleId, TeamId};
 
 mod backoff;
 mod error;
@@ -59,7 +59,7 @@ pub enum Ending {
     /// It did its work.
     Succeeded {
         /// The document it left.
-        result: Option<Value>,
+        result: Option<JsonText>,
         /// The files it left.
         artifacts: Vec<Artifact>,
     },
@@ -81,7 +81,7 @@ pub struct Failure {
     /// The least pause it asks for, in seconds.
     pub retry_after_seconds: Option<u32>,
     /// The document it left.
-    pub result: Option<Value>,
+    pub result: Option<JsonText>,
     /// The files it left.
     pub artifacts: Vec<Artifact>,
 }

@@ -15,6 +15,7 @@ mod claim;
 mod event;
 mod ids;
 mod job;
+mod json;
 mod mail_token;
 mod permission;
 mod personal;
@@ -37,6 +38,7 @@ pub use job::{
     Artifact, Backoff, Ending, Failure, FailureReason, Job, JobCommand, JobError, JobEvent, JobStatus,
     LogDigest, Queue, Ran,
 };
+pub use json::JsonText;
 pub use mail_token::{MailToken, MailTokenCommand, MailTokenError, MailTokenUse};
 pub use permission::{Permission, Permissions, ROLE_TABLE, Role, permission_matrix};
 pub use personal::Personal;

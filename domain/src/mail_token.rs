@@ -103,6 +103,8 @@ impl MailToken {
             | AccessEvent::SessionEnded { .. }
             | AccessEvent::ProofFailed { .. }
             | AccessEvent::SignInFailed { .. }
+            | AccessEvent::FailuresCounted { .. }
+            | AccessEvent::AddressesForgotten { .. }
             | AccessEvent::SecretRevealed { .. }
             | AccessEvent::SecretRevealedByGrant { .. }
             | AccessEvent::SecretUsed { .. }

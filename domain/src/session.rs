@@ -150,6 +150,8 @@ impl Session {
             | AccessEvent::MailTokenUsed { .. }
             | AccessEvent::ProofFailed { .. }
             | AccessEvent::SignInFailed { .. }
+            | AccessEvent::FailuresCounted { .. }
+            | AccessEvent::AddressesForgotten { .. }
             | AccessEvent::SecretRevealed { .. }
             | AccessEvent::SecretRevealedByGrant { .. }
             | AccessEvent::SecretUsed { .. }

@@ -112,7 +112,7 @@ fn check(append: &Append) -> Result<(), AppendError> {
             return refuse("sequences begin at 1");
         }
         // PostgreSQL would store it, and nobody could read the page it is on any more.
-        if is_deeper_than(MOST_LEVELS, &event.payload) {
+        if event.payload.is_deeper_than(MOST_LEVELS) {
             return refuse("a payload has at most 100 levels");
         }
         match last.insert(&event.stream, event.sequence) {

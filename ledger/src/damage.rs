@@ -3,11 +3,16 @@
 //! What is wrong is said in words without contents: positions in the text, never the text.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use chrono::{DateTime, NaiveDate, Utc};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+
+use crate::payload::Payload;
 
 /// Seconds from 1970 to 2000, where PostgreSQL counts from.
 const POSTGRES_EPOCH_SECONDS: i64 = 946_684_800;
@@ -15,7 +20,7 @@ const MICROSECONDS_PER_SECOND: i64 = 1_000_000;
 
 /// Those columns of an event that can be damaged.
 pub(crate) struct Row {
-    pub(crate) payload: Value,
+    pub(crate) payload: Payload,
     pub(crate) metadata: HashMap<String, String>,
     pub(crate) at: DateTime<Utc>,
     pub(crate) damage: Option<String>,
@@ -24,7 +29,7 @@ pub(crate) struct Row {
 /// Reads `payload`, `metadata` and `recorded_at` of a row.
 pub(crate) fn read(row: &PgRow) -> Result<Row, sqlx::Error> {
     let mut damage = Damage(vec![]);
-    let payload = damage.note("payload", json(bytes(row, "payload")?)).unwrap_or_default();
+    let payload = damage.note("payload", text(bytes(row, "payload")?));
     let metadata = damage.note("metadata", json(bytes(row, "metadata")?)).unwrap_or_default();
     let metadata = texts(metadata, &mut damage);
     let at = time(row.try_get_unchecked("recorded_at")?).unwrap_or_else(|nearest| {
@@ -32,7 +37,8 @@ pub(crate) fn read(row: &PgRow) -> Result<Row, sqlx::Error> {
         nearest
     });
     let damage = damage.said();
-    Ok(Row { payload: if damage.is_some() { Value::Null } else { payload }, metadata, at, damage })
+    let payload = payload.filter(|_| damage.is_none()).unwrap_or_else(|| Value::Null.into());
+    Ok(Row { payload, metadata, at, damage })
 }
 
 /// What is wrong with one row.
@@ -50,6 +56,63 @@ impl Damage {
 
 fn bytes<'r>(row: &'r PgRow, column: &str) -> Result<&'r [u8], sqlx::Error> {
     row.try_get_raw(column)?.as_bytes().map_err(sqlx::Error::Decode)
+}
+
+/// A text that is JSON through and through, also where nobody reads it into a tree: that would take many times its bytes.
+fn text(bytes: &[u8]) -> Result<Payload, String> {
+    serde_json::from_slice::<Readable>(bytes).map_err(|error| error.to_string())?;
+    serde_json::from_slice::<Box<RawValue>>(bytes).map(Payload::from).map_err(|error| error.to_string())
+}
+
+/// Any JSON document, read and let go.
+struct Readable;
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Readable {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
+        while fields.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 /// serde_json says what is wrong and where, and never what stands there.

@@ -81,6 +81,25 @@ impl Ledger {
         self.destroy_made_until(names, None).await
     }
 
+    /// Subjects whose names begin with `prefix` and whose keys were made before `before`, the oldest first: at most `limit`, each with
+    /// when its key was made.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn subjects_made_before(
+        &self,
+        prefix: &str,
+        before: DateTime<Utc>,
+        limit: i64,
+    ) -> Result<Vec<(String, DateTime<Utc>)>, LedgerError> {
+        let query = sqlx::query_as(
+            "select substr(id, length($1) + 1), created_at from data_keys \
+             where starts_with(id, $1 || $2) and created_at < $3 order by created_at, id limit $4",
+        );
+        let query = query.bind(key_name("")).bind(prefix).bind(before).bind(limit);
+        Ok(query.fetch_all(self.pool()).await?)
+    }
+
     async fn destroy_made_until(
         &self,
         names: &[String],

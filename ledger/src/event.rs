@@ -6,7 +6,8 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+use crate::payload::Payload;
 
 use crate::error::LedgerError;
 
@@ -44,7 +45,7 @@ pub struct NewEvent {
     /// The version of its shape.
     pub event_version: String,
     /// What it says. Objects `{"personal": text, "subject": id}` are sealed under the subject's key.
-    pub payload: Value,
+    pub payload: Payload,
 }
 
 /// Who, for whom and why: what stands with every event.
@@ -117,7 +118,7 @@ pub struct Recorded {
     /// The version of its shape.
     pub event_version: String,
     /// What it says. Personal data is sealed until [`crate::Ledger::open_personal`].
-    pub payload: Value,
+    pub payload: Payload,
     /// What stands with it.
     pub metadata: Metadata,
     /// Why the row cannot be read, in words without contents. The payload is then null, and the metadata holds what could be read of it.
@@ -133,7 +134,7 @@ impl Recorded {
         self.readable()?;
         // serde would quote what is there.
         let cause = |_| self.damaged(format!("{} does not have its shape", self.event_type));
-        E::deserialize(&self.payload).map_err(cause)
+        self.payload.read().map_err(cause)
     }
 
     /// # Errors

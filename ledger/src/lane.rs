@@ -20,6 +20,7 @@ use crate::append::{Append, Appended};
 use crate::connect::{Cause, Connector, Purpose, timed_out};
 use crate::error::{AppendError, LedgerError};
 use crate::identity::{Divergence, Guard};
+use crate::payload::Payload;
 
 /// Commands that may wait; a further one waits for a place.
 const QUEUE: usize = 1_024;
@@ -61,7 +62,7 @@ struct Columns {
     sequence: Vec<i64>,
     event_type: Vec<String>,
     event_version: Vec<String>,
-    payload: Vec<String>,
+    payload: Vec<Payload>,
     metadata: Vec<Arc<str>>,
     stream_type: Vec<String>,
     stream_id: Vec<String>,
@@ -80,9 +81,9 @@ impl Waiting {
         let mut streams = HashSet::new();
         let (mut bytes, mut payloads) = (0, 0);
         for event in append.events {
-            let payload = event.payload.to_string();
-            payloads += payload.len();
-            bytes += payload.len() + metadata.len() + 128;
+            let payload = event.payload;
+            payloads += payload.text().len();
+            bytes += payload.text().len() + metadata.len() + 128;
             // The first event of each stream says how long the stream is expected to be.
             if streams.insert(event.stream.clone()) {
                 keys.push(event.stream.to_string());
@@ -421,7 +422,7 @@ fn gather(batch: &[Waiting]) -> Arguments<'_> {
         all.sequence.extend(&columns.sequence);
         all.event_type.extend(columns.event_type.iter().map(String::as_str));
         all.event_version.extend(columns.event_version.iter().map(String::as_str));
-        all.payload.extend(columns.payload.iter().map(String::as_str));
+        all.payload.extend(columns.payload.iter().map(Payload::text));
         all.metadata.extend(columns.metadata.iter().map(AsRef::as_ref));
         all.stream_command.extend(std::iter::repeat_n(number, columns.stream_length.len()));
         all.stream_type.extend(columns.stream_type.iter().map(String::as_str));

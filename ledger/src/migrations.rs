@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (13, "artifacts", include_str!("../../migrations/0013_artifacts.sql")),
     (14, "log_identity", include_str!("../../migrations/0014_log_identity.sql")),
     (15, "restoring_and_copying", include_str!("../../migrations/0015_restoring_and_copying.sql")),
+    (17, "failure_counts", include_str!("../../migrations/0017_failure_counts.sql")),
     (18, "effects", include_str!("../../migrations/0018_effects.sql")),
 ];
 

@@ -1,5 +1,7 @@
 //! Reading events without most of what they say: for who only wants to know that something happened.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use sqlx::Row;
@@ -8,7 +10,7 @@ use sqlx::types::Json;
 use crate::Ledger;
 use crate::error::LedgerError;
 use crate::event::Recorded;
-use crate::read::LARGEST_PAGE;
+use crate::read::{LARGEST_PAGE, Stretch};
 
 /// Positions looked at together where events are read as a whole.
 const STRETCH: i64 = 500;
@@ -102,6 +104,7 @@ impl Ledger {
         while after < up_to && outlines.len() < most {
             let end = up_to.min(after + STRETCH);
             let events = self.read_types(after, end, &[wanted.aggregate_type]).await?;
+            let Stretch { events, up_to: end } = events;
             let outlined = events.into_iter().map(|event| outline(event, wanted.fields));
             outlines.extend(
                 outlined.filter(|it| wanted.team_id.is_none() || it.team_id.as_deref() == wanted.team_id),
@@ -114,10 +117,11 @@ impl Ledger {
 }
 
 fn outline(event: Recorded, wanted: &[&str]) -> Outline {
-    let fields = event.payload.get(&event.event_type).and_then(Value::as_object);
+    let payload: HashMap<String, Map<String, Value>> = event.payload.read().unwrap_or_default();
+    let fields = payload.into_iter().find(|(name, _)| *name == event.event_type).map(|(_, fields)| fields);
     let picked = fields.into_iter().flatten().filter(|(name, _)| wanted.contains(&name.as_str()));
     Outline {
-        fields: picked.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        fields: picked.collect(),
         position: event.position,
         at: event.at,
         aggregate_id: event.stream.aggregate_id,

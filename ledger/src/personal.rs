@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::append::Append;
 use crate::error::LedgerError;
 use crate::event::{Metadata, Recorded};
+use crate::payload::Payload;
 use crate::seal::{DataKey, NewDataKey, SealError};
 use crate::vault::Vault;
 use crate::{Ledger, StreamId};
@@ -47,7 +48,7 @@ impl Vault {
     pub(crate) async fn seal_personal(&self, append: &mut Append) -> Result<Vec<NewDataKey>, LedgerError> {
         let mut subjects = HashSet::new();
         for event in &append.events {
-            collect(&event.payload, "personal", &mut subjects);
+            collect_marked(&event.payload, "personal", &mut subjects);
         }
         let metadata = &append.metadata;
         if metadata.ip.is_some() || metadata.user_agent.is_some() {
@@ -98,7 +99,7 @@ impl Ledger {
     pub async fn open_personal(&self, events: &mut [Recorded]) -> Result<(), LedgerError> {
         let mut subjects = HashSet::new();
         for event in events.iter() {
-            collect(&event.payload, "sealed", &mut subjects);
+            collect_marked(&event.payload, "sealed", &mut subjects);
             subjects.extend(event.metadata.subject.clone());
         }
         // No text of PostgreSQL holds it, so no key has such a name.
@@ -155,6 +156,26 @@ fn collect(value: &Value, mark: &str, subjects: &mut HashSet<String>) {
     }
 }
 
+/// [`replace`] in a payload, which is read only if it may hold something marked.
+fn replace_marked(
+    payload: &mut Payload,
+    mark: &str,
+    change: &impl Fn(&str, &str, &str) -> Result<Value, SealError>,
+) -> Result<(), SealError> {
+    if payload.mentions(mark) {
+        let mut value = payload.value();
+        replace(&mut value, mark, "", change)?;
+        *payload = value.into();
+    }
+    Ok(())
+}
+
+fn collect_marked(payload: &Payload, mark: &str, subjects: &mut HashSet<String>) {
+    if payload.mentions(mark) {
+        collect(&payload.value(), mark, subjects);
+    }
+}
+
 /// Replaces every marked object of `value` by what `change` makes of it. Gives it text, subject and place.
 fn replace(
     value: &mut Value,
@@ -180,22 +201,22 @@ fn replace(
 }
 
 fn seal_payload(
-    payload: &mut Value,
+    payload: &mut Payload,
     keys: &Keys,
     context: &impl Fn(&str, &str) -> String,
 ) -> Result<(), SealError> {
-    replace(payload, "personal", "", &|text, subject, place| {
+    replace_marked(payload, "personal", &|text, subject, place| {
         let sealed = seal_text(keys, subject, &context(subject, place), text)?;
         Ok(json!({ "sealed": sealed, "subject": subject }))
     })
 }
 
 fn open_payload(
-    payload: &mut Value,
+    payload: &mut Payload,
     keys: &Opening,
     context: &impl Fn(&str, &str) -> String,
 ) -> Result<(), SealError> {
-    replace(payload, "sealed", "", &|sealed, subject, place| {
+    replace_marked(payload, "sealed", &|sealed, subject, place| {
         Ok(match open_text(keys, subject, &context(subject, place), sealed)? {
             Some(text) => json!({ "personal": text, "subject": subject }),
             None => json!({ "erased": true, "subject": subject }),

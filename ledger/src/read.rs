@@ -11,6 +11,8 @@ use crate::event::{Metadata, Recorded, StreamId};
 
 /// Events of one page at most.
 pub(crate) const LARGEST_PAGE: i64 = 10_000;
+/// A page ends with the event that reaches so many bytes of payload and metadata.
+pub(crate) const PAGE_BYTES: i64 = 8 * 1024 * 1024;
 
 macro_rules! select {
     ($rest:literal) => {
@@ -20,6 +22,57 @@ macro_rules! select {
             $rest
         )
     };
+}
+
+/// Of what `select!` finds, in this order, only what comes before [`PAGE_BYTES`] are reached (`$bytes` is their parameter), each with how
+/// many bytes are `spent` with it. First by the sizes as stored, which are known without reading what is stored apart; then, of what is
+/// left, by the sizes of the texts, since a text may be a hundred times what is stored of it.
+macro_rules! within_bytes {
+    ($bytes:literal, $order:literal, $($rest:expr),+ $(,)?) => {
+        concat!(
+            "select * from (select sized.*, sum(size) over (order by ", $order, " rows unbounded preceding) as spent from (\
+               select few.*, (case when pg_column_compression(payload) is null then pg_column_size(payload) \
+                                   else octet_length(payload::text) end + pg_column_size(metadata))::integer as size from (\
+                 select found.*, sum(pg_column_size(payload) + pg_column_size(metadata)) \
+                     over (order by ", $order, " rows unbounded preceding) as stored from (",
+            $($rest),+,
+            ") found) few where stored - pg_column_size(payload) - pg_column_size(metadata) < ", $bytes,
+            ") sized) within where spent - size < ", $bytes, " order by ", $order
+        )
+    };
+}
+
+/// The same, with the `bytes` that the page has with each event.
+macro_rules! counted {
+    ($bytes:literal, $order:literal, $($rest:expr),+ $(,)?) => {
+        concat!(
+            "select *, greatest(spent, stored)::bigint as bytes from (",
+            within_bytes!($bytes, $order, $($rest),+),
+            ") page order by ", $order
+        )
+    };
+}
+
+/// The events of a stretch of the log, as far as it was read.
+#[derive(Debug)]
+pub struct Stretch {
+    /// The events, in order.
+    pub events: Vec<Recorded>,
+    /// There are no others up to this position.
+    pub up_to: i64,
+}
+
+/// An event, and how many bytes its page has with it.
+struct Counted {
+    event: Recorded,
+    spent: i64,
+}
+
+impl FromRow<'_, PgRow> for Counted {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let spent: i64 = row.try_get("bytes")?;
+        Ok(Self { event: Recorded::from_row(row)?, spent })
+    }
 }
 
 impl FromRow<'_, PgRow> for Recorded {
@@ -43,19 +96,30 @@ impl FromRow<'_, PgRow> for Recorded {
     }
 }
 
+/// The page's events, and whether there may be more after it.
+fn page_of(page: Vec<Counted>, limit: i64) -> (Vec<Recorded>, bool) {
+    let more = page.len() as i64 >= limit || page.last().is_some_and(|last| last.spent >= PAGE_BYTES);
+    (page.into_iter().map(|counted| counted.event).collect(), more)
+}
+
 impl Ledger {
-    /// The events after position `after`, in order: at most `limit` (and 10,000). Positions are dense and in commit order, so
-    /// nothing can appear later among what was read.
+    /// The events after position `after`, in order: at most `limit` (and 10,000), and no more after the first 8 MiB of them. Only an
+    /// empty page is the end. Positions are dense and in commit order, so nothing can appear later among what was read.
     ///
     /// # Errors
     /// The database is out of reach.
     pub async fn read(&self, after: i64, limit: i64) -> Result<Vec<Recorded>, LedgerError> {
-        let query = sqlx::query_as(select!("where position > $1 order by position limit $2"));
-        Ok(query.bind(after).bind(limit.min(LARGEST_PAGE)).fetch_all(self.pool()).await?)
+        let query = sqlx::query_as(within_bytes!(
+            "$3",
+            "position",
+            select!("where position > $1 order by position limit $2")
+        ));
+        let query = query.bind(after).bind(limit.min(LARGEST_PAGE)).bind(PAGE_BYTES);
+        Ok(query.fetch_all(self.pool()).await?)
     }
 
-    /// The events of these aggregate types at positions after `after` and up to `up_to`, in order. To be asked for stretches of
-    /// some thousand positions.
+    /// The events of these aggregate types at positions after `after` and up to `up_to`, in order, and no more after the first 8 MiB of
+    /// them: the answer says up to where they are. To be asked for stretches of some thousand positions.
     ///
     /// # Errors
     /// The database is out of reach.
@@ -64,12 +128,28 @@ impl Ledger {
         after: i64,
         up_to: i64,
         aggregate_types: &[&str],
-    ) -> Result<Vec<Recorded>, LedgerError> {
-        let query = sqlx::query_as(select!(
-            "where position > $1 and position <= $2 and aggregate_type = any($3) order by position"
+    ) -> Result<Stretch, LedgerError> {
+        let query = sqlx::query_as(counted!(
+            "$4",
+            "position",
+            select!("where position > $1 and position <= $2 and aggregate_type = any($3) order by position")
         ));
-        let query = query.bind(after).bind(up_to).bind(aggregate_types);
-        Ok(query.fetch_all(self.pool()).await?)
+        let query = query.bind(after).bind(up_to).bind(aggregate_types).bind(PAGE_BYTES);
+        let (events, is_cut) = page_of(query.fetch_all(self.pool()).await?, i64::MAX);
+        let cut = events.last().filter(|_| is_cut).map(|last| last.position);
+        Ok(Stretch { events, up_to: cut.unwrap_or(up_to) })
+    }
+
+    /// Those of the events at these positions that come last, in the order of the log: as many as there are within the first 8 MiB, looked
+    /// at from the end.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn read_last_of(&self, positions: &[i64]) -> Result<Vec<Recorded>, LedgerError> {
+        let query = sqlx::query_as(within_bytes!("$2", "position desc", select!("where position = any($1)")));
+        let mut events: Vec<Recorded> = query.bind(positions).bind(PAGE_BYTES).fetch_all(self.pool()).await?;
+        events.reverse();
+        Ok(events)
     }
 
     /// The events at these positions, in the order of the log; those that do not exist are left out.
@@ -81,7 +161,8 @@ impl Ledger {
         Ok(query.bind(positions).fetch_all(self.pool()).await?)
     }
 
-    /// The history of one stream after sequence `after`, at most `limit` (and 10,000) events, and none beyond position `up_to`.
+    /// The history of one stream after sequence `after`, at most `limit` (and 10,000) events, none beyond position `up_to`, and no more
+    /// after the first 8 MiB of them. Only an empty page is the end.
     ///
     /// # Errors
     /// The database is out of reach.
@@ -92,15 +173,71 @@ impl Ledger {
         up_to: Option<i64>,
         limit: i64,
     ) -> Result<Vec<Recorded>, LedgerError> {
-        let query = sqlx::query_as(select!(
-            "where aggregate_type = $1 and aggregate_id = $2 and sequence > $3 and position <= $4 order by sequence limit $5"
+        Ok(self.stream_page(stream, after, up_to, limit).await?.0)
+    }
+
+    /// As [`Ledger::read_stream`], and whether there may be more after it.
+    pub(crate) async fn stream_page(
+        &self,
+        stream: &StreamId,
+        after: i64,
+        up_to: Option<i64>,
+        limit: i64,
+    ) -> Result<(Vec<Recorded>, bool), LedgerError> {
+        let query = sqlx::query_as(counted!(
+            "$6",
+            "sequence",
+            select!(
+                "where aggregate_type = $1 and aggregate_id = $2 and sequence > $3 and position <= $4 order by sequence limit $5"
+            )
         ));
+        let limit = limit.min(LARGEST_PAGE);
         let query = query.bind(&stream.aggregate_type).bind(&stream.aggregate_id).bind(after);
-        let query = query.bind(up_to.unwrap_or(i64::MAX)).bind(limit.min(LARGEST_PAGE));
+        let query = query.bind(up_to.unwrap_or(i64::MAX)).bind(limit).bind(PAGE_BYTES);
+        Ok(page_of(query.fetch_all(self.pool()).await?, limit))
+    }
+
+    /// The next `limit` events of a stream after sequence `after`, however large they are: for who asks for few, and knows how large those
+    /// before were.
+    pub(crate) async fn few_of_stream(
+        &self,
+        stream: &StreamId,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<Recorded>, LedgerError> {
+        let query = sqlx::query_as(select!(
+            "where aggregate_type = $1 and aggregate_id = $2 and sequence > $3 order by sequence limit $4"
+        ));
+        let query = query.bind(&stream.aggregate_type).bind(&stream.aggregate_id).bind(after).bind(limit);
         Ok(query.fetch_all(self.pool()).await?)
     }
 
-    /// The events of these streams of one type, stream by stream and in order: at most `limit` (and 10,000).
+    /// Gives `each` the history of one stream after sequence `after`, in order: at most `limit` events, of which a page is in memory at a
+    /// time.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn walk_stream(
+        &self,
+        stream: &StreamId,
+        after: i64,
+        limit: i64,
+        mut each: impl FnMut(Recorded) + Send,
+    ) -> Result<(), LedgerError> {
+        let (mut reached, mut left) = (after, limit);
+        loop {
+            let (page, more) = self.stream_page(stream, reached, None, left).await?;
+            reached = page.last().map_or(reached, |last| last.sequence);
+            left -= page.len() as i64;
+            page.into_iter().for_each(&mut each);
+            if !more || left <= 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The events of these streams of one type, stream by stream and in order: at most `limit` (and 10,000). `None` if there are more than
+    /// that, or more than 8 MiB: each stream is to be read by itself then.
     ///
     /// # Errors
     /// The database is out of reach.
@@ -109,15 +246,19 @@ impl Ledger {
         aggregate_type: &str,
         ids: &[String],
         limit: i64,
-    ) -> Result<Vec<Recorded>, LedgerError> {
+    ) -> Result<Option<Vec<Recorded>>, LedgerError> {
         // Stream by stream: of `aggregate_id = any($2)` the planner makes a filter on all events of the type, for the sake of the order.
-        let query = sqlx::query_as(concat!(
+        let query = sqlx::query_as(counted!(
+            "$4",
+            "aggregate_id, sequence",
             "select event.* from unnest($2) as stream(id) cross join lateral (",
             select!("where aggregate_type = $1 and aggregate_id = stream.id order by sequence limit $3"),
             ") event limit $3"
         ));
-        let query = query.bind(aggregate_type).bind(ids).bind(limit.min(LARGEST_PAGE));
-        Ok(query.fetch_all(self.pool()).await?)
+        let limit = limit.min(LARGEST_PAGE);
+        let query = query.bind(aggregate_type).bind(ids).bind(limit).bind(PAGE_BYTES);
+        let (events, more) = page_of(query.fetch_all(self.pool()).await?, limit);
+        Ok(Some(events).filter(|_| !more))
     }
 
     /// How many events a stream has.
@@ -137,6 +278,14 @@ impl Ledger {
     /// The database is out of reach.
     pub async fn head(&self) -> Result<i64, LedgerError> {
         Ok(sqlx::query_scalar("select coalesce(max(position), 0) from events").fetch_one(self.pool()).await?)
+    }
+
+    /// The time by the database's clock.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn now(&self) -> Result<DateTime<Utc>, LedgerError> {
+        Ok(sqlx::query_scalar("select clock_timestamp()").fetch_one(self.pool()).await?)
     }
 
     /// The last position recorded at or before `moment`; 0 when there is none.

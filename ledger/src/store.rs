@@ -10,9 +10,14 @@ use crate::Ledger;
 use crate::append::Append;
 use crate::error::AppendError;
 use crate::event::{Metadata, NewEvent, Recorded, StreamId};
+use crate::payload::Payload;
+use crate::read::PAGE_BYTES;
 
 /// Events of a stream loaded at once.
 const PAGE: i64 = 500;
+/// The first of them, and the fewest where they are large.
+const FIRST_PAGE: i64 = 100;
+const FEWEST: i64 = 8;
 /// Events of many streams loaded at once.
 const MOST_AT_ONCE: i64 = 5_000;
 
@@ -53,7 +58,7 @@ impl<A: Aggregate> Loaded<A> {
                 sequence,
                 event_type: event.event_type(),
                 event_version: event.event_version(),
-                payload: serde_json::to_value(event)?,
+                payload: Payload::of(event)?,
             })
         };
         events.iter().zip(self.sequence + 1..).map(next).collect()
@@ -74,7 +79,7 @@ impl<A: Aggregate> Store<A> {
         let fresh =
             |id: &String| (id.clone(), Loaded { id: id.clone(), aggregate: A::default(), sequence: 0 });
         let mut loaded: HashMap<String, Loaded<A>> = ids.iter().map(fresh).collect();
-        if (found.len() as i64) < MOST_AT_ONCE {
+        if let Some(found) = found {
             for stored in found {
                 if let Some(loaded) = loaded.get_mut(&stored.stream.aggregate_id) {
                     loaded.apply(&stored)?;
@@ -112,18 +117,18 @@ impl<A: Aggregate> EventStore<A> for Store<A> {
         let stream = StreamId::new(A::TYPE, id);
         let mut events = vec![];
         loop {
-            let page = self.ledger.read_stream(&stream, events.len() as i64, None, PAGE).await;
-            let page = page.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
-            let is_last = (page.len() as i64) < PAGE;
+            let page = self.ledger.stream_page(&stream, events.len() as i64, None, PAGE).await;
+            let (page, more) =
+                page.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
             for stored in page {
                 events.push(EventEnvelope {
                     aggregate_id: stored.stream.aggregate_id,
                     sequence: stored.sequence as usize,
-                    payload: serde_json::from_value(stored.payload).map_err(PersistenceError::from)?,
+                    payload: stored.payload.read().map_err(PersistenceError::from)?,
                     metadata: stored.metadata.to_map(),
                 });
             }
-            if is_last {
+            if !more {
                 return Ok(events);
             }
         }
@@ -132,17 +137,21 @@ impl<A: Aggregate> EventStore<A> for Store<A> {
     async fn load_aggregate(&self, id: &str) -> Result<Loaded<A>, AggregateError<A::Error>> {
         let mut loaded = Loaded { id: id.to_owned(), aggregate: A::default(), sequence: 0 };
         let stream = StreamId::new(A::TYPE, id);
+        let mut limit = FIRST_PAGE;
         loop {
-            // Not all at once: a long stream of large events would take the memory of everybody else.
-            let page = self.ledger.read_stream(&stream, loaded.sequence, None, PAGE).await;
+            // Not all at once: a long stream of large events would take the memory of everybody else. How large they are is told by those
+            // before, which costs less than asking for it.
+            let page = self.ledger.few_of_stream(&stream, loaded.sequence, limit).await;
             let page = page.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
-            let is_last = (page.len() as i64) < PAGE;
+            let (found, mut bytes) = (page.len() as i64, 1);
             for stored in page {
+                bytes += stored.payload.text().len() as i64;
                 loaded.apply(&stored)?;
             }
-            if is_last {
+            if found < limit {
                 return Ok(loaded);
             }
+            limit = (PAGE_BYTES * found / bytes).clamp(FEWEST, PAGE);
         }
     }
 

@@ -45,7 +45,7 @@ pub(crate) struct RowCache<R> {
 }
 
 impl<R: Send + Sync + 'static> RowCache<R> {
-    /// Holds rows of about `bytes` bytes, as JSON.
+    /// Holds rows of about `bytes` bytes of memory.
     pub(crate) fn new(bytes: u64) -> Self {
         let weigh = |_: &String, entry: &Entry<R>| entry.weight;
         Self {
@@ -99,7 +99,7 @@ impl<R: Send + Sync + 'static> RowCache<R> {
         });
     }
 
-    /// Puts in a row as of `as_of`, of about `bytes` bytes, read or made in `epoch`. An entry of a later position stays, and
+    /// Puts in a row as of `as_of`, of about `bytes` bytes of memory, read or made in `epoch`. An entry of a later position stays, and
     /// so does the gap where a later change is known.
     pub(crate) fn put(&self, key: &str, row: Arc<R>, as_of: i64, epoch: u64, bytes: usize) {
         let weight = u32::try_from(bytes + key.len() + OVERHEAD).unwrap_or(u32::MAX);

@@ -2,9 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use domain::{AccessEvent, Event, TeamId, Undecodable};
-use ledger::{Ledger, LedgerError, Recorded, StreamId};
-use serde_json::Value;
+use ledger::{Ledger, LedgerError, Recorded, StreamId, Stretch};
 
+use crate::history::{Fields, fields_of};
 use crate::view::Spec;
 
 /// An event as views see it: decoded, personal data opened (or found erased).
@@ -114,8 +114,8 @@ impl Fact {
         if let Some(cause) = recorded.damage.take() {
             return Err(Box::new(Unreadable::new(recorded, cause, true)));
         }
-        let payload = std::mem::take(&mut recorded.payload);
         let of = &recorded.stream.aggregate_type;
+        let payload = recorded.payload.reader();
         let event = match Event::decode(of, &recorded.event_type, &recorded.event_version, payload) {
             Ok(event) => event,
             Err(error) => {
@@ -158,21 +158,18 @@ impl Fact {
     }
 
     /// The event's own fields, by name, as it would be stored.
-    pub(crate) fn fields(&self) -> Vec<(String, Value)> {
-        let written = match &self.event {
-            Event::User(event) => serde_json::to_value(event),
-            Event::Team(event) => serde_json::to_value(event),
-            Event::Secret(event) => serde_json::to_value(event),
-            Event::Job(event) => serde_json::to_value(event),
-            Event::Schedule(event) => serde_json::to_value(event),
-            Event::Access(event) => serde_json::to_value(event),
-            Event::Claim(event) => serde_json::to_value(event),
+    pub(crate) fn fields(&self) -> Fields {
+        let mut written = match &self.event {
+            Event::User(event) => fields_of(event),
+            Event::Team(event) => fields_of(event),
+            Event::Secret(event) => fields_of(event),
+            Event::Job(event) => fields_of(event),
+            Event::Schedule(event) => fields_of(event),
+            Event::Access(event) => fields_of(event),
+            Event::Claim(event) => fields_of(event),
         };
         // Events are enums of structs: one object, named for the variant, around the fields.
-        match written.ok().and_then(|value| value.get(&self.event_type).cloned()) {
-            Some(Value::Object(fields)) => fields.into_iter().collect(),
-            Some(_) | None => vec![],
-        }
+        written.remove(&self.event_type).map(|event| fields_of(&event)).unwrap_or_default()
     }
 }
 
@@ -183,6 +180,7 @@ fn is_of_a_team(event: &AccessEvent) -> bool {
         | AccessEvent::SecretRevealedByGrant { .. }
         | AccessEvent::SecretUsed { .. }
         | AccessEvent::AccessRefused { .. }
+        | AccessEvent::FailuresCounted { .. }
         | AccessEvent::AuditRead { .. }
         | AccessEvent::JobResultRefused { .. }
         | AccessEvent::JobsChangedInBulk { .. }
@@ -198,7 +196,8 @@ fn is_of_a_team(event: &AccessEvent) -> bool {
         | AccessEvent::EmailVerificationRequested { .. }
         | AccessEvent::MailTokenUsed { .. }
         | AccessEvent::ProofFailed { .. }
-        | AccessEvent::SignInFailed { .. } => false,
+        | AccessEvent::SignInFailed { .. }
+        | AccessEvent::AddressesForgotten { .. } => false,
     }
 }
 
@@ -216,7 +215,12 @@ pub(crate) struct Page {
     pub(crate) last: i64,
     /// Events looked at.
     pub(crate) looked_at: i64,
+    /// Whether it certainly has everything that was in the log when it was read: it was cut by neither number nor bytes.
+    pub(crate) complete: bool,
 }
+
+/// A page of fewer bytes was not cut for its bytes: what the log counts for an event is never twice the length of its texts.
+const SURELY_WHOLE: usize = 2 * 1024 * 1024;
 
 impl Page {
     /// Leaves what comes before `position`.
@@ -224,6 +228,7 @@ impl Page {
         self.entries.retain(|entry| entry.position < position);
         self.looked_at -= self.last - (position - 1);
         self.last = position - 1;
+        self.complete = false;
     }
 }
 
@@ -237,23 +242,26 @@ pub(crate) async fn read_page(
     let mut events = ledger.read(after, limit).await?;
     let Some(last) = events.last().map(|event| event.position) else { return Ok(None) };
     let looked_at = events.len() as i64;
+    let bytes: usize = events.iter().map(|event| event.payload.text().len() + 256).sum();
+    let complete = looked_at < limit && bytes < SURELY_WHOLE;
     events.retain(|event| wanted.contains(&event.stream.aggregate_type.as_str()));
-    Ok(Some(Page { entries: open(ledger, events).await?, last, looked_at }))
+    Ok(Some(Page { entries: open(ledger, events).await?, last, looked_at, complete }))
 }
 
-/// The stretch of the log after position `after` and up to `up_to`, which must exist, as far as the view needs it.
+/// The stretch of the log after position `after` and up to `up_to`, which must exist, as far as the view needs it. It ends sooner where a
+/// page has bytes enough: see [`Page::last`].
 pub(crate) async fn read_stretch(
     ledger: &Ledger,
     after: i64,
     up_to: i64,
     spec: &Spec,
 ) -> Result<Page, LedgerError> {
-    let events = ledger.read_types(after, up_to, spec.aggregates).await?;
+    let Stretch { events, up_to: last } = ledger.read_types(after, up_to, spec.aggregates).await?;
     let entries = match spec.personal {
         true => open(ledger, events).await?,
         false => events.into_iter().map(without_personal).collect(),
     };
-    Ok(Page { entries, last: up_to, looked_at: up_to - after })
+    Ok(Page { entries, last, looked_at: last - after, complete: false })
 }
 
 fn without_personal(mut event: Recorded) -> Entry {

@@ -13,6 +13,10 @@ use crate::cache::RowCache;
 use crate::error::Fault;
 use crate::fact::{Entry, Fact, Unreadable};
 use crate::view::{Spec, View};
+use crate::weight::weight;
+
+/// Changes given out at once end with the row that reaches so many bytes of JSON.
+const CHANGES_BYTES: usize = 8 * 1024 * 1024;
 
 /// Rows on their way into a table.
 #[derive(Default)]
@@ -40,7 +44,8 @@ pub(crate) trait AnyFolding: Send + Sync {
     fn fold(&mut self, fact: &Fact);
     /// Lists an event that is damaged; `false` where the view has no row for such.
     fn list(&mut self, unreadable: &Unreadable) -> bool;
-    /// At most `limit` of the rows that were folded into since they were last given out here.
+    /// Rows that were folded into since they were last given out here: at most `limit`, and none after the first 8 MiB of them unless
+    /// `limit` is `usize::MAX`, which means all.
     fn changes(&mut self, limit: usize) -> Result<Changes, Fault>;
     /// What [`AnyFolding::changes`] gave out was not stored after all.
     fn not_stored(&mut self, changes: Changes);
@@ -53,8 +58,6 @@ struct Slot<R> {
     position: i64,
     /// Whether the key waits in `Folding::dirty`.
     dirty: bool,
-    /// Length of the row as JSON, once that is known.
-    bytes: usize,
 }
 
 /// Rows of a view in memory, being folded.
@@ -73,7 +76,7 @@ impl<V: View> Folding<V> {
 impl<V: View> AnyFolding for Folding<V> {
     fn load(&mut self, key: String, position: i64, row: &str) -> Result<(), Fault> {
         let read = serde_json::from_str(row).map_err(|cause| Fault::at_row(V::NAME, &key, cause))?;
-        self.rows.insert(key, Slot { row: Some(read), position, dirty: false, bytes: row.len() });
+        self.rows.insert(key, Slot { row: Some(read), position, dirty: false });
         Ok(())
     }
 
@@ -81,12 +84,7 @@ impl<V: View> AnyFolding for Folding<V> {
         for key in V::keys(fact) {
             let slot = match self.rows.get_mut(&key) {
                 Some(slot) => slot,
-                None => self.rows.entry(key.clone()).or_insert(Slot {
-                    row: None,
-                    position: 0,
-                    dirty: false,
-                    bytes: 0,
-                }),
+                None => self.rows.entry(key.clone()).or_insert(Slot { row: None, position: 0, dirty: false }),
             };
             slot.row = V::fold(&key, slot.row.take(), fact);
             slot.position = fact.position;
@@ -99,21 +97,23 @@ impl<V: View> AnyFolding for Folding<V> {
     fn list(&mut self, unreadable: &Unreadable) -> bool {
         let Some((key, row)) = V::unreadable(unreadable) else { return false };
         let position = unreadable.position;
-        self.rows.insert(key.clone(), Slot { row: Some(row), position, dirty: false, bytes: 0 });
+        self.rows.insert(key.clone(), Slot { row: Some(row), position, dirty: false });
         self.mark(key);
         true
     }
 
     fn changes(&mut self, limit: usize) -> Result<Changes, Fault> {
         let mut changes = Changes::default();
-        let start = self.dirty.len() - limit.min(self.dirty.len());
-        for key in self.dirty.drain(start..) {
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < limit && (bytes < CHANGES_BYTES || limit == usize::MAX) {
+            let Some(key) = self.dirty.pop() else { break };
+            taken += 1;
             let Some(slot) = self.rows.get_mut(&key) else { continue };
             slot.dirty = false;
             match &mut slot.row {
                 Some(row) => {
                     let json = encode(row).map_err(|cause| Fault::at_row(V::NAME, &key, cause))?;
-                    slot.bytes = json.len();
+                    bytes += json.len();
                     changes.positions.push(slot.position);
                     changes.rows.push(json);
                     changes.keys.push(key);
@@ -148,7 +148,7 @@ impl<V: View> AnyFolding for Folding<V> {
                 Some(row) => {
                     // The floor stands even if the cache does not admit the row: a reader may be holding an older one.
                     self.cache.touch(key, slot.position);
-                    self.cache.put(key, Arc::new(row.clone()), as_of, epoch, slot.bytes);
+                    self.cache.put(key, Arc::new(row.clone()), as_of, epoch, weight(row));
                 }
                 None => self.cache.touch(key, slot.position),
             }

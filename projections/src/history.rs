@@ -1,16 +1,20 @@
 //! What was true when, and what each event changed: folds of single streams.
 
+use std::collections::BTreeMap;
+
+use domain::JsonText;
 use ledger::{Ledger, LedgerError, Recorded, StreamId};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::Projections;
 use crate::error::{Fault, ReadError};
 use crate::fact::{self, Entry, Fact, Unreadable};
+use crate::machine::{LIST_BYTES, Listed};
 use crate::registry;
 use crate::view::{StreamView, shown};
 
-/// Events of a stream read at once.
+/// Events of a stream read at once; fewer where they are large.
 const PAGE: i64 = 1_000;
 /// Fields of rows that say nothing an auditor does not see beside them.
 const BESIDE: &[&str] =
@@ -33,9 +37,9 @@ pub struct Change {
     /// Which.
     pub field: String,
     /// What it was; null when it was not there.
-    pub before: Value,
+    pub before: JsonText,
     /// What it is; null when it is not there any more.
-    pub after: Value,
+    pub after: JsonText,
 }
 
 /// An event with what it changed.
@@ -86,9 +90,9 @@ impl From<StateError> for ReadError {
 pub(crate) trait AnyReplay: Send {
     fn step(&mut self, fact: &Fact);
     /// The row as it is stored.
-    fn stored(&self) -> Value;
+    fn stored(&self) -> Fields;
     /// The row as an auditor may see it.
-    fn public(&self) -> Option<Value>;
+    fn public(&self) -> Option<JsonText>;
     fn hidden(&self) -> &'static [&'static str];
 }
 
@@ -108,12 +112,17 @@ impl<V: StreamView> AnyReplay for Replay<V> {
         self.row = V::fold(&fact.aggregate_id, self.row.take(), fact);
     }
 
-    fn stored(&self) -> Value {
-        self.row.as_ref().and_then(|row| serde_json::to_value(row).ok()).unwrap_or_default()
+    fn stored(&self) -> Fields {
+        self.row.as_ref().map(fields_of).unwrap_or_default()
     }
 
-    fn public(&self) -> Option<Value> {
-        self.row.as_ref().map(V::public)
+    fn public(&self) -> Option<JsonText> {
+        let row = self.row.as_ref()?;
+        let fields = fields_of(row).into_iter().map(|(name, field)| {
+            let field = shown(V::HIDDEN, &name, field);
+            (name, field)
+        });
+        JsonText::of(&fields.collect::<Fields>()).ok()
     }
 
     fn hidden(&self) -> &'static [&'static str] {
@@ -127,9 +136,9 @@ impl Fact {
     pub fn stated(&self) -> Vec<Change> {
         let hidden =
             ["sealed", "password_hash", "refresh_token_hash", "token_hash", "hash", "recovery_code_hashes"];
-        let change = |(field, value): (String, Value)| {
+        let change = |(field, value): (String, JsonText)| {
             let after = shown(&hidden, &field, without_marks(value));
-            Change { field, before: Value::Null, after }
+            Change { field, before: JsonText::null(), after }
         };
         // What it states to be nothing, it does not change from nothing.
         self.fields().into_iter().filter(|(_, value)| !value.is_null()).map(change).collect()
@@ -137,11 +146,19 @@ impl Fact {
 }
 
 /// Personal data as the text it holds, without the marks around it.
-fn without_marks(value: Value) -> Value {
-    match serde_json::from_value::<domain::Personal>(value.clone()) {
-        Ok(personal) => Value::from(personal.text()),
+fn without_marks(value: JsonText) -> JsonText {
+    match serde_json::from_str::<domain::Personal>(value.text()) {
+        Ok(personal) => Value::from(personal.text()).into(),
         Err(_) => value,
     }
+}
+
+/// The fields of a row or an event, by name; none of what is no object.
+pub(crate) type Fields = BTreeMap<String, JsonText>;
+
+pub(crate) fn fields_of(object: &impl Serialize) -> Fields {
+    let text = serde_json::to_string(object);
+    text.and_then(|text| serde_json::from_str(&text)).unwrap_or_default()
 }
 
 impl Projections {
@@ -168,7 +185,7 @@ impl Projections {
         aggregate_type: &str,
         id: &str,
         up_to: Option<i64>,
-    ) -> Result<Option<AsOf<Value>>, StateError> {
+    ) -> Result<Option<AsOf<JsonText>>, StateError> {
         let Some(mut replay) = registry::replay(aggregate_type) else { return Ok(None) };
         let stream = StreamId::new(aggregate_type, id);
         let (sequence, position) = replay_stream(&self.inner.ledger, replay.as_mut(), &stream, up_to).await?;
@@ -218,16 +235,17 @@ impl Projections {
             .collect())
     }
 
-    /// The events at these positions, in the order of the log.
+    /// The events at these positions, in the order of the log. Where they are more than 8 MiB, those that come last.
     ///
     /// # Errors
     /// The database is out of reach.
     pub async fn facts_at(&self, positions: &[i64]) -> Result<Vec<Result<Fact, Box<Unreadable>>>, ReadError> {
-        let events = self.inner.ledger.read_at(positions).await?;
+        let events = self.inner.ledger.read_last_of(positions).await?;
         Ok(facts_in(fact::open(&self.inner.ledger, events).await?))
     }
 
-    /// The events of a stream after `sequence`, at most `limit`, each with the fields it changed.
+    /// The events of a stream after `sequence`, at most `limit`, each with the fields it changed. They end with the one that reaches
+    /// 4 MiB of changes.
     ///
     /// # Errors
     /// The database is out of reach.
@@ -236,33 +254,37 @@ impl Projections {
         stream: &StreamId,
         sequence: i64,
         limit: usize,
-    ) -> Result<Vec<HistoryEntry>, ReadError> {
-        let mut history = vec![];
+    ) -> Result<Listed<HistoryEntry>, ReadError> {
+        let (mut history, mut bytes) = (vec![], 0);
         let (Some(mut replay), false) =
             (registry::replay(&stream.aggregate_type), stream.aggregate_id.contains('\0'))
         else {
-            return Ok(history);
+            return Ok(history.into());
         };
-        let (mut read, mut whole) = (0, true);
+        let (mut read, mut whole, mut before) = (0, true, Fields::new());
         loop {
             let facts = self.facts_of(stream, read, None, PAGE).await?;
-            let Some(last) = facts.last() else { return Ok(history) };
+            let Some(last) = facts.last() else { return Ok(history.into()) };
             read = place(last).0;
             for fact in facts {
-                if history.len() == limit {
-                    return Ok(history);
+                if history.len() == limit || bytes >= LIST_BYTES {
+                    return Ok(Listed { is_cut: history.len() < limit, rows: history });
                 }
                 whole &= fact.is_ok();
+                let wanted = place(&fact).0 > sequence;
                 let changes = match &fact {
                     Ok(fact) if whole => {
-                        let before = replay.stored();
                         replay.step(fact);
-                        diff(before, replay.stored(), replay.hidden())
+                        let after = replay.stored();
+                        let before = std::mem::replace(&mut before, after.clone());
+                        if wanted { diff(before, after, replay.hidden()) } else { vec![] }
                     }
                     Ok(fact) => fact.stated(),
                     Err(_) => vec![],
                 };
-                if place(&fact).0 > sequence {
+                if wanted {
+                    let texts = |change: &Change| change.before.text().len() + change.after.text().len();
+                    bytes += changes.iter().map(texts).sum::<usize>();
                     history.push(HistoryEntry { fact, changes });
                 }
             }
@@ -321,25 +343,21 @@ fn facts_in(entries: Vec<Entry>) -> Vec<Result<Fact, Box<Unreadable>>> {
 }
 
 /// The top-level fields that differ. Hidden ones are compared, then shown as sealed.
-fn diff(before: Value, after: Value, hidden: &[&str]) -> Vec<Change> {
-    let fields = |value| match value {
-        Value::Object(fields) => fields,
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
-    };
-    let (mut before, after) = (fields(before), fields(after));
+fn diff(mut before: Fields, after: Fields, hidden: &[&str]) -> Vec<Change> {
     let mut changes = vec![];
-    let mut note = |field: String, before: Value, after: Value| {
-        if before != after && !BESIDE.contains(&field.as_str()) {
+    let mut note = |field: String, before: JsonText, after: JsonText| {
+        // Both were written by the same hand: what is equal has the same text.
+        if before.text() != after.text() && !BESIDE.contains(&field.as_str()) {
             let (before, after) = (shown(hidden, &field, before), shown(hidden, &field, after));
             changes.push(Change { field, before, after });
         }
     };
     for (field, after) in after {
-        let before = before.remove(&field).unwrap_or_default();
+        let before = before.remove(&field).unwrap_or_else(JsonText::null);
         note(field, before, after);
     }
     for (field, before) in before {
-        note(field, before, Value::Null);
+        note(field, before, JsonText::null());
     }
     changes
 }
@@ -354,9 +372,13 @@ mod tests {
     fn hidden_fields_are_seen_to_change_but_not_what_they_hold() {
         let before = json!({ "a": 1, "hash": "x", "sequence": 1, "gone": true });
         let after = json!({ "a": 1, "hash": "y", "sequence": 2, "new": [1] });
-        let change = |field: &str, before: Value, after: Value| Change { field: field.into(), before, after };
+        let change = |field: &str, before: Value, after: Value| Change {
+            field: field.into(),
+            before: before.into(),
+            after: after.into(),
+        };
         assert_eq!(
-            diff(before, after, &["hash"]),
+            diff(fields_of(&before), fields_of(&after), &["hash"]),
             [
                 change("hash", json!("sealed"), json!("sealed")),
                 change("new", Value::Null, json!([1])),

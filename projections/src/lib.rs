@@ -40,6 +40,7 @@ pub mod time;
 mod verify;
 mod view;
 mod views;
+mod weight;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
@@ -54,7 +55,7 @@ pub use error::{Behind, Fault, ReadError, RebuildError, UnknownView};
 pub use fact::{Fact, Unreadable};
 pub use freshness::{FRESH_FOR, demand, demanding, written};
 pub use history::{AsOf, Change, HistoryEntry, StateError};
-pub use machine::Reader;
+pub use machine::{Listed, Reader};
 pub use reached::Reached;
 pub use rebuild::Progress;
 pub use role::RoleError;
@@ -70,7 +71,7 @@ pub use views::job_reports::{
     Durations, JobReport, JobReportFilter, JobReportGroup, JobReportRow, JobReports, RELATIVE_ERROR,
     ReportGrouping, Tally,
 };
-pub use views::jobs::{Holder, JobFilter, JobRow, Jobs, Line, RunningJob};
+pub use views::jobs::{Holder, JobFilter, JobRow, Jobs, Line, QueuePlace, Ready, RunningJob};
 pub use views::last_access::{LastAccess, LastAccessRow};
 pub use views::memberships::{Membership, MembershipRow, Memberships};
 pub use views::schedules::{ScheduleFilter, ScheduleRow, Schedules};
@@ -95,7 +96,7 @@ pub struct Options {
     /// How long it is at least from one batch of the other views to the next while events come thick and fast and nobody waits for them:
     /// fewer and larger ones leave more of the machine to whoever appends.
     pub busy_stride: Duration,
-    /// How much the cached rows of all views may weigh, in bytes of JSON.
+    /// How much the cached rows of all views may weigh, in bytes of memory, roughly.
     pub cache_bytes: u64,
     /// How far a view may lag behind the others, in events, before it is rebuilt rather than followed.
     pub longest_lag: i64,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::TryStreamExt as _;
 use ledger::connect::{Pooled, Transaction};
 use sqlx::PgExecutor;
 use sqlx::postgres::PgArguments;
@@ -13,9 +14,57 @@ use crate::error::{Fault, ReadError, sqlstate};
 use crate::fact::Fact;
 use crate::folding::{AnyFolding, Folding};
 use crate::view::{Spec, View};
+use crate::weight::weight;
 
 /// Rows of one list at most, whatever is asked for.
 pub(crate) const MOST_LISTED: i64 = 1_000;
+
+/// A list ends with the row that reaches so many bytes of memory, roughly.
+pub(crate) const LIST_BYTES: usize = 4 * 1024 * 1024;
+
+/// The rows of a list, in its order.
+#[derive(Debug, PartialEq)]
+pub struct Listed<R> {
+    /// The rows.
+    pub rows: Vec<R>,
+    /// More were asked for and are there. They were left out, since these take memory enough.
+    pub is_cut: bool,
+}
+
+impl<R> From<Vec<R>> for Listed<R> {
+    fn from(rows: Vec<R>) -> Self {
+        Self { rows, is_cut: false }
+    }
+}
+
+impl<R: PartialEq> PartialEq<[R]> for Listed<R> {
+    fn eq(&self, other: &[R]) -> bool {
+        self.rows == other
+    }
+}
+
+impl<R: PartialEq, const N: usize> PartialEq<[R; N]> for Listed<R> {
+    fn eq(&self, other: &[R; N]) -> bool {
+        self.rows == other
+    }
+}
+
+impl<R> std::ops::Deref for Listed<R> {
+    type Target = [R];
+
+    fn deref(&self) -> &[R] {
+        &self.rows
+    }
+}
+
+impl<R> IntoIterator for Listed<R> {
+    type Item = R;
+    type IntoIter = std::vec::IntoIter<R>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.rows.into_iter()
+    }
+}
 
 /// A view without its type.
 pub(crate) trait AnyView: Send + Sync {
@@ -88,7 +137,7 @@ impl<V: View> Machine<V> {
         let row = serde_json::from_str(&json).map_err(|cause| Fault::at_row(V::NAME, key, cause))?;
         let row = Arc::new(row);
         if V::CACHED {
-            self.cache.put(key, Arc::clone(&row), as_of.unwrap_or(0), epoch, json.len());
+            self.cache.put(key, Arc::clone(&row), as_of.unwrap_or(0), epoch, weight(row.as_ref()));
         }
         Ok(Some(row))
     }
@@ -207,6 +256,33 @@ impl<'a, V: View> Reader<'a, V> {
     }
 }
 
+/// Runs a query that selects `key, row::text` of `V`, for a list that people read.
+pub(crate) async fn listed<V: View>(
+    query: QueryAs<'_, sqlx::Postgres, (String, String), PgArguments>,
+    executor: impl PgExecutor<'_>,
+) -> Result<Listed<V::Row>, ReadError> {
+    let (mut found, mut rows, mut bytes) = (query.fetch(executor), vec![], 0);
+    loop {
+        let next = match found.try_next().await {
+            Ok(next) => next,
+            Err(error) if names_nothing(&error) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let Some((key, json)) = next else { return Ok(rows.into()) };
+        if bytes >= LIST_BYTES {
+            return Ok(Listed { rows, is_cut: true });
+        }
+        let row: V::Row = serde_json::from_str(&json).map_err(|cause| Fault::at_row(V::NAME, &key, cause))?;
+        bytes += weight(&row);
+        rows.push(row);
+    }
+}
+
+/// U+0000 was asked for, which PostgreSQL's text cannot hold: nothing is named so.
+fn names_nothing(error: &sqlx::Error) -> bool {
+    sqlstate(error).is_some_and(|code| code == "22021")
+}
+
 /// Runs a query that selects `key, row::text` of `V`.
 pub(crate) async fn rows<V: View>(
     query: QueryAs<'_, sqlx::Postgres, (String, String), PgArguments>,
@@ -217,8 +293,7 @@ pub(crate) async fn rows<V: View>(
     };
     match query.fetch_all(executor).await {
         Ok(found) => found.into_iter().map(read).collect(),
-        // U+0000 was asked for, which PostgreSQL's text cannot hold: nothing is named so.
-        Err(error) if sqlstate(&error).is_some_and(|code| code == "22021") => Ok(vec![]),
+        Err(error) if names_nothing(&error) => Ok(vec![]),
         Err(error) => Err(error.into()),
     }
 }

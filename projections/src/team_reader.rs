@@ -12,7 +12,7 @@ use crate::Inner;
 use crate::confined::{Confined, Whose};
 use crate::error::ReadError;
 use crate::history::{self, AsOf};
-use crate::machine::{self, Machine, Reader};
+use crate::machine::{self, Listed, Machine, Reader};
 use crate::view::{Owner, StreamView, TeamView, View};
 use crate::views::audit::Audit;
 
@@ -105,6 +105,15 @@ impl<V: TeamView> TeamReader<'_, V> {
         let mut connection = self.confined.acquire(self.whose).await?;
         self.inner.check_connection(self.machine.place, &mut connection).await?;
         Ok(connection)
+    }
+
+    /// Runs a query that selects `key, row::text`, for a list that people read. It asks for the team's rows only.
+    pub(crate) async fn listed(
+        &self,
+        query: QueryAs<'_, sqlx::Postgres, (String, String), PgArguments>,
+    ) -> Result<Listed<V::Row>, ReadError> {
+        let mut connection = self.confined.acquire(self.whose).await?;
+        machine::listed::<V>(query, &mut *connection).await
     }
 
     /// Runs a query that selects `key, row::text`. It asks for the team's rows only.

@@ -47,7 +47,7 @@ pub(crate) fn fact<E: DomainEvent + Serialize>(n: i64, of: &str, id: impl ToStri
         sequence: n,
         event_type: event.event_type(),
         event_version: event.event_version(),
-        payload: serde_json::to_value(event).unwrap(),
+        payload: serde_json::to_value(event).unwrap().into(),
         metadata: Metadata { actor: "system".into(), ..Metadata::default() },
         damage: None,
     })
@@ -231,7 +231,7 @@ fn job() -> impl Strategy<Value = (Event, String)> {
                 log,
             },
             3 => {
-                let result = Some(error.into());
+                let result = Some(serde_json::Value::from(error).into());
                 JobEvent::JobCompleted { attempt, kind, ran, result, artifacts: vec![], log }
             }
             4 => JobEvent::JobRetried { run_at: at(8) },

@@ -118,8 +118,8 @@ pub trait StreamView: View {
 }
 
 /// `value` unless it is there and its field is among the `hidden`.
-pub(crate) fn shown(hidden: &[&str], field: &str, value: Value) -> Value {
-    if hidden.contains(&field) && !value.is_null() { Value::from(SEALED) } else { value }
+pub(crate) fn shown<T: From<Value> + PartialEq<Value>>(hidden: &[&str], field: &str, value: T) -> T {
+    if hidden.contains(&field) && value != Value::Null { Value::from(SEALED).into() } else { value }
 }
 
 /// What the machine must know of a view, without its type.

@@ -94,7 +94,7 @@ fn next(id: Uuid, sequence: i64) -> Append {
         sequence,
         event_type: "SecretStored".into(),
         event_version: "1".into(),
-        payload: payload(),
+        payload: payload().into(),
     };
     Append { events: vec![event], metadata: metadata(), data_keys: vec![] }
 }

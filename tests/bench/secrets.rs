@@ -158,7 +158,7 @@ async fn make_keys(folder: &Path) {
             sequence: 1,
             event_type: "AuditRead".into(),
             event_version: "1".into(),
-            payload: json!({"AuditRead": {"query": "bench"}}),
+            payload: json!({"AuditRead": {"query": "bench"}}).into(),
         };
         let metadata = Metadata { actor: "system".into(), ..Metadata::default() };
         let data_keys = data_keys.collect();

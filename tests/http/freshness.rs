@@ -139,7 +139,7 @@ async fn an_event_that_cannot_be_read_stops_the_views_that_need_it_and_what_they
             sequence: 1,
             event_type: "UserRenamed".to_owned(),
             event_version: "1".to_owned(),
-            payload: serde_json::to_value(renamed).unwrap(),
+            payload: serde_json::to_value(renamed).unwrap().into(),
         },
     )
     .await;
@@ -161,7 +161,7 @@ async fn a_failed_view_stops_no_other() {
             sequence: 1,
             event_type: "ScheduleDeleted".to_owned(),
             event_version: "1".to_owned(),
-            payload: json!({"ScheduleDeleted": {}}),
+            payload: json!({"ScheduleDeleted": {}}).into(),
         },
     )
     .await;

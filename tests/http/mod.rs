@@ -10,6 +10,7 @@ mod damaged_events;
 pub(crate) mod device;
 mod edge;
 mod erasure;
+mod failure_counts;
 mod freshness;
 mod idempotency;
 mod invitations;

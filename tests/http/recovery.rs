@@ -245,7 +245,7 @@ async fn outdated(app: &TestApp, event_type: &str, user: UserId) -> String {
         sequence: 1,
         event_type: event_type.to_owned(),
         event_version: "1".to_owned(),
-        payload: serde_json::to_value(event).unwrap(),
+        payload: serde_json::to_value(event).unwrap().into(),
     };
     let metadata = Metadata { actor: "anonymous".to_owned(), ..Metadata::default() };
     app.ledger.append(Append { events: vec![event], metadata, data_keys: vec![] }).await.unwrap();

@@ -254,7 +254,7 @@ async fn append(app: &TestApp, id: Uuid, event_type: &str, event: &AccessEvent) 
         sequence: 1,
         event_type: event_type.to_owned(),
         event_version: "1".to_owned(),
-        payload: serde_json::to_value(event).unwrap(),
+        payload: serde_json::to_value(event).unwrap().into(),
     };
     let metadata = Metadata { actor: "system".to_owned(), ..Metadata::default() };
     app.ledger.append(Append { events: vec![event], metadata, data_keys: vec![] }).await.unwrap();

@@ -214,7 +214,7 @@ async fn only_the_event(app: &TestApp, secret: &Reply, event: (&str, i64, &[u32]
         sequence,
         event_type: event_type.to_owned(),
         event_version: "1".to_owned(),
-        payload: json!({event_type: {"versions": versions}}),
+        payload: json!({event_type: {"versions": versions}}).into(),
     };
     let metadata = Metadata {
         actor: format!("user:{}", app.people.owner),

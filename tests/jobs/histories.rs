@@ -143,7 +143,7 @@ async fn settle(app: &TestApp, job: JobId) {
 async fn of_job(app: &TestApp, job: JobId) -> Vec<JobEvent> {
     let stream = ledger::StreamId::new("job", job);
     let events = app.ledger.read_stream(&stream, 0, None, 1_000).await.unwrap();
-    events.into_iter().map(|event| serde_json::from_value(event.payload).unwrap()).collect()
+    events.into_iter().map(|event| event.payload.read().unwrap()).collect()
 }
 
 #[tokio::test]

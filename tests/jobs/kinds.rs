@@ -42,7 +42,10 @@ impl Action for Greet {
                     _ => {}
                 }
                 let result = Some(json!({"greeted": whom, "attempt": run.attempt}));
-                Finished { result, ..Finished::without_process(Ending::Exited { code: 0 }) }
+                Finished {
+                    result: result.map(Into::into),
+                    ..Finished::without_process(Ending::Exited { code: 0 })
+                }
             };
             run.until_stopped(work).await
         })

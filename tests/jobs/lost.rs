@@ -28,7 +28,7 @@ async fn finish(app: &TestApp, path: &str, attempt: u32) -> Result<(), Option<&'
     let job = JobId(id(path).parse().unwrap());
     let command = JobCommand::Finish {
         attempt,
-        ending: Ending::Succeeded { result: Some(json!("late")), artifacts: vec![] },
+        ending: Ending::Succeeded { result: Some(json!("late").into()), artifacts: vec![] },
         log: LogDigest::default(),
         at: chrono::Utc::now(),
         dice: 0.5,

@@ -39,7 +39,7 @@ async fn a_thousand_jobs_are_one_append_in_the_order_asked_for() {
     for (place, (event, item)) in events.iter().zip(items).enumerate() {
         assert_eq!((event.event_type.as_str(), event.position), ("JobQueued", first + place as i64));
         assert_eq!(event.stream.aggregate_id, item["id"].as_str().unwrap());
-        assert_eq!(event.payload["JobQueued"]["priority"], place % 10);
+        assert_eq!(event.payload.value()["JobQueued"]["priority"], place % 10);
         assert_eq!((&item["existing"], event.at), (&json!(false), events[0].at));
     }
     assert_eq!(made.header("daybook-position"), events[999].position.to_string());

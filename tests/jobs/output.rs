@@ -10,7 +10,7 @@ use super::*;
 async fn digest(app: &TestApp, path: &str, event: &str) -> Value {
     let history = history(app, path).await;
     let payload = &history.iter().find(|recorded| recorded.event_type == event).unwrap().payload;
-    payload[event]["log"].clone()
+    payload.value()[event]["log"].clone()
 }
 
 /// What the digest of these lines must be.

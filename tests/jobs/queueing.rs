@@ -29,7 +29,8 @@ async fn a_failing_job_is_tried_again_later_and_then_failed() {
     let twice = ["JobStarted", "JobAttemptFailed", "JobStarted", "JobAttemptFailed"];
     assert_eq!(names, [&["JobQueued"], &twice[..], &["JobStarted", "JobFailed"]].concat());
     for (failed, next, delay) in [(2, 3, 1), (4, 5, 2)] {
-        let retry_at = moment(history[failed].payload["JobAttemptFailed"]["retry_at"].as_str().unwrap());
+        let retry_at =
+            moment(history[failed].payload.value()["JobAttemptFailed"]["retry_at"].as_str().unwrap());
         assert!(
             retry_at > history[failed - 1].at + TimeDelta::milliseconds(900 * delay),
             "the pause doubles"

@@ -61,9 +61,9 @@ async fn the_pause_grows_as_the_kind_says_up_to_its_cap() {
         let [started, failed] = pair else { unreachable!() };
         let time = |value: &Value| value.as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
         if failed.event_type == "JobAttemptFailed" {
-            let failed = &failed.payload["JobAttemptFailed"];
+            let failed = &failed.payload.value()["JobAttemptFailed"];
             let ran = TimeDelta::milliseconds(failed["ran"]["milliseconds"].as_i64().unwrap());
-            let ended = time(&started.payload["JobStarted"]["at"]) + ran;
+            let ended = time(&started.payload.value()["JobStarted"]["at"]) + ran;
             pauses.push((time(&failed["retry_at"]) - ended).num_milliseconds());
         }
     }
@@ -229,7 +229,8 @@ async fn the_third_lost_worker_in_a_row_sets_the_job_aside() {
     assert_eq!((&made[1]["reason"], &made[2]["reason"]), (&Value::Null, &json!("crash_limit")));
     assert!(made.iter().all(|attempt| attempt["milliseconds"].is_u64()), "{made:?}");
     let lost = history(&app, &path).await.into_iter().filter(|event| event.event_type == "JobLost");
-    let lost: Vec<Value> = lost.map(|event| event.payload["JobLost"]["ran"]["worker"].clone()).collect();
+    let lost: Vec<Value> =
+        lost.map(|event| event.payload.value()["JobLost"]["ran"]["worker"].clone()).collect();
     assert_eq!(lost, ["first", "second", "third"]);
     // Somebody has looked into it, and wants it to be tried once more.
     retry(&operator, &path).await.expect(200);

@@ -56,7 +56,7 @@ async fn happened(app: &TestApp, path: &str, name: &str, number: usize) -> Vec<V
     eventually(&format!("{number} times {name}"), async || {
         let events = events(app, path).await;
         let named = events.into_iter().filter(|event| event.event_type == name);
-        let named: Vec<Value> = named.map(|event| event.payload[name].clone()).collect();
+        let named: Vec<Value> = named.map(|event| event.payload.value()[name].clone()).collect();
         (named.len() >= number).then_some(named)
     })
     .await
@@ -70,7 +70,7 @@ fn moment(value: &Value) -> DateTime<Utc> {
 async fn jobs(app: &TestApp, path: &str) -> BTreeSet<String> {
     let events = app.ledger.read(0, 10_000).await.unwrap();
     let queued = events.into_iter().filter(|event| {
-        event.event_type == "JobQueued" && event.payload["JobQueued"]["schedule_id"] == id(path)
+        event.event_type == "JobQueued" && event.payload.value()["JobQueued"]["schedule_id"] == id(path)
     });
     queued.map(|event| event.stream.aggregate_id).collect()
 }

@@ -33,7 +33,8 @@ async fn two_nodes_run_each_job_exactly_once() {
             continue;
         }
         if event.event_type == "JobStarted" {
-            let worker = event.payload["JobStarted"]["worker"].as_str().unwrap();
+            let payload = event.payload.value();
+            let worker = payload["JobStarted"]["worker"].as_str().unwrap();
             *workers.entry(worker.to_owned()).or_default() += 1;
         }
         seen.entry(event.stream.aggregate_id).or_default().push(event.event_type);

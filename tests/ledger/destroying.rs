@@ -25,12 +25,12 @@ pub(crate) async fn names(ledger: &Ledger) -> Vec<Option<String>> {
 /// As [`names`], where the database may be out of reach.
 pub(crate) async fn try_names(ledger: &Ledger) -> Result<Vec<Option<String>>, LedgerError> {
     let mut log = ledger.read(0, 1_000).await?;
-    log.retain(|event| event.payload.get("name").is_some());
+    log.retain(|event| event.payload.value().get("name").is_some());
     ledger.open_personal(&mut log).await?;
     let name = |event: ::ledger::Recorded| {
-        let erased = event.payload["name"]["erased"] == json!(true);
+        let erased = event.payload.value()["name"]["erased"] == json!(true);
         assert_eq!(event.metadata.ip.as_deref(), Some(if erased { "erased" } else { "192.0.2.77" }));
-        (!erased).then(|| event.payload["name"]["personal"].as_str().unwrap().to_owned())
+        (!erased).then(|| event.payload.value()["name"]["personal"].as_str().unwrap().to_owned())
     };
     Ok(log.into_iter().map(name).collect())
 }

@@ -105,7 +105,9 @@ async fn sealed_text_opens_in_its_place_only() {
         .unwrap();
     let log = whole_log(&ledger).await;
     let moves: [fn(&mut Recorded); 5] = [
-        |event| event.payload = json!({ "a": event.payload["b"], "b": event.payload["a"] }),
+        |event| {
+            event.payload = json!({ "a": event.payload.value()["b"], "b": event.payload.value()["a"] }).into()
+        },
         |event| event.sequence = 2,
         |event| event.stream.aggregate_id = "2".to_owned(),
         |event| event.metadata.request_id = Some("another".to_owned()),
@@ -135,8 +137,8 @@ async fn sixty_four_first_appends_for_one_subject_at_once_all_open() {
     let log = opened(&database.ledger()).await;
     assert_eq!(log.len(), 64);
     for event in &log {
-        assert_eq!(event.payload[0], personal("ada", &event.stream.aggregate_id));
-        assert_eq!(event.payload[1]["personal"], event.payload[0]["personal"]);
+        assert_eq!(event.payload.value()[0], personal("ada", &event.stream.aggregate_id));
+        assert_eq!(event.payload.value()[1]["personal"], event.payload.value()[0]["personal"]);
         assert_eq!(event.metadata.ip.as_deref(), Some("192.0.2.77"));
     }
     let keys: i64 =

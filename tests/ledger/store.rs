@@ -166,5 +166,5 @@ async fn personal_data_in_events_is_sealed_on_the_way_and_loads_sealed() {
     assert_eq!(store.load_aggregate(&id).await.unwrap().aggregate, expected);
     let mut log = whole_log(&ledger).await;
     ledger.open_personal(&mut log).await.unwrap();
-    assert_eq!(serde_json::from_value::<UserEvent>(log.remove(0).payload).unwrap(), registered);
+    assert_eq!(log.remove(0).payload.read::<UserEvent>().unwrap(), registered);
 }

@@ -51,7 +51,7 @@ async fn two_processes_at_once() {
         .unwrap();
     // Ours begin when the other has begun, so that they are at it together.
     let theirs = ledger.follow(0).next(1).await.unwrap();
-    assert!(theirs[0].payload["attempt"].as_str().unwrap().starts_with("second/"));
+    assert!(theirs[0].payload.value()["attempt"].as_str().unwrap().starts_with("second/"));
     let ours = CROWD.start(&ledger, &seed).finish().await;
     assert!(within("the second process", second.wait()).await.unwrap().success());
     let mut attempts: Vec<Attempt> = serde_json::from_reader(journal.as_file()).unwrap();

@@ -279,7 +279,7 @@ async fn strange_grant(crew: &Crew) -> i64 {
         stream,
         event_type: "RevealGranted".into(),
         event_version: "1".into(),
-        payload: serde_json::to_value(event).unwrap(),
+        payload: serde_json::to_value(event).unwrap().into(),
     };
     let [made] = crew.post.ledger.read(0, 1).await.unwrap().try_into().unwrap();
     let mut metadata = made.metadata;

@@ -218,7 +218,7 @@ async fn what_was_used_already_is_not_sent() {
         sequence: 2,
         event_type: "MailTokenUsed".into(),
         event_version: "1".into(),
-        payload: used,
+        payload: used.into(),
     };
     let append = ledger::Append { events: vec![event], metadata: request.metadata, data_keys: vec![] };
     post.ledger.append(append).await.unwrap();

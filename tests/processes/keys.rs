@@ -36,7 +36,7 @@ async fn store(database: &Database, count: usize) {
             sequence: 1,
             event_type: "Happened".to_owned(),
             event_version: "1".to_owned(),
-            payload: json!({}),
+            payload: json!({}).into(),
         };
         let data_keys = names.map(|name| ledger.new_data_key(&name).unwrap().1).collect();
         let metadata = Metadata { actor: "test".to_owned(), ..Metadata::default() };

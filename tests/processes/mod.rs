@@ -14,6 +14,7 @@ mod frozen;
 pub(crate) mod home;
 mod keys;
 mod killed;
+mod memory;
 mod nodes;
 mod operating;
 mod people;

@@ -76,7 +76,7 @@ async fn the_job_of_a_killed_worker_runs_again_in_time_on_another() {
     let stream = ledger::StreamId::new("job", job.str("id"));
     let history = database.ledger().read_stream(&stream, 0, None, 100).await.unwrap();
     let event = history.iter().find(|event| event.event_type == "JobLost").unwrap();
-    assert_eq!(event.payload["JobLost"]["ran"]["worker"], lost.as_str());
+    assert_eq!(event.payload.value()["JobLost"]["ran"]["worker"], lost.as_str());
     let gone = client.get("/api/workers").await.expect(200).json["items"].as_array().unwrap().clone();
     let gone = gone.iter().find(|worker| worker["name"] == lost.as_str()).unwrap();
     assert_eq!(gone["state"], "lost");

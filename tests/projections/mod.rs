@@ -8,6 +8,7 @@ mod faults;
 mod follower;
 mod isolation;
 mod property;
+mod queue;
 mod reading;
 mod rebuild;
 mod states;

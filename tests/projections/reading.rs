@@ -262,7 +262,7 @@ async fn nobody_is_shown_what_is_sealed_but_that_it_changed() {
     assert_eq!(changes, [("sealed", "\"sealed\"".to_owned()), ("version", "2".to_owned())]);
     let first = node.views.state("secret", &id.to_string(), Some(position - 1)).await.unwrap().unwrap();
     assert_eq!(
-        (first.row["version"].to_string(), first.row["sealed"].as_str()),
+        (first.row.value()["version"].to_string(), first.row.value()["sealed"].as_str()),
         ("1".to_owned(), Some("sealed"))
     );
     assert_eq!((first.sequence, first.position), (1, position - 1));

@@ -195,7 +195,7 @@ async fn who_is_erased_between_two_tries_is_erased_in_the_second() {
     let erased = Arc::new(AtomicBool::new(false));
     let looking = Arc::clone(&erased);
     let outbox = Outbox::new(move |event| match looking.load(Ordering::SeqCst) {
-        true => Act::Write(event.payload["name"]["personal"].as_str().unwrap_or("erased").to_owned()),
+        true => Act::Write(event.payload.value()["name"]["personal"].as_str().unwrap_or("erased").to_owned()),
         false => Act::Fail(ReactorError::Passing("not yet".to_owned())),
     });
     let _running = Running::start(&ledger, &outbox, quick());

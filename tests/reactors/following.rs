@@ -163,7 +163,8 @@ async fn personal_data_is_open_or_erased_at_the_moment_of_the_reaction() {
     }
     ledger.destroy_subjects(&["ada".to_owned()]).await.unwrap();
     let seen = |event: &::ledger::Recorded| {
-        let name = event.payload["name"]["personal"].as_str().unwrap_or("erased");
+        let payload = event.payload.value();
+        let name = payload["name"]["personal"].as_str().unwrap_or("erased");
         Act::Write(format!("{name} at {}", event.metadata.ip.as_deref().unwrap_or("nowhere")))
     };
     let _running = Running::start(&ledger, &Outbox::new(seen), quick());

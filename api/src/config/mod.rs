@@ -125,6 +125,8 @@ pub struct Settings {
     pub jobs_file: PathBuf,
     /// Days for which logs and artifacts are kept after their job's end; 0 is for ever.
     pub job_retention_days: u32,
+    /// Days after which the addresses of visitors cannot be read any more; 0 is never.
+    pub visitor_address_days: u32,
     /// The bucket of artifacts, `s3://bucket/prefix`; none means a folder.
     pub artifacts_url: Option<String>,
     /// Another address than Amazon's.
@@ -212,6 +214,7 @@ impl Settings {
             restored: reader.required("RESTORED", parse::boolean),
             jobs_file: reader.required("JOBS_FILE", parse::path),
             job_retention_days: reader.required("JOB_RETENTION_DAYS", parse::number(0..=36_500)),
+            visitor_address_days: reader.required("VISITOR_ADDRESS_DAYS", parse::number(0..=36_500)),
             artifacts_url: reader.optional("ARTIFACTS_URL", parse::bucket),
             artifacts_endpoint: reader.optional("ARTIFACTS_ENDPOINT", parse::http_url),
             aws_region: reader.optional("AWS_REGION", parse::word),

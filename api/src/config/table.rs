@@ -106,6 +106,11 @@ pub const SETTINGS: &[Setting] = &[
         "30",
         "how long logs and artifacts of jobs are kept after the jobs' end, 0 to 36500; 0 is for ever",
     ),
+    value(
+        "VISITOR_ADDRESS_DAYS",
+        "90",
+        "how long addresses of people who did not sign in can be read in the audit log, 0 to 36500; 0 is for ever",
+    ),
     described(
         "ARTIFACTS_URL",
         "DATA_DIR/artifacts/",

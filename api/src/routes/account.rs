@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::authenticate::Person;
 use crate::confidential::Confidential;
 use crate::extract::{Json, Path, Query};
-use crate::list::{Cursors, Page, limit, pick};
+use crate::list::{Cursors, Page, Picked, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::auth::{goodbye, second_factor};
 
@@ -110,7 +110,7 @@ pub async fn sessions(
     State(app): State<App>,
     person: Person,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<serde_json::Value>>, Problem> {
+) -> Result<Json<Page<Picked>>, Problem> {
     let limit = limit(query.limit)?;
     let cursors = Cursors::new(&app, ("sessions", person.user_id));
     let after = cursors.open(query.cursor.as_deref()).await?.unwrap_or_default();
@@ -119,7 +119,8 @@ pub async fn sessions(
     let mut sessions: Vec<&SessionRow> = row.iter().flat_map(|row| &row.sessions).collect();
     sessions.retain(|session| now < session.expires_at && session.id.to_string() > after);
     sessions.sort_by_key(|session| session.id);
-    let items = sessions.into_iter().take(limit + 1).map(|session| body(session, person.session)).collect();
+    let items: Vec<_> =
+        sessions.into_iter().take(limit + 1).map(|session| body(session, person.session)).collect();
     let page = cursors.page(items, limit, |session: &SessionBody| session.id.clone()).await?;
     Ok(Json(pick(page, query.fields.as_deref())?))
 }

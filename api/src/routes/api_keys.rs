@@ -22,7 +22,7 @@ use crate::confidential::Confidential;
 use crate::extract::{Json, Path, Query};
 use crate::input::{Creation, Fields};
 use crate::key_uses::KeyUse;
-use crate::list::{Cursors, Page, limit, pick};
+use crate::list::{Cursors, Page, Picked, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::account::PageQuery;
 
@@ -154,7 +154,7 @@ pub async fn list(
     State(app): State<App>,
     person: Person,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<serde_json::Value>>, Problem> {
+) -> Result<Json<Page<Picked>>, Problem> {
     let limit = limit(query.limit)?;
     let cursors = Cursors::new(&app, ("api-keys", person.user_id));
     let after = cursors.open(query.cursor.as_deref()).await?.unwrap_or_default();
@@ -164,7 +164,7 @@ pub async fn list(
     keys.retain(|key| key.id.to_string() > after);
     keys.sort_by_key(|key| key.id);
     let last = |key: &ApiKeyRow| uses.iter().find(|(id, _)| *id == key.id).map(|(_, last)| last);
-    let items = keys.into_iter().take(limit + 1).map(|key| about(key, last(key))).collect();
+    let items: Vec<_> = keys.into_iter().take(limit + 1).map(|key| about(key, last(key))).collect();
     let page = cursors.page(items, limit, |key: &ApiKeyBody| key.id.clone()).await?;
     Ok(Json(pick(page, query.fields.as_deref())?))
 }

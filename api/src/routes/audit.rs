@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use axum::extract::{OriginalUri, State};
 use axum::http::Uri;
 use chrono::{DateTime, Utc};
-use domain::{AGGREGATE_TYPES, AccessEvent, Permission, TeamId};
+use domain::{AGGREGATE_TYPES, AccessEvent, JsonText, Permission, TeamId};
 use ledger::StreamId;
 use projections::{
-    Audit, AuditFilter, AuditRow, Change, Fact, HistoryEntry, StateError, TeamReader, Unreadable,
+    Audit, AuditFilter, AuditRow, Change, Fact, HistoryEntry, Listed, StateError, TeamReader, Unreadable,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::answer::Answer;
@@ -19,7 +18,7 @@ use crate::app::App;
 use crate::authenticate::{CanAudit, Identity};
 use crate::extract::{Json, Path, Query};
 use crate::input::{NOT_SHOWABLE, showable};
-use crate::list::{Page, limit, pick};
+use crate::list::{Page, Picked, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::refusal::unreadable_event;
 use projections::time::text as time;
@@ -63,10 +62,10 @@ pub struct ChangeBody {
     pub field: String,
     /// What it was.
     #[schema(value_type = Option<Object>)]
-    pub before: Value,
+    pub before: JsonText,
     /// What it is from then on.
     #[schema(value_type = Option<Object>)]
-    pub after: Value,
+    pub after: JsonText,
 }
 
 impl From<Change> for ChangeBody {
@@ -195,7 +194,7 @@ pub async fn events(
     caller: CanAudit,
     OriginalUri(uri): OriginalUri,
     Query(query): Query<EventsQuery>,
-) -> Result<Json<Page<Value>>, Problem> {
+) -> Result<Json<Page<Picked>>, Problem> {
     let limit = limit(query.limit)?;
     let before = before(query.cursor.as_deref())?;
     if let Some(name) = &query.aggregate_type {
@@ -222,6 +221,11 @@ pub async fn events(
     let next = positions.last().filter(|_| more).map(ToString::to_string);
     let facts = app.projections.facts_at(&positions).await?;
     let mut facts: HashMap<i64, _> = facts.into_iter().map(|fact| (position(&fact), fact)).collect();
+    // Where they are large, the log gives only the newest of them: the rest is the next page.
+    let oldest = facts.keys().min().copied().unwrap_or(0);
+    let cut = rows.iter().any(|row| row.position < oldest).then(|| oldest.to_string());
+    let next = cut.or(next);
+    rows.retain(|row| row.position >= oldest);
     let item = |row: AuditRow| match facts.remove(&row.position) {
         Some(Err(unreadable)) => EventBody::listed(row, unreadable.cause),
         Some(fact) => EventBody::from(fact),
@@ -265,8 +269,8 @@ pub async fn history(
     };
     let stream = audited(&app, &caller, &aggregate_type, &id).await?;
     record(&app, &caller, &uri).await?;
-    let mut entries = app.projections.history(&stream, after, limit + 1).await?;
-    let more = entries.len() > limit;
+    let Listed { rows: mut entries, is_cut } = app.projections.history(&stream, after, limit + 1).await?;
+    let more = is_cut || entries.len() > limit;
     entries.truncate(limit);
     let next = entries.last().filter(|_| more).map(|entry| entry.place().0.to_string());
     Ok(Json(Page { items: entries.into_iter().map(EventBody::from).collect(), next }))
@@ -295,7 +299,7 @@ pub struct StateBody {
     sequence: i64,
     /// The thing.
     #[schema(value_type = Object)]
-    state: Value,
+    state: JsonText,
 }
 
 /// How a thing stood at a moment: the fold of its events up to there.

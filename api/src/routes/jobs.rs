@@ -13,7 +13,6 @@ use commands::jobs::{ArgProblem, CheckedJob};
 use domain::{JobId, JobStatus, ScheduleId, TeamId};
 use projections::{JobFilter, JobRow};
 use serde::Deserialize;
-use serde_json::Value;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -24,7 +23,7 @@ use crate::authenticate::needs::{JobsRead, JobsRun};
 use crate::authenticate::{Can, Identity};
 use crate::extract::{Json, Path, Query};
 use crate::input::Creation;
-use crate::list::{Cursors, Page, limit, pick};
+use crate::list::{Cursors, Page, Picked, limit, pick};
 use crate::problem::{FieldError, Problem, ProblemBody};
 
 /// Queues a job. One that is unique, and waits already, is answered as it is.
@@ -99,7 +98,7 @@ pub async fn list(
     State(app): State<App>,
     caller: Can<JobsRead>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Page<Value>>, Problem> {
+) -> Result<Json<Page<Picked>>, Problem> {
     let team = caller.team()?;
     let limit = limit(query.limit)?;
     let cursors = Cursors::new(&app, ("jobs", team, query.status, &query.kind, query.schedule_id));

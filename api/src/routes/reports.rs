@@ -4,10 +4,9 @@ pub mod activity;
 mod days;
 
 use axum::extract::State;
-use domain::JobId;
+use domain::{JobId, JsonText};
 use projections::{JobReportFilter, ReportGrouping, Tally};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -185,7 +184,7 @@ pub struct ResultBody {
     pub finished_at: Option<String>,
     /// The document of the last attempt that came to its own end; null if it left none.
     #[schema(value_type = Option<Object>)]
-    pub result: Option<Value>,
+    pub result: Option<JsonText>,
     /// The files it left.
     pub artifacts: Vec<ArtifactBody>,
 }

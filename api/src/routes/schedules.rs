@@ -11,7 +11,6 @@ use commands::schedules::{JobRules, Times, problems};
 use domain::{Plan, TeamId, Timing};
 use projections::{ScheduleFilter, ScheduleRow};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -21,7 +20,7 @@ use crate::authenticate::needs::{JobsRead, JobsRun};
 use crate::authenticate::{Can, Identity};
 use crate::extract::{Json, Path, Query};
 use crate::input::{Creation, Fields};
-use crate::list::{Cursors, Page, limit, pick};
+use crate::list::{Cursors, Page, Picked, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::schedules::shown;
 use projections::time::text as time;
@@ -100,7 +99,7 @@ pub async fn list(
     State(app): State<App>,
     caller: Can<JobsRead>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Page<Value>>, Problem> {
+) -> Result<Json<Page<Picked>>, Problem> {
     let team = caller.team()?;
     let limit = limit(query.limit)?;
     let cursors = Cursors::new(&app, ("schedules", team, &query.kind, query.paused));

@@ -27,7 +27,7 @@ use crate::authenticate::needs::{SecretsList, SecretsRead, SecretsWrite};
 use crate::authenticate::{Can, Identity};
 use crate::extract::{Json, OptionalJson, Path, Query};
 use crate::input::{Creation, Fields};
-use crate::list::{Cursors, Page, limit, pick};
+use crate::list::{Cursors, Page, Picked, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 
 use bodies::{GivenValue, SecretBody, StoreBody};
@@ -119,7 +119,7 @@ pub async fn list(
     State(app): State<App>,
     caller: Can<SecretsList>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Page<serde_json::Value>>, Problem> {
+) -> Result<Json<Page<Picked>>, Problem> {
     let team = caller.team()?;
     let limit = limit(query.limit)?;
     let scope = ("secrets", team, &query.q, &query.tag, &query.prefix, query.deleted);

@@ -17,7 +17,7 @@ use crate::authenticate::needs::{TeamRead, TeamWrite, TeamsMake};
 use crate::authenticate::{Can, Identity, Person};
 use crate::extract::{Json, Path, Query};
 use crate::input::{Creation, Fields};
-use crate::list::{Cursors, Page, limit, pick};
+use crate::list::{Cursors, Page, Picked, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::account::PageQuery;
 use crate::routes::auth::of_invitation;
@@ -323,14 +323,14 @@ pub async fn invitations(
     State(app): State<App>,
     caller: Can<TeamWrite>,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<serde_json::Value>>, Problem> {
+) -> Result<Json<Page<Picked>>, Problem> {
     let (team, limit) = (caller.team()?, limit(query.limit)?);
     let cursors = Cursors::new(&app, ("invitations", team));
     let after = cursors.open(query.cursor.as_deref()).await?.unwrap_or_default();
     let row = app.projections.teams().get(team).await?.ok_or_else(Problem::not_found)?;
     let (all, now) = (row.invitations.iter(), app.now());
     let open = all.filter(|(id, invitation)| now < invitation.expires_at && id.to_string() > after);
-    let items = open.take(limit + 1).map(|(id, row)| invitation_body(*id, row)).collect();
+    let items: Vec<_> = open.take(limit + 1).map(|(id, row)| invitation_body(*id, row)).collect();
     let page = cursors.page(items, limit, |invitation: &InvitationBody| invitation.id.clone()).await?;
     Ok(Json(pick(page, query.fields.as_deref())?))
 }
@@ -366,7 +366,7 @@ pub async fn list(
     State(app): State<App>,
     identity: Identity,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<serde_json::Value>>, Problem> {
+) -> Result<Json<Page<Picked>>, Problem> {
     let limit = limit(query.limit)?;
     let admin = identity.has(Permission::TeamsMake);
     let cursors = Cursors::new(&app, ("teams", identity.user_id, admin));
@@ -398,7 +398,7 @@ pub async fn list(
         slug: row.slug,
         name: row.name,
     };
-    let items = rows.into_iter().map(summary).collect();
+    let items: Vec<_> = rows.into_iter().map(summary).collect();
     let page = cursors.page(items, limit, |team: &TeamSummary| team.id.clone()).await?;
     Ok(Json(pick(page, query.fields.as_deref())?))
 }

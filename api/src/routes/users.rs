@@ -17,7 +17,7 @@ use crate::authenticate::needs::UsersManage;
 use crate::authenticate::{Can, Identity};
 use crate::extract::{Json, Path, Query};
 use crate::forgetting::ties;
-use crate::list::{Cursors, Page, limit, pick};
+use crate::list::{Cursors, Page, Picked, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 
 /// A person, as everybody who may see them sees them.
@@ -147,7 +147,7 @@ pub async fn list(
     State(app): State<App>,
     _: Can<UsersManage>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Page<serde_json::Value>>, Problem> {
+) -> Result<Json<Page<Picked>>, Problem> {
     let limit = limit(query.limit)?;
     let filter = UserFilter { q: query.q, active: query.active, admin: query.admin };
     let cursors = Cursors::new(&app, ("users", &filter));

@@ -307,10 +307,9 @@ impl<Q: WorkQueue> Worker<Q> {
         }
         if let Some((kinds, most)) = look {
             let now = self.now();
-            fetched.ready = self.queue.ready(now, &kinds, most).await?;
-            fetched.more = fetched.ready.len() >= most;
+            (fetched.ready, fetched.more) = self.queue.ready(now, &kinds, most).await?;
             if !fetched.more
-                && let Some(due) = self.next_due(now).await?
+                && let Some(due) = self.next_due(now, &kinds).await?
             {
                 fetched.again = fetched.again.min(due);
             }
@@ -352,8 +351,8 @@ impl<Q: WorkQueue> Worker<Q> {
     }
 
     /// When the next job becomes due that is not at `now`.
-    async fn next_due(&self, now: DateTime<Utc>) -> Result<Option<Instant>, Failed> {
-        let due = self.queue.next_due(now).await?;
+    async fn next_due(&self, now: DateTime<Utc>, kinds: &[String]) -> Result<Option<Instant>, Failed> {
+        let due = self.queue.next_due(now, kinds).await?;
         // Where it is too far away to be told, something else will happen before.
         Ok(due.and_then(|due| Instant::now().checked_add((due - self.now()).to_std().unwrap_or_default())))
     }

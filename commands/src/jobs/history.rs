@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::{Artifact, FailureReason, JobEvent, JobId, LogDigest, Ran};
-use ledger::StreamId;
+use ledger::{Recorded, StreamId};
 
 use crate::{CommandError, Commands};
 
@@ -94,14 +94,14 @@ impl Commands {
     pub async fn job_attempts(&self, id: JobId) -> Result<Vec<AttemptMade>, CommandError> {
         let stream = StreamId::new("job", id);
         let mut attempts: Vec<AttemptMade> = vec![];
-        for stored in self.ledger.read_stream(&stream, 0, None, MOST_EVENTS).await? {
-            let Ok(event) = serde_json::from_value(stored.payload) else {
+        let each = |stored: Recorded| {
+            let Ok(event) = stored.parse() else {
                 // It may have been the end of this attempt.
                 if let Some(last) = attempts.last_mut().filter(|last| last.outcome == "running") {
                     last.ended("unreadable", stored.at, None);
                     last.error = Some(format!("event {} cannot be read", stored.position));
                 }
-                continue;
+                return;
             };
             match event {
                 JobEvent::JobStarted { attempt, worker, at: _ } => attempts.push(AttemptMade {
@@ -123,7 +123,8 @@ impl Commands {
                     }
                 }
             }
-        }
+        };
+        self.ledger.walk_stream(&stream, 0, MOST_EVENTS, each).await?;
         Ok(attempts)
     }
 }

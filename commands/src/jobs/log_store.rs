@@ -238,7 +238,8 @@ impl LogWriter {
         let query = sqlx::query_scalar(
             "with head as ( \
                  insert into job_logs as l (job_id, attempt, stored, last_seq) \
-                 select $1, $2, $3 + $4, coalesce(max(last_seq), 0) + $4 from job_log_chunks where job_id = $1 \
+                 select $1, $2, $3 + $4, $4 + coalesce((select last_seq from job_log_chunks where job_id = $1 \
+                                                       order by first_seq desc limit 1), 0) \
                  on conflict (job_id) do update \
                      set attempt = excluded.attempt, stored = excluded.stored, last_seq = l.last_seq + $4 \
                      where (l.attempt < excluded.attempt and $3 = 0) or (l.attempt = excluded.attempt and l.stored = $3) \

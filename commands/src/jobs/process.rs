@@ -141,7 +141,7 @@ pub struct Finished {
     pub ending: Ending,
     /// What it wrote to `DAYBOOK_RESULT`, else the last line of its standard output that is a JSON object or array, if it ended by
     /// itself or by a foreign signal.
-    pub result: Option<serde_json::Value>,
+    pub result: Option<domain::JsonText>,
     /// The files it left, as far as they were stored, if it ended in one of these ways or by its timeout.
     pub artifacts: Vec<KeptArtifact>,
     /// Lines of output that were not kept.
@@ -294,7 +294,7 @@ impl Prepared {
         }
     }
 
-    async fn result(&self, ending: &Ending, line: LastLine, notes: &mut Notes) -> Option<serde_json::Value> {
+    async fn result(&self, ending: &Ending, line: LastLine, notes: &mut Notes) -> Option<domain::JsonText> {
         if !matches!(ending, Ending::Exited { .. } | Ending::Signalled { .. }) {
             return None;
         }

@@ -55,18 +55,19 @@ pub struct RunningJob {
 
 /// The queue as a worker sees it. What it shows may be late; the aggregate decides.
 pub trait WorkQueue: Clone + Send + Sync + 'static {
-    /// At most `limit` jobs of these kinds that are due, the most urgent first.
+    /// Some of the jobs of these kinds that are due, the most urgent first: at most `limit`. And whether there may be more.
     fn ready(
         &self,
         now: DateTime<Utc>,
         kinds: &[String],
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<ReadyJob>, QueueError>> + Send;
+    ) -> impl Future<Output = Result<(Vec<ReadyJob>, bool), QueueError>> + Send;
 
-    /// When a pending job becomes due that is not at `now`: the first that does, of whatever kind.
+    /// When a pending job of these kinds becomes due that is not at `now`: the first that does.
     fn next_due(
         &self,
         now: DateTime<Utc>,
+        kinds: &[String],
     ) -> impl Future<Output = Result<Option<DateTime<Utc>>, QueueError>> + Send;
 
     /// At most `limit` jobs that run, but with none of these workers, the oldest first.

@@ -6,9 +6,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use ledger::is_deeper_than;
+use domain::JsonText;
+use ledger::is_text_deeper_than;
 use rustix::fs::OFlags;
-use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::json_line::LastLine;
@@ -20,7 +20,7 @@ pub(super) const RESULT_BYTES: u64 = 1024 * 1024;
 pub(super) const RESULT_LEVELS: usize = 64;
 
 /// Reads the result, if the job wrote one, with the values of its secrets masked. The error is a sentence for the job's log. Blocks.
-pub(super) fn read(path: &Path, patterns: &Arc<Patterns>) -> Result<Option<Value>, String> {
+pub(super) fn read(path: &Path, patterns: &Arc<Patterns>) -> Result<Option<JsonText>, String> {
     let file = match open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file.map_err(|error| format!("the result could not be read: {error}"))?,
@@ -42,7 +42,7 @@ pub(super) fn read(path: &Path, patterns: &Arc<Patterns>) -> Result<Option<Value
 }
 
 /// The result of a job that left none in `DAYBOOK_RESULT`. As [`read`].
-pub(super) fn of_line(line: LastLine, patterns: &Arc<Patterns>) -> Result<Option<Value>, String> {
+pub(super) fn of_line(line: LastLine, patterns: &Arc<Patterns>) -> Result<Option<JsonText>, String> {
     match line {
         LastLine::None => Ok(None),
         LastLine::Document(text) => parse(&text, patterns).map(Some),
@@ -52,42 +52,27 @@ pub(super) fn of_line(line: LastLine, patterns: &Arc<Patterns>) -> Result<Option
     }
 }
 
-fn parse(text: &[u8], patterns: &Arc<Patterns>) -> Result<Value, String> {
-    let value = serde_json::from_slice(text)
-        .map_err(|error| format!("the result is not valid JSON and was not kept: {error}"))?;
-    not_too_deep(value).map(|value| masked(value, patterns))
+/// A document with every text in it masked, and any number that shows a value. NUL becomes U+FFFD, since PostgreSQL's JSON cannot hold it.
+pub(super) fn parse(text: &[u8], patterns: &Arc<Patterns>) -> Result<JsonText, String> {
+    let invalid = |error| format!("the result is not valid JSON and was not kept: {error}");
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let masked = JsonText::rewritten(&mut reader, |text| masked_text(text, patterns)).map_err(invalid)?;
+    reader.end().map_err(invalid)?;
+    not_too_deep(masked)
 }
 
 /// The error is a sentence for the job's log.
-pub(super) fn not_too_deep(value: Value) -> Result<Value, String> {
-    if is_deeper_than(RESULT_LEVELS, &value) {
+pub(super) fn not_too_deep(result: JsonText) -> Result<JsonText, String> {
+    if is_text_deeper_than(RESULT_LEVELS, result.text()) {
         return Err(format!("the result has more than {RESULT_LEVELS} levels and was not kept"));
     }
-    Ok(value)
+    Ok(result)
 }
 
 /// Follows no link and waits for no pipe the job may have put there.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
-}
-
-/// Masks every text in the document, and any number that shows a value. NUL becomes U+FFFD, since PostgreSQL's JSON cannot hold it.
-pub(super) fn masked(value: Value, patterns: &Arc<Patterns>) -> Value {
-    match value {
-        Value::String(text) => Value::String(masked_text(&Zeroizing::new(text), patterns)),
-        Value::Array(items) => items.into_iter().map(|item| masked(item, patterns)).collect(),
-        Value::Object(fields) => fields
-            .into_iter()
-            .map(|(name, field)| (masked_text(&Zeroizing::new(name), patterns), masked(field, patterns)))
-            .collect(),
-        Value::Number(number) => {
-            let text = number.to_string();
-            let shown = masked_text(&text, patterns);
-            if shown == text { Value::Number(number) } else { Value::String(shown) }
-        }
-        Value::Bool(_) | Value::Null => value,
-    }
 }
 
 fn masked_text(text: &str, patterns: &Arc<Patterns>) -> String {
@@ -105,28 +90,28 @@ mod tests {
 
     use super::*;
 
-    fn read_with(secrets: &[&str], write: impl FnOnce(&Path)) -> Result<Option<Value>, String> {
+    fn read_with(secrets: &[&str], write: impl FnOnce(&Path)) -> Result<Option<JsonText>, String> {
         read_with_bytes(&secrets.iter().map(|secret| secret.as_bytes()).collect::<Vec<_>>(), write)
     }
 
-    fn read_with_bytes(secrets: &[&[u8]], write: impl FnOnce(&Path)) -> Result<Option<Value>, String> {
+    fn read_with_bytes(secrets: &[&[u8]], write: impl FnOnce(&Path)) -> Result<Option<JsonText>, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("result.json");
         write(&path);
         read(&path, &Arc::new(Patterns::new(secrets.iter().copied()).unwrap()))
     }
 
-    fn read_text(secrets: &[&str], text: &str) -> Result<Option<Value>, String> {
+    fn read_text(secrets: &[&str], text: &str) -> Result<Option<JsonText>, String> {
         read_with(secrets, |path| fs::write(path, text).unwrap())
     }
 
     #[test]
     fn a_document_is_kept_and_masked() {
         assert_eq!(read_with(&[], |_| {}), Ok(None));
-        assert_eq!(read_text(&[], r#" {"rows": 3} "#), Ok(Some(json!({"rows": 3}))));
+        assert_eq!(read_text(&[], r#" {"rows": 3} "#), Ok(Some(json!({"rows": 3}).into())));
         let text = r#"{"pa\"ss":["x pa\"ss y", 123456, null, true], "nul": "a\u0000b"}"#;
         let expected = json!({"***": ["x *** y", "***", null, true], "nul": "a\u{FFFD}b"});
-        assert_eq!(read_text(&["pa\"ss", "123456"], text), Ok(Some(expected)));
+        assert_eq!(read_text(&["pa\"ss", "123456"], text), Ok(Some(expected.into())));
     }
 
     #[test]
@@ -140,18 +125,21 @@ mod tests {
             latin1.replace('\0', "\\u0000").replace('\u{80}', "\\u0080")
         );
         let read = read_with_bytes(&[binary], |path| fs::write(path, document).unwrap());
-        assert_eq!(read, Ok(Some(json!({"escaped": "-***-", "latin1": "-***-", "replaced": "-***-"}))));
+        assert_eq!(
+            read,
+            Ok(Some(json!({"escaped": "-***-", "latin1": "-***-", "replaced": "-***-"}).into()))
+        );
         let text = "pässwörd";
         let escaped: String = text.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
         assert_eq!(
             read_text(&[text], &format!(r#"["{text}", "{escaped}"]"#)),
-            Ok(Some(json!(["***", "***"])))
+            Ok(Some(json!(["***", "***"]).into()))
         );
         // Of which nothing is left to tell it by.
         let garbage = read_with_bytes(&[b"\xff\xfe\xfd\xfc\xfb"], |path| {
             fs::write(path, "[\"\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}\"]").unwrap();
         });
-        assert_eq!(garbage, Ok(Some(json!(["\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}"]))));
+        assert_eq!(garbage, Ok(Some(json!(["\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}\u{FFFD}"]).into())));
     }
 
     #[test]

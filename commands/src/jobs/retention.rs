@@ -42,6 +42,16 @@ const REMOVE_LINES: &str = "
 delete from job_log_chunks where (job_id, first_seq) in (
     select job_id, first_seq from job_log_chunks where job_id = $1 and attempt <= $2 order by first_seq limit $3)";
 
+/// How far the logs of jobs had come: jobs in between, the next ones in order.
+const JOBS_WITH_LOGS: &str =
+    "select job_id from job_logs where job_id > $1 and job_id < $2 order by job_id limit $3";
+
+/// Not while lines are left, nor where an attempt has begun that is not known to have ended.
+const REMOVE_LOGS: &str = "
+delete from job_logs l using unnest($1::uuid[], $2::integer[]) as ended(job_id, attempt)
+where l.job_id = ended.job_id and l.attempt <= ended.attempt
+  and not exists (select from job_log_chunks c where c.job_id = l.job_id)";
+
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
@@ -116,6 +126,7 @@ impl Retention {
         let Some(before) = now.checked_sub_signed(self.keep) else { return Ok(Removed::default()) };
         let mut removed = Removed::default();
         let outcome = self.remove_lines(before, &mut removed).await;
+        let outcome = self.remove_logs(before).await.and(outcome);
         // Where artifacts cannot be removed, lines can: neither waits for the other.
         let outcome = self.remove_artifacts(before, &mut removed).await.and(outcome);
         metrics::counter!("job_retention_rounds_total").increment(1);
@@ -138,6 +149,22 @@ impl Retention {
                 removed.chunks += chunks;
                 removed.jobs += u64::from(chunks > 0);
             }
+        }
+    }
+
+    /// How far a log had come is of no interest once nothing of it is left.
+    async fn remove_logs(&self, before: DateTime<Utc>) -> Result<(), RetentionError> {
+        let pool = self.commands.ledger.pool();
+        let mut after = Uuid::nil();
+        loop {
+            let query = sqlx::query_scalar(JOBS_WITH_LOGS).bind(after).bind(first_id(before)).bind(BATCH);
+            let jobs: Vec<Uuid> = query.fetch_all(pool).await?;
+            let Some(last) = jobs.last() else { return Ok(()) };
+            after = *last;
+            let ended = self.ended(&jobs, before).await?.into_iter();
+            let (jobs, attempts): (Vec<Uuid>, Vec<i32>) =
+                ended.map(|(job, attempt)| (job, attempt.cast_signed())).unzip();
+            sqlx::query(REMOVE_LOGS).bind(jobs).bind(attempts).execute(pool).await?;
         }
     }
 
@@ -174,30 +201,34 @@ impl Retention {
     async fn ended(&self, jobs: &[Uuid], before: DateTime<Utc>) -> Result<Vec<(Uuid, u32)>, RetentionError> {
         let ids: Vec<String> = jobs.iter().map(Uuid::to_string).collect();
         let found = self.commands.ledger.read_streams("job", &ids, EVENTS).await?;
-        let whole = (found.len() as i64) < EVENTS;
-        let mut streams: HashMap<String, Vec<Recorded>> = HashMap::new();
-        for event in found {
-            streams.entry(event.stream.aggregate_id.clone()).or_default().push(event);
+        // Of each only whether what happened last is an end.
+        let whole = found.is_some();
+        let mut last: HashMap<String, Option<u32>> = HashMap::new();
+        for event in found.unwrap_or_default() {
+            last.insert(event.stream.aggregate_id.clone(), end_of(&event, before));
         }
         let mut ended = vec![];
         for job in jobs {
-            let events = if whole {
-                streams.remove(&job.to_string()).unwrap_or_default()
-            } else {
+            if !whole {
+                let each = |event: Recorded| {
+                    last.insert(event.stream.aggregate_id.clone(), end_of(&event, before));
+                };
                 let stream = StreamId::new("job", job);
-                self.commands.ledger.read_stream(&stream, 0, None, EVENTS).await?
-            };
-            ended.extend(end_of(events, before).map(|attempt| (*job, attempt)));
+                self.commands.ledger.walk_stream(&stream, 0, i64::MAX, each).await?;
+            }
+            let attempt = last.get(&job.to_string()).copied().flatten();
+            ended.extend(attempt.map(|attempt| (*job, attempt)));
         }
         Ok(ended)
     }
 }
 
-/// The last attempt, if what happened last is an end for good, before `before`.
-fn end_of(mut events: Vec<Recorded>, before: DateTime<Utc>) -> Option<u32> {
-    let last = events.pop().filter(|last| last.at < before)?;
+/// The attempt, if the event is an end for good, before `before`.
+fn end_of(event: &Recorded, before: DateTime<Utc>) -> Option<u32> {
+    let is_end = ["JobCompleted", "JobFailed", "JobCancelled"].contains(&event.event_type.as_str());
+    let last = Some(event).filter(|event| is_end && event.at < before)?;
     // What cannot be read is not removed for.
-    let event = serde_json::from_value(last.payload).ok()?;
+    let event = last.payload.read().ok()?;
     match event {
         JobEvent::JobCompleted { attempt, .. }
         | JobEvent::JobFailed { attempt, .. }
@@ -224,11 +255,12 @@ impl Commands {
     /// # Errors
     /// The database is out of reach.
     pub async fn logs_expired(&self, job: JobId) -> Result<bool, CommandError> {
-        let query = sqlx::query_scalar(
-            "select exists (select from job_logs where job_id = $1) \
-                 and not exists (select from job_log_chunks where job_id = $1)",
-        );
-        Ok(query.bind(job.0).fetch_one(self.ledger.pool()).await.map_err(LedgerError::from)?)
+        let query = sqlx::query_scalar("select exists (select from job_log_chunks where job_id = $1)");
+        if query.bind(job.0).fetch_one(self.ledger.pool()).await.map_err(LedgerError::from)? {
+            return Ok(false);
+        }
+        let attempts = self.job_attempts(job).await?;
+        Ok(attempts.iter().any(|attempt| attempt.log.as_ref().is_some_and(|log| log.lines > 0)))
     }
 }
 

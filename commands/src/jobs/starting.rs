@@ -94,12 +94,7 @@ impl Commands {
         worker: &str,
     ) -> Result<bool, CommandError> {
         let stream = StreamId::new("job", started.job.id);
-        let history = self.ledger.read_stream(&stream, started.held.sequence, None, MOST_EVENTS).await?;
-        for event in &history {
-            event.readable()?;
-        }
-        let events = history.into_iter().filter_map(|event| serde_json::from_value(event.payload).ok());
-        Ok(events.into_iter().any(|event: JobEvent| {
+        let is_this = |event: JobEvent| {
             let (of, ran) = match event {
                 JobEvent::JobCompleted { attempt, ran, .. }
                 | JobEvent::JobAttemptFailed { attempt, ran, .. }
@@ -113,6 +108,10 @@ impl Commands {
                 | JobEvent::JobRetried { .. } => return false,
             };
             of == attempt && ran.is_some_and(|ran| ran.worker == worker)
-        }))
+        };
+        let mut ended = false;
+        let each = |event: ledger::Recorded| ended |= event.payload.read().is_ok_and(is_this);
+        self.ledger.walk_stream(&stream, started.held.sequence, MOST_EVENTS, each).await?;
+        Ok(ended)
     }
 }

@@ -100,6 +100,8 @@ fn is_request(event: &AccessEvent) -> bool {
         | AccessEvent::MailTokenUsed { .. }
         | AccessEvent::ProofFailed { .. }
         | AccessEvent::SignInFailed { .. }
+        | AccessEvent::FailuresCounted { .. }
+        | AccessEvent::AddressesForgotten { .. }
         | AccessEvent::SecretRevealed { .. }
         | AccessEvent::SecretRevealedByGrant { .. }
         | AccessEvent::SecretUsed { .. }
@@ -181,7 +183,7 @@ impl Drafts {
         let mut recorded = recorded.ok_or(NoLetter::Impossible("there is no such event"))?;
         self.ledger.open_personal(std::slice::from_mut(&mut recorded)).await?;
         let Recorded { stream, event_type, event_version, payload, .. } = &recorded;
-        let event = Event::decode(&stream.aggregate_type, event_type, event_version, payload.clone());
+        let event = Event::decode(&stream.aggregate_type, event_type, event_version, payload.reader());
         let event = event.map_err(|_| NoLetter::Impossible("the event cannot be read"))?;
         Ok((recorded, event))
     }
@@ -236,14 +238,18 @@ impl Drafts {
 
     /// Whether the invitation was withdrawn or taken up since.
     async fn is_closed(&self, recorded: &Recorded, id: InvitationId) -> Result<bool, NoLetter> {
-        let since = self.ledger.read_stream(&recorded.stream, recorded.sequence, None, MOST_EVENTS).await?;
-        Ok(since.into_iter().any(|event| match serde_json::from_value(event.payload) {
-            Ok(
-                TeamEvent::InvitationWithdrawn { invitation_id }
-                | TeamEvent::InvitationAccepted { invitation_id, .. },
-            ) => invitation_id == id,
-            Ok(_) | Err(_) => false,
-        }))
+        let mut closed = false;
+        let each = |event: Recorded| {
+            closed |= match event.payload.read() {
+                Ok(
+                    TeamEvent::InvitationWithdrawn { invitation_id }
+                    | TeamEvent::InvitationAccepted { invitation_id, .. },
+                ) => invitation_id == id,
+                Ok(_) | Err(_) => false,
+            };
+        };
+        self.ledger.walk_stream(&recorded.stream, recorded.sequence, MOST_EVENTS, each).await?;
+        Ok(closed)
     }
 
     async fn of_account(

@@ -89,9 +89,14 @@ impl Drafts {
 
     /// Name and id; the id alone for whoever was erased.
     async fn person(&self, user: UserId) -> Result<String, NoLetter> {
-        let events = self.ledger.read_stream(&StreamId::new("user", user), 0, None, MOST_EVENTS).await?;
-        let names = |event: &Recorded| ["UserRegistered", "UserRenamed"].contains(&event.event_type.as_str());
-        let Some(named) = events.into_iter().rfind(names) else { return Ok(user.to_string()) };
+        let mut named = None;
+        let each = |event: Recorded| {
+            if ["UserRegistered", "UserRenamed"].contains(&event.event_type.as_str()) {
+                named = Some(event);
+            }
+        };
+        self.ledger.walk_stream(&StreamId::new("user", user), 0, MOST_EVENTS, each).await?;
+        let Some(named) = named else { return Ok(user.to_string()) };
         let opened = match self.open(Some(named)).await {
             Ok((_, event)) => event,
             // The name of somebody else is no reason to send nothing.

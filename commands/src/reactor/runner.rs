@@ -143,14 +143,15 @@ impl<R: Reactor> Runner<R> {
     /// The next stretch of the log, up to `end` at most.
     async fn stretch(&self, place: &mut Place, end: i64) -> Result<Ended, Interrupted> {
         let up_to = end.min(place.reached + STRETCH);
-        for event in self.ledger.read_types(place.reached, up_to, R::AGGREGATES).await? {
+        let stretch = self.ledger.read_types(place.reached, up_to, R::AGGREGATES).await?;
+        for event in stretch.events {
             match self.deal_with(&event).await? {
                 Dealt::Nothing => place.reached = event.position,
                 Dealt::Stored => place.dealt_with(event.position),
                 Dealt::Stopped => return Ok(Ended::Stopped),
             }
         }
-        place.reached = place.reached.max(up_to);
+        place.reached = place.reached.max(stretch.up_to);
         Ok(Ended::Wholly)
     }
 

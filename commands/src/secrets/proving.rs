@@ -50,14 +50,18 @@ impl Commands {
     pub async fn prove_secrets(&self, progress: impl Fn(u64) + Send) -> Result<SecretsProved, CommandError> {
         let head = self.ledger.head().await?;
         let mut known = Known::default();
-        for after in (0..head).step_by(STRETCH as usize) {
-            for (id, event) in self.secret_events(after, head).await? {
-                known.take(id, event);
-            }
+        let mut after = 0;
+        while after < head {
+            let (events, up_to) = self.secret_events(after, head).await?;
+            events.into_iter().for_each(|(id, event)| known.take(id, event));
+            after = up_to;
         }
         let mut proved = SecretsProved::default();
-        for after in (0..head).step_by(STRETCH as usize) {
-            for (id, event) in self.secret_events(after, head).await? {
+        let mut after = 0;
+        while after < head {
+            let (events, up_to) = self.secret_events(after, head).await?;
+            after = up_to;
+            for (id, event) in events {
                 let Some((version, sealed)) = value_in(event) else { continue };
                 if !known.destroyed.contains(&(id, version)) {
                     let name = known.names.get(&id).cloned().unwrap_or_default();
@@ -69,18 +73,19 @@ impl Commands {
         Ok(proved)
     }
 
+    /// The next events of secrets, and up to which position.
     async fn secret_events(
         &self,
         after: i64,
         head: i64,
-    ) -> Result<Vec<(SecretId, SecretEvent)>, CommandError> {
+    ) -> Result<(Vec<(SecretId, SecretEvent)>, i64), CommandError> {
         let stretch = self.ledger.read_types(after, (after + STRETCH).min(head), &["secret"]).await?;
         // What cannot be read is for the audit of the log to tell.
-        let events = stretch.into_iter().filter_map(|recorded| {
+        let events = stretch.events.into_iter().filter_map(|recorded| {
             let id = recorded.stream.aggregate_id.parse().ok()?;
-            Some((id, serde_json::from_value(recorded.payload).ok()?))
+            Some((id, recorded.parse().ok()?))
         });
-        Ok(events.collect())
+        Ok((events.collect(), stretch.up_to))
     }
 
     async fn prove(&self, proved: &mut SecretsProved, secret: SealedSecret) -> Result<(), CommandError> {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Backoff;
 use crate::event::stored_names;
-use crate::{ScheduleId, TeamId};
+use crate::{JsonText, ScheduleId, TeamId};
 
 /// What an attempt left in the log store beside the events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +101,7 @@ pub enum JobEvent {
         kind: String,
         #[serde(default)]
         ran: Option<Ran>,
-        result: Option<Value>,
+        result: Option<JsonText>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         artifacts: Vec<Artifact>,
         log: LogDigest,
@@ -117,7 +117,7 @@ pub enum JobEvent {
         error: String,
         retry_at: DateTime<Utc>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        result: Option<Value>,
+        result: Option<JsonText>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         artifacts: Vec<Artifact>,
         log: LogDigest,
@@ -133,7 +133,7 @@ pub enum JobEvent {
         error: String,
         reason: FailureReason,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        result: Option<Value>,
+        result: Option<JsonText>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         artifacts: Vec<Artifact>,
         log: Option<LogDigest>,

@@ -90,7 +90,7 @@ fn succeeded() -> Ending {
     Ending::Succeeded { result: None, artifacts: vec![] }
 }
 
-fn completed(result: Option<Value>, artifacts: Vec<Artifact>) -> JobEvent {
+fn completed(result: Option<JsonText>, artifacts: Vec<Artifact>) -> JobEvent {
     JobEvent::JobCompleted { attempt: 1, kind: kind(), ran: ran(), result, artifacts, log: log() }
 }
 
@@ -127,7 +127,7 @@ fn two_workers_do_not_start_the_same_job() {
 
 #[test]
 fn success_completes_with_the_result() {
-    let result = Some(serde_json::json!({"rows": 3}));
+    let result = Some(JsonText::from(serde_json::json!({"rows": 3})));
     assert_eq!(
         given::<Job>([queued_event(), started(1)])
             .decide(finish(1, Ending::Succeeded { result: result.clone(), artifacts: vec![file()] })),

@@ -66,7 +66,11 @@ impl View for AccessRecords {
                 event_type: fact.event_type.clone(),
                 actor: fact.actor.clone(),
                 at: fact.at,
-                details: fact.stated().into_iter().map(|change| (change.field, change.after)).collect(),
+                details: fact
+                    .stated()
+                    .into_iter()
+                    .map(|change| (change.field, change.after.value()))
+                    .collect(),
             }),
             Event::User(_)
             | Event::Team(_)

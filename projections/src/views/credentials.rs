@@ -163,6 +163,8 @@ fn of_session(event: &AccessEvent) -> Option<UserId> {
         | AccessEvent::MailTokenUsed { .. }
         | AccessEvent::ProofFailed { .. }
         | AccessEvent::SignInFailed { .. }
+        | AccessEvent::FailuresCounted { .. }
+        | AccessEvent::AddressesForgotten { .. }
         | AccessEvent::SecretRevealed { .. }
         | AccessEvent::SecretRevealedByGrant { .. }
         | AccessEvent::SecretUsed { .. }
@@ -234,6 +236,8 @@ fn session(row: &mut CredentialsRow, event: &AccessEvent, fact: &Fact) {
         | AccessEvent::MailTokenUsed { .. }
         | AccessEvent::ProofFailed { .. }
         | AccessEvent::SignInFailed { .. }
+        | AccessEvent::FailuresCounted { .. }
+        | AccessEvent::AddressesForgotten { .. }
         | AccessEvent::SecretRevealed { .. }
         | AccessEvent::SecretRevealedByGrant { .. }
         | AccessEvent::SecretUsed { .. }

@@ -1,7 +1,9 @@
 //! Jobs, by job id; also the queue (D10). Progress and leases are operational and kept elsewhere.
 
 use chrono::{DateTime, Utc};
-use domain::{Artifact, Event, FailureReason, JobEvent, JobStatus, LogDigest, Ran, ScheduleId, TeamId};
+use domain::{
+    Artifact, Event, FailureReason, JobEvent, JobStatus, JsonText, LogDigest, Ran, ScheduleId, TeamId,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -10,7 +12,7 @@ use crate::time::{millis, millis_option, to_millis, up_to_millis};
 use crate::view::{Owner, StreamView, TeamView, View};
 
 mod queue;
-pub use queue::{Holder, JobFilter, Line, RunningJob};
+pub use queue::{Holder, JobFilter, Line, QueuePlace, Ready, RunningJob};
 
 /// See the module.
 #[derive(Debug)]
@@ -49,7 +51,8 @@ pub struct JobRow {
     /// Why the last attempt did not end well.
     pub error: Option<String>,
     /// The document it left.
-    pub result: Option<Value>,
+    #[serde(default, deserialize_with = "JsonText::from_jsonb")]
+    pub result: Option<JsonText>,
     /// Who runs it, or ran it last.
     pub worker: Option<String>,
     /// Who queued it, as the event's metadata has it.
@@ -116,7 +119,8 @@ impl View for Jobs {
             "(team_id, status, key)",
             "(team_id, kind, key)",
             "(team_id, schedule_id, key) where schedule_id is not null",
-            "(team_id, priority, due, key) where status = 'pending'",
+            "(kind, team_id, priority, num_nulls(concurrency_key), due, key) where status = 'pending'",
+            "(kind, team_id, concurrency_key, priority, due, key) where status = 'pending' and concurrency_key is not null",
             "(team_id, concurrency_key, priority, due, key) where status = 'pending' and concurrency_key is not null",
             "(key) where status = 'running'",
             "(team_id, concurrency_key) where status = 'running'",
@@ -304,7 +308,7 @@ fn ran_for(row: &mut JobRow, ran: Option<&Ran>) {
 }
 
 /// An attempt that came to its own end stands for the job, with what it left or did not.
-fn left(row: &mut JobRow, ran: Option<&Ran>, result: Option<&Value>, artifacts: &[Artifact]) {
+fn left(row: &mut JobRow, ran: Option<&Ran>, result: Option<&JsonText>, artifacts: &[Artifact]) {
     ran_for(row, ran);
     row.result = result.cloned();
     row.artifacts = artifacts.to_vec();

@@ -46,6 +46,8 @@ impl View for LastAccess {
                 | AccessEvent::SecretRevealedByGrant { .. }
                 | AccessEvent::SecretUsed { .. }
                 | AccessEvent::SignInFailed { .. }
+                | AccessEvent::FailuresCounted { .. }
+                | AccessEvent::AddressesForgotten { .. }
                 | AccessEvent::SessionRefreshed { .. }
                 | AccessEvent::RefreshTokenReused { .. }
                 | AccessEvent::SessionEnded { .. }
@@ -83,6 +85,8 @@ impl View for LastAccess {
                 | AccessEvent::SecretRevealedByGrant { .. }
                 | AccessEvent::SecretUsed { .. }
                 | AccessEvent::SignInFailed { .. }
+                | AccessEvent::FailuresCounted { .. }
+                | AccessEvent::AddressesForgotten { .. }
                 | AccessEvent::SessionRefreshed { .. }
                 | AccessEvent::RefreshTokenReused { .. }
                 | AccessEvent::SessionEnded { .. }

@@ -140,6 +140,8 @@ fn reading(event: &AccessEvent) -> Option<Reading> {
         | AccessEvent::MailTokenUsed { .. }
         | AccessEvent::ProofFailed { .. }
         | AccessEvent::SignInFailed { .. }
+        | AccessEvent::FailuresCounted { .. }
+        | AccessEvent::AddressesForgotten { .. }
         | AccessEvent::AccessRefused { .. }
         | AccessEvent::AuditRead { .. }
         | AccessEvent::JobResultRefused { .. }

@@ -7,7 +7,7 @@ use sqlx::QueryBuilder;
 
 use crate::error::ReadError;
 use crate::fact::Fact;
-use crate::machine::MOST_LISTED;
+use crate::machine::{Listed, MOST_LISTED};
 use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time::{millis, millis_option};
@@ -176,7 +176,7 @@ impl TeamReader<'_, SecretVersions> {
         id: SecretId,
         before: Option<u32>,
         limit: i64,
-    ) -> Result<Vec<SecretVersionRow>, ReadError> {
+    ) -> Result<Listed<SecretVersionRow>, ReadError> {
         let id = id.to_string();
         let mut query =
             QueryBuilder::new(sql("select key, row::text from {secret_versions} where team_id = "));
@@ -185,7 +185,7 @@ impl TeamReader<'_, SecretVersions> {
             query.push(" and key < ").push_bind(key(&id, before));
         }
         query.push(" order by key desc limit ").push_bind(limit.min(MOST_LISTED));
-        self.rows(query.build_query_as()).await
+        self.listed(query.build_query_as()).await
     }
 }
 

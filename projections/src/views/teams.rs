@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::{Event, InvitationId, Personal, Role, TeamEvent, TeamId, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,9 @@ use crate::machine::{MOST_LISTED, Reader};
 use crate::table_names::sql;
 use crate::time::{millis, to_millis};
 use crate::view::{StreamView, View};
+
+/// How long invitations whose time is over stay in the row, until the next one is made.
+const EXPIRED_KEPT: TimeDelta = TimeDelta::days(30);
 
 /// See the module.
 #[derive(Debug)]
@@ -76,7 +79,7 @@ pub struct InvitationRow {
 
 impl View for Teams {
     const NAME: &'static str = "teams";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const AGGREGATES: &'static [&'static str] = &["team"];
     const PERSONAL: bool = true;
     type Row = TeamRow;
@@ -151,6 +154,7 @@ fn team(key: &str, row: Option<TeamRow>, event: &TeamEvent, fact: &Fact) -> Opti
             row.paused_kinds.remove(kind);
         }
         TeamEvent::MemberInvited { invitation_id, email, email_hash, role, expires_at, .. } => {
+            row.invitations.retain(|_, other| fact.at < other.expires_at + EXPIRED_KEPT);
             let invited = invitation(email, email_hash, *role, *expires_at, fact);
             row.invitations.insert(*invitation_id, invited);
         }

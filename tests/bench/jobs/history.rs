@@ -84,7 +84,7 @@ fn one(team_id: TeamId) -> Vec<NewEvent> {
         sequence,
         event_type: event.event_type(),
         event_version: event.event_version(),
-        payload: serde_json::to_value(&event).unwrap(),
+        payload: serde_json::to_value(&event).unwrap().into(),
     };
     (1..).zip(events).map(stored).collect()
 }

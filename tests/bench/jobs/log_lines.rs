@@ -35,7 +35,7 @@ async fn many(table: &mut Table, site: &Site, node: &Running, history: &str) {
         pause(Duration::from_millis(20)).await;
     }
     let events = node.ledger.read_stream(&stream, 0, None, 10).await.unwrap();
-    let stored = events[2].payload["JobCompleted"]["log"]["lines"].as_u64();
+    let stored = events[2].payload.value()["JobCompleted"]["log"]["lines"].as_u64();
     assert_eq!(stored, Some(MANY), "{:?}", events[2].payload);
     let seconds = (events[2].at - events[1].at).num_milliseconds() as f64 / 1_000.0;
     let rate = MANY as f64 / seconds;

@@ -28,7 +28,7 @@ pub(super) async fn run(table: &mut Table, site: &Site, history: &str) {
         ended(&node, id).await;
         let history = node.ledger.read_stream(&StreamId::new("job", id), 0, None, 10).await.unwrap();
         let started: DateTime<Utc> =
-            serde_json::from_value(history[1].payload["JobStarted"]["at"].clone()).unwrap();
+            serde_json::from_value(history[1].payload.value()["JobStarted"]["at"].clone()).unwrap();
         asked.push(micros(before, started));
         // The log has whole milliseconds.
         queued.push(micros(history[0].at, history[1].at));

@@ -22,9 +22,10 @@ pub(crate) fn assert_whole_log(log: &[Recorded], attempts: &[Attempt]) {
 pub(crate) fn faults(log: &[Recorded], attempts: &[Attempt]) -> Vec<String> {
     let mut faults = vec![];
     in_order(log, &mut faults);
-    let mut found: HashMap<&str, Vec<&Recorded>> = HashMap::new();
+    let mut found: HashMap<String, Vec<&Recorded>> = HashMap::new();
     for event in log {
-        found.entry(event.payload["attempt"].as_str().unwrap_or_default()).or_default().push(event);
+        let attempt = event.payload.value()["attempt"].as_str().unwrap_or_default().to_owned();
+        found.entry(attempt).or_default().push(event);
     }
     for attempt in attempts {
         let there = found.remove(attempt.name.as_str()).unwrap_or_default();
@@ -99,7 +100,7 @@ mod tests {
             sequence,
             event_type: String::new(),
             event_version: String::new(),
-            payload: json!({ "attempt": attempt }),
+            payload: json!({ "attempt": attempt }).into(),
             metadata: ::ledger::Metadata::default(),
             damage: None,
         }

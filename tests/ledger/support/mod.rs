@@ -36,7 +36,7 @@ pub(crate) fn event(id: impl ToString, sequence: i64, payload: Value) -> NewEven
         sequence,
         event_type: "Happened".to_owned(),
         event_version: "1".to_owned(),
-        payload,
+        payload: payload.into(),
     }
 }
 

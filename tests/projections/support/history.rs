@@ -329,7 +329,7 @@ impl<'a> History<'a> {
     fn ending(&mut self) -> Ending {
         match self.rng.below(4) {
             0 => Ending::Succeeded {
-                result: self.rng.percent(70).then(|| json!({ "rows": [1, "\u{1}", null] })),
+                result: self.rng.percent(70).then(|| json!({ "rows": [1, "\u{1}", null] }).into()),
                 artifacts: vec![Artifact { name: "a/b".to_owned(), size: 3, sha256: "cd".to_owned() }],
             },
             1 => Ending::Cancelled,

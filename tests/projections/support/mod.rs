@@ -71,8 +71,10 @@ impl Node {
     /// Appends as Daybook itself, for the team of the first secret among the events, else for one that nothing else is of; the last
     /// position.
     pub(crate) async fn append(&self, events: Vec<NewEvent>) -> i64 {
-        let team = events.iter().find_map(|event| event.payload["SecretStored"]["team_id"].as_str());
-        let team_id = Some(team.map_or_else(|| team_id().to_string(), ToOwned::to_owned));
+        let team_of = |event: &NewEvent| {
+            event.payload.value()["SecretStored"]["team_id"].as_str().map(ToOwned::to_owned)
+        };
+        let team_id = Some(events.iter().find_map(team_of).unwrap_or_else(|| team_id().to_string()));
         let metadata = Metadata { actor: "system".to_owned(), team_id, ..Metadata::default() };
         self.ledger.append(Append { events, metadata, data_keys: vec![] }).await.unwrap().position
     }
@@ -127,7 +129,7 @@ pub(crate) fn event<E: DomainEvent + Serialize>(
         sequence,
         event_type: event.event_type(),
         event_version: event.event_version(),
-        payload: serde_json::to_value(event).unwrap(),
+        payload: serde_json::to_value(event).unwrap().into(),
     }
 }
 

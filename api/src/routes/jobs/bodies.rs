@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use commands::jobs::JobRequest;
-use domain::JobStatus;
+use domain::{JobStatus, JsonText};
 use projections::JobRow;
 use projections::time::text as time;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ pub struct JobBody {
     pub error: Option<String>,
     /// The document it left.
     #[schema(value_type = Option<Object>)]
-    pub result: Option<Value>,
+    pub result: Option<JsonText>,
     /// Who runs it, or ran it last.
     pub worker: Option<String>,
     /// Why it failed for good: attempts_exhausted, final (its kind says that another try is of no use) or crash_limit (its workers

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::authenticate::needs::AuditRead;
 use crate::authenticate::{Can, Identity};
 use crate::extract::{Json, Path, Query};
-use crate::list::{Page, limit, pick};
+use crate::list::{Page, Picked, limit, pick};
 use crate::problem::{Problem, ProblemBody};
 use crate::routes::audit;
 use projections::time::text as time;
@@ -107,7 +107,7 @@ pub async fn of_secret(
     OriginalUri(uri): OriginalUri,
     Path(id): Path<Uuid>,
     Query(query): Query<AccessQuery>,
-) -> Result<Json<Page<serde_json::Value>>, Problem> {
+) -> Result<Json<Page<Picked>>, Problem> {
     if !caller.has(Permission::AuditRead) {
         caller.require(Permission::SecretsRead).await?;
     }
@@ -156,7 +156,7 @@ pub async fn of_person(
     caller: Can<AuditRead>,
     OriginalUri(uri): OriginalUri,
     Query(query): Query<ReadingsQuery>,
-) -> Result<Json<Page<serde_json::Value>>, Problem> {
+) -> Result<Json<Page<Picked>>, Problem> {
     let filter = SecretAccessFilter {
         secret_id: query.secret_id.map(SecretId),
         user_id: query.user_id.map(UserId),
@@ -182,7 +182,7 @@ impl Part {
         caller: &Identity,
         uri: &axum::http::Uri,
         filter: SecretAccessFilter,
-    ) -> Result<Json<Page<serde_json::Value>>, Problem> {
+    ) -> Result<Json<Page<Picked>>, Problem> {
         let limit = limit(self.limit)?;
         let before = audit::before(self.cursor.as_deref())?;
         // As with the audit trail: the answer shows everything before this very reading of it.

@@ -25,7 +25,7 @@ use crate::authenticate::{Can, Identity};
 use crate::confidential::Confidential;
 use crate::extract::{Json, Path, Query};
 use crate::input::Fields;
-use crate::list::{Cursors, Page, limit, pick};
+use crate::list::{Cursors, Page, Picked, limit, pick};
 use crate::notices::SecretWatch;
 use crate::places::Place;
 use crate::problem::{Problem, ProblemBody};
@@ -333,7 +333,7 @@ pub async fn versions(
     caller: Can<SecretsRead>,
     Path(id): Path<Uuid>,
     Query(query): Query<VersionsQuery>,
-) -> Result<Json<Page<serde_json::Value>>, Problem> {
+) -> Result<Json<Page<Picked>>, Problem> {
     let limit = limit(query.limit)?;
     let row = find(&app, &caller, SecretId(id)).await?;
     let cursors = Cursors::new(&app, ("secret_versions", row.team_id, id));

@@ -315,14 +315,17 @@ async fn secrets_never_show() {
     assert_eq!(stdout[0], "***");
     assert!(stdout[1].contains("***") && stdout[1].len() < 20, "{stdout:?}");
     assert_eq!(lines(&output, Stream::Stderr), ["***"]);
-    assert_eq!(finished.result, Some(json!({"key": "***"})));
+    assert_eq!(finished.result, Some(json!({"key": "***"}).into()));
 }
 
 #[tokio::test]
 async fn the_result_is_read_and_a_bad_one_is_reported() {
     let root = root();
     let (finished, _) = run_all(shell(&root, r#"echo '{"rows": 3}' > "$DAYBOOK_RESULT"; exit 3"#)).await;
-    assert_eq!((finished.ending, finished.result), (Ending::Exited { code: 3 }, Some(json!({"rows": 3}))));
+    assert_eq!(
+        (finished.ending, finished.result),
+        (Ending::Exited { code: 3 }, Some(json!({"rows": 3}).into()))
+    );
     let (finished, output) = run_all(shell(&root, r#"echo '{rows' > "$DAYBOOK_RESULT""#)).await;
     assert_eq!((finished.ending, finished.result), (Ending::Exited { code: 0 }, None));
     assert!(lines(&output, Stream::System)[0].starts_with("the result is not valid JSON"));

@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use domain::{JobId, JobStatus, ScheduleId, TeamId};
+use futures::TryStreamExt as _;
 use ledger::connect::Transaction;
 use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::{JobRow, Jobs};
 use crate::error::{Fault, ReadError};
-use crate::machine::{self, MOST_LISTED, Reader};
+use crate::machine::{LIST_BYTES, Listed, MOST_LISTED, Reader};
 use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time;
+use crate::weight::weight;
 
 /// Which jobs of a team are wanted; all by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,60 +96,154 @@ pub struct Line {
 }
 
 const ALONG_THE_INDEXES: &str = "begin; set local enable_seqscan = off; set local enable_bitmapscan = off; \
+                                 set local enable_sort = off; set local enable_incremental_sort = off; \
                                  set local plan_cache_mode = force_generic_plan; set local jit = off";
 
-/// Lanes are the pairs of team and priority that have pending jobs, found by skipping through the index.
+/// Lanes are the triples of kind, team and priority that have pending jobs, found by skipping through the index, however many jobs wait in
+/// each. Of many lanes only some are looked at, from a team ($3) on and round to it again; the next look goes on from there.
 macro_rules! with_lanes {
-    ($rest:literal) => {
+    ($($rest:literal),+) => {
         concat!(
-            r"
+            r#"
 with recursive lanes as (
-    (select team_id, priority from {jobs} where status = 'pending' order by team_id, priority limit 1)
+    select k.kind collate "C" as kind, $3 collate "C" as team_id, -1 as priority, false as wrapped, 0 as lane
+    from unnest($2) as k(kind)
     union all
-    select next.team_id, next.priority from lanes l cross join lateral (
-        select team_id, priority from {jobs}
-        where status = 'pending' and (team_id, priority) > (l.team_id, l.priority)
-        order by team_id, priority limit 1) next
-)",
-            $rest
+    select next.kind, next.team_id, next.priority, next.wrapped, l.lane + 1 from lanes l cross join lateral (
+        select * from (
+            (select kind, team_id, priority, l.wrapped from {jobs}
+             where status = 'pending' and (kind, team_id, priority) > (l.kind, l.team_id, l.priority)
+             order by kind, team_id, priority limit 1)
+            union all
+            (select kind, team_id, priority, true from {jobs}
+             where not l.wrapped and status = 'pending' and (kind, team_id) >= (l.kind, '')
+             order by kind, team_id, priority limit 1)
+        ) lane
+        where lane.kind = l.kind and (not lane.wrapped or lane.team_id < $3) limit 1) next
+    where l.lane < greatest(20, 400 / cardinality($2))
+)"#,
+            $($rest),+
         )
     };
 }
 
-/// Of each lane the first jobs are looked at, however many wait; those whose turn it is not are passed over.
+/// What waits is found in constant time, whatever else waits that this worker does not take, is paused, not yet due, or waits for its
+/// concurrency key.
+///
+/// Jobs without a concurrency key are never passed over: `free`. Of those with one the `few` first of each lane are looked at: `keyed`. If
+/// these are all held back by their keys, the first of each of 200 other keys is looked for: `crowded`, `keys`, `others`. So a job may wait
+/// for a later look only where 200 keys of its kind and team have nothing to start and as many of their jobs are before it.
 const READY: &str = with_lanes!(
-    r", busy as (
+    r#", open as (
+    select l.kind, l.team_id, l.priority from lanes l left join {teams} t on t.key = l.team_id
+    where l.lane > 0 and not coalesce((t.row->>'jobs_paused')::boolean, false)
+      and not coalesce(t.row->'paused_kinds', '[]') ? l.kind
+), scale as (
+    select least(200, greatest(20, 2000 / greatest(1, count(*)))) as few from open
+), busy as (
     select team_id, count(*) as jobs from {jobs} where status = 'running' group by team_id
 ), turns as (
     select team_id, concurrency_key, count(*) as jobs from {jobs}
     where status = 'running' and concurrency_key is not null group by team_id, concurrency_key
-), open as (
-    select l.team_id, l.priority, coalesce(t.row->'paused_kinds', '[]') as paused_kinds
-    from lanes l left join {teams} t on t.key = l.team_id
-    where not coalesce((t.row->>'jobs_paused')::boolean, false)
+), crowded as (
+    select l.kind, l.team_id from open l
+    where exists (select from turns t where t.team_id = l.team_id) and exists (
+        select from {jobs}
+        where status = 'pending' and kind = l.kind and team_id = l.team_id and priority = l.priority
+          and num_nulls(concurrency_key) = 0 and due <= $1
+        order by due, key offset (select few from scale) limit 1)
+    limit 10
+), keys as (
+    select distinct c.kind, c.team_id, '' collate "C" as concurrency_key, 0 as place from crowded c
+    union all
+    select k.kind, k.team_id, next.concurrency_key, k.place + 1 from keys k cross join lateral (
+        select concurrency_key from {jobs}
+        where status = 'pending' and concurrency_key is not null and kind = k.kind and team_id = k.team_id
+          and concurrency_key > k.concurrency_key
+        order by concurrency_key limit 1) next
+    where k.place < 200
+), free as (
+    select l.team_id, j.* from open l cross join lateral (
+        select key, priority, due from {jobs}
+        where status = 'pending' and kind = l.kind and team_id = l.team_id and priority = l.priority
+          and num_nulls(concurrency_key) = 1 and due <= $1
+        order by due, key limit $4) j
+), keyed as (
+    select l.team_id, j.* from open l cross join lateral (
+        select c.key, c.priority, c.due from (
+            select key, priority, due, concurrency_key, row from {jobs}
+            where status = 'pending' and kind = l.kind and team_id = l.team_id and priority = l.priority
+              and num_nulls(concurrency_key) = 0 and due <= $1
+            order by due, key limit greatest($4, (select few from scale))) c
+        left join turns t on t.team_id = l.team_id and t.concurrency_key = c.concurrency_key
+        where t.jobs is null or t.jobs < (c.row->>'concurrency_limit')::bigint
+        order by c.due, c.key limit $4) j
+), others as (
+    select k.team_id, j.key, j.priority, j.due from keys k
+    left join turns t on t.team_id = k.team_id and t.concurrency_key = k.concurrency_key
+    cross join generate_series(0, 9) as p(priority) cross join lateral (
+        select key, priority, due, row from {jobs}
+        where status = 'pending' and concurrency_key is not null and kind = k.kind and team_id = k.team_id
+          and concurrency_key = k.concurrency_key and priority = p.priority and due <= $1
+        order by due, key limit 1) j
+    where k.place > 0 and (t.jobs is null or t.jobs < (j.row->>'concurrency_limit')::bigint)
 ), found as (
-    select j.key, j.priority, j.due,
-           row_number() over (partition by l.team_id order by j.priority desc, j.due, j.key) + coalesce(b.jobs, 0) as turn
-    from open l cross join lateral (
-        select c.key, c.priority, c.due from {jobs} c
-        left join turns t on t.team_id = c.team_id and t.concurrency_key = c.concurrency_key
-        where c.status = 'pending' and c.team_id = l.team_id and c.priority = l.priority
-          and c.due <= $1 and c.kind = any($2) and not l.paused_kinds ? c.kind
-          and (t.jobs is null or t.jobs < (c.row->>'concurrency_limit')::bigint)
-        order by c.due, c.key limit $3
-    ) j left join busy b on b.team_id = l.team_id
-    order by turn, j.priority desc, j.due, j.key limit $3
+    select r.key, r.priority, r.due,
+           row_number() over (partition by r.team_id order by r.priority desc, r.due, r.key) + coalesce(b.jobs, 0) as turn
+    from (select * from free union select * from keyed union select * from others) r
+    left join busy b on b.team_id = r.team_id
+    order by turn, r.priority desc, r.due, r.key limit $4
+), place as (
+    select (select team_id from lanes where lane >= greatest(20, 400 / cardinality($2)) order by wrapped, team_id limit 1) as team_id
 )
-select f.key, (select j.row::text from {jobs} j where j.key = f.key) from found f order by f.turn, f.priority desc, f.due, f.key"
+select f.key, (select (j.row - 'result')::text from {jobs} j where j.key = f.key), place.team_id
+from place left join found f on true order by f.turn, f.priority desc, f.due, f.key"#
 );
 
 const NEXT_DUE: &str = with_lanes!(
     r"
-select min(next.due)::timestamptz from lanes l cross join lateral (
+select min(next.due)::timestamptz from lanes l cross join generate_series(0, 1) as without(key) cross join lateral (
     select due from {jobs}
-    where status = 'pending' and team_id = l.team_id and priority = l.priority and due > $1
+    where status = 'pending' and kind = l.kind and team_id = l.team_id and priority = l.priority
+      and num_nulls(concurrency_key) = without.key and due > $1
     order by due limit 1) next"
 );
+
+/// What a look at the queue found.
+#[derive(Debug)]
+pub struct Ready {
+    /// The jobs, in the order in which they should be started, without what earlier attempts left.
+    pub jobs: Vec<JobRow>,
+    /// There may be more.
+    pub more: bool,
+    /// Where the next look is to begin.
+    pub next: QueuePlace,
+}
+
+/// Where a look at the queue begins, which matters only where more teams wait than are looked at at a time. The beginning by default.
+#[derive(Clone, Debug, Default)]
+pub struct QueuePlace {
+    team: String,
+    /// Where looks began to find nothing.
+    since: String,
+}
+
+impl QueuePlace {
+    /// The place after a look from here that came to `next`, and whether there is still somewhere to look: until all around nothing was
+    /// found.
+    fn after(&self, next: String, found: bool) -> (Self, bool) {
+        if next.is_empty() || found {
+            let more = !next.is_empty();
+            return (Self { since: next.clone(), team: next }, more);
+        }
+        let (from, to, since) = (&self.team, &next, &self.since);
+        let is_round = if from < to { from < since && since <= to } else { since > from || since <= to };
+        if is_round {
+            return (Self { since: next.clone(), team: next }, false);
+        }
+        (Self { since: since.clone(), team: next }, true)
+    }
+}
 
 impl TeamReader<'_, Jobs> {
     /// The team's jobs, newest first, before id `before`: at most `limit` (and 1,000).
@@ -159,7 +255,7 @@ impl TeamReader<'_, Jobs> {
         filter: &JobFilter,
         before: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<JobRow>, ReadError> {
+    ) -> Result<Listed<JobRow>, ReadError> {
         let mut query = QueryBuilder::new(sql("select key, row::text from {jobs} where team_id = "));
         query.push_bind(self.whose.setting());
         filter.push(&mut query);
@@ -167,7 +263,7 @@ impl TeamReader<'_, Jobs> {
             query.push(" and key < ").push_bind(before);
         }
         query.push(" order by key desc limit ").push_bind(limit.min(MOST_LISTED));
-        self.rows(query.build_query_as()).await
+        self.listed(query.build_query_as()).await
     }
 
     /// The ids of the team's jobs that fit, newest first: at most `limit`.
@@ -219,7 +315,7 @@ impl TeamReader<'_, Jobs> {
 }
 
 impl Reader<'_, Jobs> {
-    /// Pending jobs of these kinds that are due at `now` and may be started, in the order in which they should be: at most `limit` (and
+    /// Pending jobs of these kinds, without what earlier attempts left, that are due at `now` and may be started, in the order in which they should be: at most `limit` (and
     /// 1,000).
     ///
     /// Teams take turns: whose jobs have the fewest workers comes first, so that a thousand jobs of one team do not delay one of another.
@@ -236,9 +332,44 @@ impl Reader<'_, Jobs> {
         limit: i64,
         kinds: &[String],
     ) -> Result<Vec<JobRow>, ReadError> {
-        let query = sqlx::query_as(sql(READY)).bind(time::text(now)).bind(kinds).bind(limit.min(MOST_LISTED));
-        let mut transaction = self.along_the_indexes().await?;
-        machine::rows::<Jobs>(query, &mut *transaction).await
+        Ok(self.ready_from(&QueuePlace::default(), now, limit, kinds).await?.jobs)
+    }
+
+    /// The same, from a place on where teams are many. Where jobs are large they are fewer.
+    ///
+    /// # Errors
+    /// As [`Reader::ready`].
+    pub async fn ready_from(
+        &self,
+        place: &QueuePlace,
+        now: DateTime<Utc>,
+        limit: i64,
+        kinds: &[String],
+    ) -> Result<Ready, ReadError> {
+        let limit = limit.min(MOST_LISTED);
+        let query = sqlx::query_as(sql(READY)).bind(time::text(now)).bind(kinds).bind(&place.team).bind(limit);
+        let mut ready = Ready { jobs: vec![], more: false, next: QueuePlace::default() };
+        if kinds.is_empty() {
+            return Ok(ready);
+        }
+        let (mut transaction, mut bytes, mut reached) = (self.along_the_indexes().await?, 0, String::new());
+        let mut found = query.fetch(&mut *transaction);
+        while let Some(next) = found.try_next().await? {
+            let (key, json, team): (Option<String>, Option<String>, Option<String>) = next;
+            reached = team.unwrap_or_default();
+            let (Some(key), Some(json)) = (key, json) else { continue };
+            if bytes >= LIST_BYTES {
+                ready.more = true;
+                break;
+            }
+            let job: JobRow =
+                serde_json::from_str(&json).map_err(|cause| Fault::at_row("jobs", &key, cause))?;
+            bytes += weight(&job);
+            ready.jobs.push(job);
+        }
+        let (next, is_more) = place.after(reached, !ready.jobs.is_empty());
+        ready.more |= ready.jobs.len() as i64 >= limit || is_more;
+        Ok(Ready { next, ..ready })
     }
 
     /// For queries that are asked all the time, of the head of a queue. The indexes have their order, and a scan along one marks what it
@@ -250,12 +381,20 @@ impl Reader<'_, Jobs> {
         self.begin_with(ALONG_THE_INDEXES).await
     }
 
-    /// When the next pending job becomes due, of those that are not at `now`.
+    /// When the next pending job of these kinds becomes due, of those that are not at `now`, as far as a look gets from this place on.
     ///
     /// # Errors
     /// The database is out of reach.
-    pub async fn next_due(&self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, ReadError> {
-        let query = sqlx::query_scalar(sql(NEXT_DUE)).bind(time::text(now));
+    pub async fn next_due(
+        &self,
+        place: &QueuePlace,
+        now: DateTime<Utc>,
+        kinds: &[String],
+    ) -> Result<Option<DateTime<Utc>>, ReadError> {
+        if kinds.is_empty() {
+            return Ok(None);
+        }
+        let query = sqlx::query_scalar(sql(NEXT_DUE)).bind(time::text(now)).bind(kinds).bind(&place.team);
         let mut transaction = self.along_the_indexes().await?;
         Ok(query.fetch_one(&mut *transaction).await?)
     }
@@ -287,7 +426,7 @@ impl Reader<'_, Jobs> {
         }
         let (teams, keys): (Vec<String>, Vec<&str>) = keys.into_iter().unzip();
         let query = sqlx::query_as(sql(
-            "select j.key, j.row::text from unnest($1, $2) held(team_id, concurrency_key) join {jobs} j \
+            "select j.key, (j.row - 'result')::text from unnest($1, $2) held(team_id, concurrency_key) join {jobs} j \
              on j.team_id = held.team_id and j.concurrency_key = held.concurrency_key and j.status = 'running' \
                 and j.concurrency_key is not null",
         ));
@@ -304,7 +443,7 @@ impl Reader<'_, Jobs> {
     /// The database is out of reach, or a row is not what this version expects.
     pub async fn running_without(&self, live: &[String], limit: i64) -> Result<Vec<RunningJob>, ReadError> {
         let query = sqlx::query_as(sql(
-            "select key, row::text from {jobs} where status = 'running' and row->>'worker' <> all($1) \
+            "select key, (row - 'result')::text from {jobs} where status = 'running' and row->>'worker' <> all($1) \
              order by key limit $2",
         ));
         let running = |row: JobRow| {
@@ -323,4 +462,43 @@ impl Reader<'_, Jobs> {
 
 fn uuid(key: &str, text: &str) -> Result<Uuid, ReadError> {
     text.parse().map_err(|cause: uuid::Error| Fault::at_row("jobs", key, cause).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The places of looks that find nothing, from `team` on, until there is nowhere to look any more.
+    fn round(place: QueuePlace, teams: &[&str]) -> (Vec<String>, QueuePlace) {
+        let (mut place, mut seen) = (place, vec![]);
+        loop {
+            let next = teams.iter().find(|team| **team > place.team.as_str()).unwrap_or(&teams[0]);
+            let (after, more) = place.after((*next).to_owned(), false);
+            seen.push(after.team.clone());
+            place = after;
+            if !more {
+                return (seen, place);
+            }
+        }
+    }
+
+    #[test]
+    fn looks_that_find_nothing_end_after_they_were_all_around() {
+        let teams = ["b", "d", "f", "h"];
+        let (seen, place) = round(QueuePlace::default(), &teams);
+        assert_eq!(seen, ["b", "d", "f", "h", "b"]);
+        let (seen, place) = round(place, &teams);
+        assert_eq!(seen, ["d", "f", "h", "b"]);
+        let (place, more) = place.after("d".to_owned(), true);
+        assert!(more, "something was found");
+        assert_eq!(round(place, &teams).0, ["f", "h", "b", "d"]);
+    }
+
+    #[test]
+    fn where_all_is_seen_at_once_there_is_nowhere_else_to_look() {
+        for found in [true, false] {
+            let (place, more) = QueuePlace::default().after(String::new(), found);
+            assert_eq!((place.team.as_str(), more), ("", false));
+        }
+    }
 }

@@ -79,13 +79,13 @@ fn a_completed_job_has_its_result_and_no_error() {
         attempt: 2,
         kind: "report".into(),
         ran: ran(),
-        result: Some(json!([1])),
+        result: Some(json!([1]).into()),
         artifacts: vec![],
         log: digest(9),
     };
     let row = after([started(1), attempt_failed(), started(2), done]);
     assert_eq!((row.status, row.exit_code, row.error), (JobStatus::Completed, Some(0), None));
-    assert_eq!((row.result, row.log), (Some(json!([1])), Some(digest(9))));
+    assert_eq!((row.result, row.log), (Some(json!([1]).into()), Some(digest(9))));
     assert_eq!((row.finished_at, row.sequence), (Some(at(5)), 5));
 }
 
@@ -157,12 +157,16 @@ fn a_job_that_is_tried_anew_waits_again() {
         exit_code: Some(2),
         error: "no".into(),
         reason: FailureReason::Final,
-        result: Some(json!({"why": "no"})),
+        result: Some(json!({"why": "no"}).into()),
         artifacts: vec![],
         log: Some(digest(1)),
     };
     let row = after([started(1), failed, JobEvent::JobRetried { run_at: at(90) }]);
     assert_eq!((row.status, row.next_attempt_at), (JobStatus::Pending, Some(at(90))));
     assert_eq!((row.finished_at, row.reason), (None, None));
-    assert_eq!((row.exit_code, row.result), (Some(2), Some(json!({"why": "no"}))), "the last attempt's");
+    assert_eq!(
+        (row.exit_code, row.result),
+        (Some(2), Some(json!({"why": "no"}).into())),
+        "the last attempt's"
+    );
 }

@@ -5,7 +5,7 @@ use sqlx::QueryBuilder;
 
 use super::{ScheduleRow, Schedules};
 use crate::error::ReadError;
-use crate::machine::{MOST_LISTED, Reader};
+use crate::machine::{Listed, MOST_LISTED, Reader};
 use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time;
@@ -29,7 +29,7 @@ impl TeamReader<'_, Schedules> {
         filter: &ScheduleFilter,
         after: Option<(&str, &str)>,
         limit: i64,
-    ) -> Result<Vec<ScheduleRow>, ReadError> {
+    ) -> Result<Listed<ScheduleRow>, ReadError> {
         let mut query =
             QueryBuilder::new(sql("select key, row::text from {schedules} where not deleted and team_id = "));
         query.push_bind(self.whose.setting());
@@ -43,7 +43,7 @@ impl TeamReader<'_, Schedules> {
             query.push(" and (row->>'paused')::boolean = ").push_bind(paused);
         }
         query.push(" order by name, key limit ").push_bind(limit.min(MOST_LISTED));
-        self.rows(query.build_query_as()).await
+        self.listed(query.build_query_as()).await
     }
 
     /// How many schedules the team has.

@@ -7,7 +7,7 @@ use sqlx::QueryBuilder;
 
 use super::{SecretRow, Secrets};
 use crate::error::ReadError;
-use crate::machine::MOST_LISTED;
+use crate::machine::{Listed, MOST_LISTED};
 use crate::table_names::sql;
 use crate::team_reader::TeamReader;
 use crate::time;
@@ -39,7 +39,7 @@ impl TeamReader<'_, Secrets> {
         filter: &SecretFilter,
         after: Option<(&str, &str)>,
         limit: i64,
-    ) -> Result<Vec<SecretRow>, ReadError> {
+    ) -> Result<Listed<SecretRow>, ReadError> {
         let mut query = QueryBuilder::new(sql("select key, row::text from {secrets} where team_id = "));
         query.push_bind(self.whose.setting());
         // Not as an argument: the indexes are of one half each.
@@ -69,7 +69,7 @@ impl TeamReader<'_, Secrets> {
             query.push_bind(time::text(since)).push(")");
         }
         query.push(" order by name, key limit ").push_bind(limit.min(MOST_LISTED));
-        self.rows(query.build_query_as()).await
+        self.listed(query.build_query_as()).await
     }
 
     /// The team's secret of this name that is not deleted. Not cached.

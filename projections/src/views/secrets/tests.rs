@@ -64,7 +64,7 @@ fn nobody_is_shown_the_sealed_bytes() {
     assert_eq!(Secrets::public(&row())["sealed"], "sealed");
     let stated = stored().stated();
     let sealed = stated.iter().find(|change| change.field == "sealed").map(|change| change.after.clone());
-    assert_eq!(sealed, Some("sealed".into()));
+    assert_eq!(sealed, Some(serde_json::Value::from("sealed").into()));
 }
 
 fn with(facts: Vec<Fact>) -> SecretRow {

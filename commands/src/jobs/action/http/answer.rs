@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use domain::JsonText;
 use ledger::is_deeper_than;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
@@ -87,7 +88,7 @@ impl Answer {
     }
 
     /// As the job's result, secrets masked. A body that is too deep a document is kept as text.
-    pub(super) fn document(&self, patterns: &Arc<Patterns>) -> Value {
+    pub(super) fn document(&self, patterns: &Arc<Patterns>) -> Option<JsonText> {
         let mut headers = Map::new();
         for (name, value) in self.of_interest() {
             headers.entry(name).or_insert_with(|| String::from_utf8_lossy(value).into_owned().into());
@@ -101,7 +102,8 @@ impl Answer {
         if self.cut {
             document["cut"] = true.into();
         }
-        result::masked(document, patterns)
+        // It is a document, and not too deep.
+        result::parse(document.to_string().as_bytes(), patterns).ok()
     }
 
     /// The pause that the host asks for, if it does. A date is by the host's clock, which its answer tells; `now` is for hosts that do not.

@@ -123,7 +123,7 @@ impl<'a> Exchange<'a> {
                 .await;
         }
         let ending = self.ending(&answer);
-        let result = Some(answer.document(&self.patterns));
+        let result = answer.document(&self.patterns);
         Finished { result, dropped_lines: budget.dropped(), ..Finished::without_process(ending) }
     }
 

@@ -28,7 +28,7 @@ impl KeepArtifacts for Reading {
     }
 }
 
-async fn result_of(script: &str) -> (Option<serde_json::Value>, Vec<Output>) {
+async fn result_of(script: &str) -> (Option<domain::JsonText>, Vec<Output>) {
     let mut attempt = shell(&root(), script);
     attempt.env = vec![("KEY".to_owned(), SecretBytes::new("pa\"ss/w\u{f6}rd"))];
     let (finished, output) = run_all(attempt).await;
@@ -39,11 +39,11 @@ async fn result_of(script: &str) -> (Option<serde_json::Value>, Vec<Output>) {
 async fn the_last_json_line_is_the_result_unless_a_file_was_written() {
     let lines =
         r#"echo '{"step": 1}'; echo '[broken'; echo '{"step": 2}'; echo done; echo '{"step": 3}' >&2"#;
-    assert_eq!(result_of(lines).await.0, Some(json!({"step": 2})));
-    assert_eq!(result_of("printf '[1, 2]'; exit 3").await.0, Some(json!([1, 2])));
+    assert_eq!(result_of(lines).await.0, Some(json!({"step": 2}).into()));
+    assert_eq!(result_of("printf '[1, 2]'; exit 3").await.0, Some(json!([1, 2]).into()));
     assert_eq!(result_of("echo 3; echo '\"text\"'; echo null").await.0, None);
     let both = format!(r#"{lines}; echo '{{"file": true}}' > "$DAYBOOK_RESULT""#);
-    assert_eq!(result_of(&both).await.0, Some(json!({"file": true})));
+    assert_eq!(result_of(&both).await.0, Some(json!({"file": true}).into()));
     let broken = format!(r#"{lines}; echo '{{file' > "$DAYBOOK_RESULT""#);
     assert_eq!(result_of(&broken).await.0, None, "one that was written counts, whatever it is");
 }
@@ -52,7 +52,7 @@ async fn the_last_json_line_is_the_result_unless_a_file_was_written() {
 async fn secrets_are_masked_in_it() {
     let script = r#"printf '{"key": "pa\\"ss'; sleep 0.05; printf '\\/w\\u00f6rd", "%s": ["<pa\\u0022ss/wörd>"]}\n' x"#;
     let (result, output) = result_of(script).await;
-    assert_eq!(result, Some(json!({"key": "***", "x": ["<***>"]})));
+    assert_eq!(result, Some(json!({"key": "***", "x": ["<***>"]}).into()));
     assert_eq!(lines(&output, Stream::Stdout), [r#"{"key": "***", "x": ["<***>"]}"#]);
 }
 
@@ -90,7 +90,10 @@ async fn a_line_of_fifty_megabytes_is_cut_and_not_the_result() {
 async fn one_that_closes_its_output_runs_to_its_end() {
     let script = r#"echo before; exec >&- 2>&-; sleep 0.2; echo '{"rows": 3}' > "$DAYBOOK_RESULT"; exit 4"#;
     let (finished, output) = run_all(shell(&root(), script)).await;
-    assert_eq!((finished.ending, finished.result), (Ending::Exited { code: 4 }, Some(json!({"rows": 3}))));
+    assert_eq!(
+        (finished.ending, finished.result),
+        (Ending::Exited { code: 4 }, Some(json!({"rows": 3}).into()))
+    );
     assert_eq!(lines(&output, Stream::Stdout), ["before"]);
 }
 

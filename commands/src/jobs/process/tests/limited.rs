@@ -129,5 +129,5 @@ async fn the_bytes_of_the_output_are_limited() {
     let stored: usize = lines(&output, Stream::Stdout).iter().map(|line| line.len()).sum();
     assert!(stored <= 1024 && stored > 1000, "{stored}");
     assert_eq!(lines(&output, Stream::System), ["output limit of 1 KiB reached; the rest is not stored"]);
-    assert_eq!(finished.result, Some(json!({"rows": 3})), "the result is found past the limit");
+    assert_eq!(finished.result, Some(json!({"rows": 3}).into()), "the result is found past the limit");
 }
