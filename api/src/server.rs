@@ -156,6 +156,16 @@ pub async fn run(
             app.effects.clone().then(stop.clone(), worker(&app).run(stop))
         })
     });
+    let sums = {
+        let commands = app.commands.background();
+        supervised(&tasks, "failure sums", &follower_stop, move |stop| {
+            commands.clone().record_failure_sums_until(stop)
+        })
+    };
+    let housekeeping = {
+        let housekeeping = housekeeping(&app);
+        supervised(&tasks, "housekeeping", &services_stop, move |stop| housekeeping.clone().run(stop))
+    };
     let scheduling = roles.worker.then(|| {
         let app = app.clone();
         supervised(&tasks, "scheduler", &shutdown, move |stop| {
@@ -303,6 +313,16 @@ fn see_to<R: Reactor + Clone>(
         let (start, options) = (reactor::Start::Beginning, ReactorOptions::default());
         reactor::run(ledger.clone(), reactor.clone(), start, options, stop)
     })
+}
+
+fn housekeeping(app: &App) -> Housekeeping {
+    Housekeeping {
+        ledger: app.ledger.clone(),
+        commands: app.commands.background(),
+        projections: app.projections.clone(),
+        mail_folder: app.settings.data_dir.join("mail"),
+        visitor_address_days: app.settings.visitor_address_days,
+    }
 }
 
 fn forgetting(app: &App) -> Forgetting {

@@ -2,7 +2,7 @@
 //!
 //! | of | at most one by one | then |
 //! |---|---|---|
-//! | one source: a network at sign-in; a person, or a caller and what they ask for, otherwise | 5 a minute | a sum for the source |
+//! | one source: a network at sign-in; otherwise a person, or a caller with what they ask for | 5 a minute; 20 where they have signed in | a sum for the source |
 //! | all sources together, of one kind of failure | 100 in ten minutes, 300 where they have signed in | a sum for all others |
 //!
 //! A sum follows about a minute after the first failure that it counts. The count is a row that is durable before the caller gets an
@@ -21,9 +21,10 @@ use uuid::Uuid;
 
 use crate::{CommandError, Commands, Context};
 
-/// How many of one source are recorded one by one, within how long.
-const OF_ONE_SOURCE: Limit = Limit { most: 5, window: Duration::from_secs(60) };
-/// How many of all sources: of strangers, and of people who have signed in.
+/// How many of one source are recorded one by one, within how long: of strangers, and of people who have signed in.
+const OF_A_NETWORK: Limit = Limit { most: 5, window: Duration::from_secs(60) };
+const OF_A_PERSON: Limit = Limit { most: 20, window: Duration::from_secs(60) };
+/// How many of all sources.
 const OF_ALL_STRANGERS: Limit = Limit { most: 100, window: ALL_WINDOW };
 const OF_ALL_PEOPLE: Limit = Limit { most: 300, window: ALL_WINDOW };
 const ALL_WINDOW: Duration = Duration::from_secs(600);
@@ -109,8 +110,11 @@ impl Commands {
         let mut transaction = self.ledger.pool().begin().await?;
         // Whose program it was is not told of sums.
         let metadata = Metadata { user_agent: None, request_id: None, trace_id: None, ..metadata.clone() };
-        let of_all = if kind == SIGN_IN_FAILED { OF_ALL_STRANGERS } else { OF_ALL_PEOPLE };
-        let is_counted = count(&mut transaction, kind, source, &OF_ONE_SOURCE, Some(&metadata)).await?
+        let (of_one, of_all) = match kind {
+            SIGN_IN_FAILED => (OF_A_NETWORK, OF_ALL_STRANGERS),
+            _ => (OF_A_PERSON, OF_ALL_PEOPLE),
+        };
+        let is_counted = count(&mut transaction, kind, source, &of_one, Some(&metadata)).await?
             || count(&mut transaction, kind, "", &of_all, None).await?;
         transaction.commit().await?;
         Ok(is_counted)

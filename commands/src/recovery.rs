@@ -153,7 +153,7 @@ impl Commands {
             after = last.sequence;
             let mut since = page.into_iter().filter(|event| event.position > position);
             // What cannot be read may have set it.
-            if since.any(|event| event.payload.read().map_or(true, |it| sets_password(&it))) {
+            if since.any(|event| event.parse().map_or(true, |it| sets_password(&it))) {
                 return Ok(true);
             }
         }

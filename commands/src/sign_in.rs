@@ -243,7 +243,7 @@ impl Commands {
         let mut ended = false;
         let each = |event: Recorded| {
             // What cannot be read may have ended them.
-            ended |= event.payload.read().map_or(true, |event: UserEvent| event.ends_sessions());
+            ended |= event.parse().map_or(true, |event: UserEvent| event.ends_sessions());
         };
         let walked = self.ledger.walk_stream(&stream, account.sequence, PAGE, each).await;
         walked.map_err(CommandError::from)?;

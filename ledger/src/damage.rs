@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use std::fmt;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sqlx::Row as _;
@@ -29,7 +30,7 @@ pub(crate) struct Row {
 /// Reads `payload`, `metadata` and `recorded_at` of a row.
 pub(crate) fn read(row: &PgRow) -> Result<Row, sqlx::Error> {
     let mut damage = Damage(vec![]);
-    let payload = damage.note("payload", text(bytes(row, "payload")?));
+    let payload = damage.note("payload", document(bytes(row, "payload")?)).unwrap_or_default();
     let metadata = damage.note("metadata", json(bytes(row, "metadata")?)).unwrap_or_default();
     let metadata = texts(metadata, &mut damage);
     let at = time(row.try_get_unchecked("recorded_at")?).unwrap_or_else(|nearest| {
@@ -37,8 +38,7 @@ pub(crate) fn read(row: &PgRow) -> Result<Row, sqlx::Error> {
         nearest
     });
     let damage = damage.said();
-    let payload = payload.filter(|_| damage.is_none()).unwrap_or_else(|| Value::Null.into());
-    Ok(Row { payload, metadata, at, damage })
+    Ok(Row { payload: if damage.is_some() { Payload::default() } else { payload }, metadata, at, damage })
 }
 
 /// What is wrong with one row.
@@ -120,6 +120,64 @@ fn json(text: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(text).map_err(|error| error.to_string())
 }
 
+/// The text of a document that can be read, looked at and not read into memory.
+fn document(text: &[u8]) -> Result<Payload, String> {
+    let said = |error: serde_json::Error| error.to_string();
+    let _: Readable = serde_json::from_slice(text).map_err(said)?;
+    serde_json::from_slice::<Box<RawValue>>(text).map(Payload::from).map_err(said)
+}
+
+/// Reads all of a document, as a tree would be read, and keeps nothing: `IgnoredAny` does not look into texts and numbers.
+struct Readable;
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        reader.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Readable {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON document")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
+        while fields.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
+}
+
 /// The texts of the metadata's object; anything else in it is damage.
 fn texts(metadata: Value, damage: &mut Damage) -> HashMap<String, String> {
     let fields = match metadata {
@@ -183,6 +241,7 @@ mod tests {
     fn what_is_wrong_is_said_without_what_is_there() {
         for text in [r#"{"a": "geheim\ud800"}"#, r#"{"geheim": 1e400}"#, &"[".repeat(200)] {
             let said = json(text.as_bytes()).unwrap_err();
+            assert_eq!(document(text.as_bytes()).unwrap_err(), said, "as a tree says it");
             assert!(!said.contains("geheim") && said.contains("line 1"), "{said}");
         }
     }

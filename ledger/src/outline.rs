@@ -103,13 +103,12 @@ impl Ledger {
         let (mut outlines, most) = (vec![], usize::try_from(limit).unwrap_or_default());
         while after < up_to && outlines.len() < most {
             let end = up_to.min(after + STRETCH);
-            let events = self.read_types(after, end, &[wanted.aggregate_type]).await?;
-            let Stretch { events, up_to: end } = events;
-            let outlined = events.into_iter().map(|event| outline(event, wanted.fields));
+            let stretch = self.read_types(after, end, &[wanted.aggregate_type]).await?;
+            let outlined = stretch.events.into_iter().map(|event| outline(event, wanted.fields));
             outlines.extend(
                 outlined.filter(|it| wanted.team_id.is_none() || it.team_id.as_deref() == wanted.team_id),
             );
-            after = end;
+            after = stretch.up_to;
         }
         outlines.truncate(most);
         Ok(outlines)
@@ -117,8 +116,8 @@ impl Ledger {
 }
 
 fn outline(event: Recorded, wanted: &[&str]) -> Outline {
-    let payload: HashMap<String, Map<String, Value>> = event.payload.read().unwrap_or_default();
-    let fields = payload.into_iter().find(|(name, _)| *name == event.event_type).map(|(_, fields)| fields);
+    let payload = event.payload.value();
+    let fields = payload.get(&event.event_type).and_then(Value::as_object);
     let picked = fields.into_iter().flatten().filter(|(name, _)| wanted.contains(&name.as_str()));
     Outline {
         fields: picked.collect(),

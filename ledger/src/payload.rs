@@ -83,6 +83,13 @@ pub fn is_text_deeper_than(levels: usize, text: &str) -> bool {
     false
 }
 
+impl Default for Payload {
+    /// `null`.
+    fn default() -> Self {
+        RawValue::NULL.to_owned().into()
+    }
+}
+
 impl From<Box<RawValue>> for Payload {
     fn from(text: Box<RawValue>) -> Self {
         Self(text.into())

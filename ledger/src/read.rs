@@ -141,15 +141,16 @@ impl Ledger {
     }
 
     /// Those of the events at these positions that come last, in the order of the log: as many as there are within the first 8 MiB, looked
-    /// at from the end.
+    /// at from the end; and whether there may be more.
     ///
     /// # Errors
     /// The database is out of reach.
-    pub async fn read_last_of(&self, positions: &[i64]) -> Result<Vec<Recorded>, LedgerError> {
-        let query = sqlx::query_as(within_bytes!("$2", "position desc", select!("where position = any($1)")));
-        let mut events: Vec<Recorded> = query.bind(positions).bind(PAGE_BYTES).fetch_all(self.pool()).await?;
+    pub async fn read_last_of(&self, positions: &[i64]) -> Result<(Vec<Recorded>, bool), LedgerError> {
+        let query = sqlx::query_as(counted!("$2", "position desc", select!("where position = any($1)")));
+        let page = query.bind(positions).bind(PAGE_BYTES).fetch_all(self.pool()).await?;
+        let (mut events, is_cut) = page_of(page, i64::MAX);
         events.reverse();
-        Ok(events)
+        Ok((events, is_cut))
     }
 
     /// The events at these positions, in the order of the log; those that do not exist are left out.

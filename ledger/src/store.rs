@@ -121,10 +121,13 @@ impl<A: Aggregate> EventStore<A> for Store<A> {
             let (page, more) =
                 page.map_err(|error| AggregateError::DatabaseConnectionError(Box::new(error)))?;
             for stored in page {
+                let payload = stored
+                    .parse()
+                    .map_err(|damaged| PersistenceError::DeserializationError(Box::new(damaged)))?;
                 events.push(EventEnvelope {
                     aggregate_id: stored.stream.aggregate_id,
                     sequence: stored.sequence as usize,
-                    payload: stored.payload.read().map_err(PersistenceError::from)?,
+                    payload,
                     metadata: stored.metadata.to_map(),
                 });
             }

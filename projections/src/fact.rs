@@ -115,8 +115,7 @@ impl Fact {
             return Err(Box::new(Unreadable::new(recorded, cause, true)));
         }
         let of = &recorded.stream.aggregate_type;
-        let payload = recorded.payload.reader();
-        let event = match Event::decode(of, &recorded.event_type, &recorded.event_version, payload) {
+        let event = match Event::decode(of, &recorded.event_type, &recorded.event_version, payload.reader()) {
             Ok(event) => event,
             Err(error) => {
                 // What is not known to this version may be to another one.

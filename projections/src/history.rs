@@ -239,9 +239,12 @@ impl Projections {
     ///
     /// # Errors
     /// The database is out of reach.
-    pub async fn facts_at(&self, positions: &[i64]) -> Result<Vec<Result<Fact, Box<Unreadable>>>, ReadError> {
-        let events = self.inner.ledger.read_last_of(positions).await?;
-        Ok(facts_in(fact::open(&self.inner.ledger, events).await?))
+    pub async fn facts_at(
+        &self,
+        positions: &[i64],
+    ) -> Result<Listed<Result<Fact, Box<Unreadable>>>, ReadError> {
+        let (events, is_cut) = self.inner.ledger.read_last_of(positions).await?;
+        Ok(Listed { rows: facts_in(fact::open(&self.inner.ledger, events).await?), is_cut })
     }
 
     /// The events of a stream after `sequence`, at most `limit`, each with the fields it changed. They end with the one that reaches
@@ -276,13 +279,12 @@ impl Projections {
                     Ok(fact) if whole => {
                         replay.step(fact);
                         let after = replay.stored();
-                        let before = std::mem::replace(&mut before, after.clone());
-                        if wanted { diff(before, after, replay.hidden()) } else { vec![] }
+                        diff(std::mem::replace(&mut before, after.clone()), after, replay.hidden())
                     }
                     Ok(fact) => fact.stated(),
                     Err(_) => vec![],
                 };
-                if wanted {
+                if place(&fact).0 > sequence {
                     let texts = |change: &Change| change.before.text().len() + change.after.text().len();
                     bytes += changes.iter().map(texts).sum::<usize>();
                     history.push(HistoryEntry { fact, changes });

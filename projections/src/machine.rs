@@ -193,10 +193,7 @@ impl<'a, V: View> Reader<'a, V> {
     }
 
     /// A transaction to read in, which begins with `statement`, once the view may be read.
-    pub(crate) async fn begin_with(
-        &self,
-        statement: &'static str,
-    ) -> Result<Transaction, ReadError> {
+    pub(crate) async fn begin_with(&self, statement: &'static str) -> Result<Transaction, ReadError> {
         self.machine.readable(self.inner).await?;
         let mut transaction = self.ledger.pool().begin_with(statement).await?;
         self.inner.check_connection(self.machine.place, &mut transaction).await?;

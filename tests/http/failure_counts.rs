@@ -7,8 +7,9 @@ use tests::{Client, TestApp};
 
 use super::support::{audited, problem, said};
 
-/// How many of one source are recorded one by one.
-const SINGLY: usize = 5;
+/// How many of a person are recorded one by one, and how many from a network.
+const SINGLY: usize = 20;
+const FROM_A_NETWORK: usize = 5;
 
 async fn refused(client: &Client, path: &str, times: usize) {
     for _ in 0..times {
@@ -57,11 +58,11 @@ async fn refusals_beyond_the_first_become_a_sum() {
 #[tokio::test]
 async fn failed_sign_ins_from_one_network_become_a_sum() {
     let app = TestApp::start().await;
-    for number in 0..SINGLY + 3 {
+    for number in 0..FROM_A_NETWORK + 3 {
         let body = json!({"email": format!("nobody-{number}@example.org"), "password": "not the right one"});
         assert_eq!(app.anon().post("/api/auth/login", body).await.status, 401);
     }
-    assert_eq!(singly(&app, "SignInFailed").await, SINGLY);
+    assert_eq!(singly(&app, "SignInFailed").await, FROM_A_NETWORK);
     app.commands.record_failure_sums(Duration::ZERO).await.unwrap();
     assert_eq!(sums(&app).await, [("SignInFailed".to_owned(), 3)]);
 }

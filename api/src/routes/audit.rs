@@ -220,12 +220,12 @@ pub async fn events(
     let positions: Vec<i64> = rows.iter().map(|row| row.position).collect();
     let next = positions.last().filter(|_| more).map(ToString::to_string);
     let facts = app.projections.facts_at(&positions).await?;
+    let Listed { rows: facts, is_cut } = facts;
     let mut facts: HashMap<i64, _> = facts.into_iter().map(|fact| (position(&fact), fact)).collect();
-    // Where they are large, the log gives only the newest of them: the rest is the next page.
-    let oldest = facts.keys().min().copied().unwrap_or(0);
-    let cut = rows.iter().any(|row| row.position < oldest).then(|| oldest.to_string());
-    let next = cut.or(next);
-    rows.retain(|row| row.position >= oldest);
+    // Where they are large, those that come last are all there is.
+    let first = facts.keys().min().copied().filter(|_| is_cut);
+    rows.retain(|row| first.is_none_or(|first| row.position >= first));
+    let next = first.map(|first| first.to_string()).or(next);
     let item = |row: AuditRow| match facts.remove(&row.position) {
         Some(Err(unreadable)) => EventBody::listed(row, unreadable.cause),
         Some(fact) => EventBody::from(fact),

@@ -109,9 +109,15 @@ impl Commands {
             };
             of == attempt && ran.is_some_and(|ran| ran.worker == worker)
         };
-        let mut ended = false;
-        let each = |event: ledger::Recorded| ended |= event.payload.read().is_ok_and(is_this);
+        let mut ended = Ok(false);
+        let each = |event: ledger::Recorded| {
+            if let Err(damaged) = event.readable() {
+                ended = Err(damaged);
+            } else if let Ok(ended) = &mut ended {
+                *ended |= event.parse().is_ok_and(is_this);
+            }
+        };
         self.ledger.walk_stream(&stream, started.held.sequence, MOST_EVENTS, each).await?;
-        Ok(ended)
+        Ok(ended?)
     }
 }

@@ -347,7 +347,8 @@ impl Reader<'_, Jobs> {
         kinds: &[String],
     ) -> Result<Ready, ReadError> {
         let limit = limit.min(MOST_LISTED);
-        let query = sqlx::query_as(sql(READY)).bind(time::text(now)).bind(kinds).bind(&place.team).bind(limit);
+        let query =
+            sqlx::query_as(sql(READY)).bind(time::text(now)).bind(kinds).bind(&place.team).bind(limit);
         let mut ready = Ready { jobs: vec![], more: false, next: QueuePlace::default() };
         if kinds.is_empty() {
             return Ok(ready);
