@@ -188,16 +188,6 @@ pub async fn run(
         let app = app.clone();
         supervised(&tasks, "effects", &follower_stop, move |stop| app.effects.clone().follow(node_id, stop))
     };
-    let sums = {
-        let commands = app.commands.background();
-        supervised(&tasks, "failure sums", &follower_stop, move |stop| {
-            commands.clone().record_failure_sums_until(stop)
-        })
-    };
-    let housekeeping = {
-        let app = app.clone();
-        supervised(&tasks, "housekeeping", &services_stop, move |stop| housekeeping(&app).run(stop))
-    };
     let reacting = roles.follower.then(|| react(&app, &services_stop));
 
     tokio::select! {
@@ -328,16 +318,6 @@ fn housekeeping(app: &App) -> Housekeeping {
 fn forgetting(app: &App) -> Forgetting {
     let (commands, projections) = (app.commands.background(), app.projections.clone());
     Forgetting { commands, projections, key_uses: app.key_uses.clone() }
-}
-
-fn housekeeping(app: &App) -> Housekeeping {
-    Housekeeping {
-        ledger: app.ledger.background(),
-        commands: app.commands.background(),
-        projections: app.projections.clone(),
-        mail_folder: app.settings.data_dir.join("mail"),
-        visitor_address_days: app.settings.visitor_address_days,
-    }
 }
 
 /// The first answer waits until the views have what is in the log already: the first admin can sign in with the password that was just

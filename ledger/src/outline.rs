@@ -1,7 +1,5 @@
 //! Reading events without most of what they say: for who only wants to know that something happened.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use sqlx::Row;
@@ -10,7 +8,7 @@ use sqlx::types::Json;
 use crate::Ledger;
 use crate::error::LedgerError;
 use crate::event::Recorded;
-use crate::read::{LARGEST_PAGE, Stretch};
+use crate::read::LARGEST_PAGE;
 
 /// Positions looked at together where events are read as a whole.
 const STRETCH: i64 = 500;
@@ -120,7 +118,7 @@ fn outline(event: Recorded, wanted: &[&str]) -> Outline {
     let fields = payload.get(&event.event_type).and_then(Value::as_object);
     let picked = fields.into_iter().flatten().filter(|(name, _)| wanted.contains(&name.as_str()));
     Outline {
-        fields: picked.collect(),
+        fields: picked.map(|(name, value)| (name.clone(), value.clone())).collect(),
         position: event.position,
         at: event.at,
         aggregate_id: event.stream.aggregate_id,

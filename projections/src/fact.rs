@@ -114,6 +114,7 @@ impl Fact {
         if let Some(cause) = recorded.damage.take() {
             return Err(Box::new(Unreadable::new(recorded, cause, true)));
         }
+        let payload = std::mem::take(&mut recorded.payload);
         let of = &recorded.stream.aggregate_type;
         let event = match Event::decode(of, &recorded.event_type, &recorded.event_version, payload.reader()) {
             Ok(event) => event,

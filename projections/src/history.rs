@@ -274,7 +274,6 @@ impl Projections {
                     return Ok(Listed { is_cut: history.len() < limit, rows: history });
                 }
                 whole &= fact.is_ok();
-                let wanted = place(&fact).0 > sequence;
                 let changes = match &fact {
                     Ok(fact) if whole => {
                         replay.step(fact);
