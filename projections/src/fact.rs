@@ -221,7 +221,12 @@ pub(crate) struct Page {
     pub(crate) looked_at: i64,
     /// Bytes of what the entries say.
     pub(crate) bytes: usize,
+    /// Whether it certainly has everything that was in the log when it was read: it was cut by neither number nor bytes.
+    pub(crate) complete: bool,
 }
+
+/// A page of fewer bytes was not cut for its bytes: what the log counts for an event is never twice the length of its texts.
+const SURELY_WHOLE: usize = 2 * 1024 * 1024;
 
 impl Page {
     /// Leaves what comes before `position`.
@@ -229,6 +234,7 @@ impl Page {
         self.entries.retain(|entry| entry.position < position);
         self.looked_at -= self.last - (position - 1);
         self.last = position - 1;
+        self.complete = false;
     }
 }
 
@@ -242,9 +248,11 @@ pub(crate) async fn read_page(
     let mut events = ledger.read(after, limit).await?;
     let Some(last) = events.last().map(|event| event.position) else { return Ok(None) };
     let looked_at = events.len() as i64;
+    let bytes: usize = events.iter().map(|event| event.payload.text().len() + 256).sum();
+    let complete = looked_at < limit && bytes < SURELY_WHOLE;
     events.retain(|event| wanted.contains(&event.stream.aggregate_type.as_str()));
     let bytes = bytes_of(&events);
-    Ok(Some(Page { entries: open(ledger, events).await?, last, looked_at, bytes }))
+    Ok(Some(Page { entries: open(ledger, events).await?, last, looked_at, bytes, complete }))
 }
 
 /// The stretch of the log after position `after` and up to `up_to`, which must exist, as far as the view needs it. It ends sooner where a
@@ -261,7 +269,7 @@ pub(crate) async fn read_stretch(
         true => open(ledger, events).await?,
         false => events.into_iter().map(without_personal).collect(),
     };
-    Ok(Page { entries, last, looked_at: last - after, bytes })
+    Ok(Page { entries, last, looked_at: last - after, bytes, complete: false })
 }
 
 fn bytes_of(events: &[Recorded]) -> usize {

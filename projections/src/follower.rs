@@ -182,13 +182,11 @@ impl Follower {
             self.prove(looked);
             return Ok(Step::Idle);
         };
-        let mut complete = page.looked_at < inner.options.page;
         if let Some(position) = self.unreadable(&page).filter(|position| *position > from + 1) {
             page.end_before(position);
-            complete = false;
         }
         let folded = self.fold(&page).await?;
-        if folded && complete {
+        if folded && page.complete {
             self.prove(looked);
         }
         Ok(Step::Busy(page.looked_at))

@@ -205,7 +205,7 @@ async fn events_that_are_missing_moved_or_unreadable_are_told_by_position() {
             &cannot(stored, "SecretSung: secret event SecretSung version 1 is not known"),
         ),
         Broken::event(stored, "event_version = '77'", &cannot(stored, "SecretStored: ")),
-        Broken::event(stored, "aggregate_type = 'song', sequence = 1", &format!("is number 2 of secret/")),
+        Broken::event(stored, "aggregate_type = 'song', sequence = 1", "is number 2 of secret/"),
     ];
     for payload in [
         "'\"c4n4ry\"'",
