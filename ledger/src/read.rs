@@ -14,6 +14,9 @@ pub(crate) const LARGEST_PAGE: i64 = 10_000;
 /// A page ends with the event that reaches so many bytes of payload and metadata.
 pub(crate) const PAGE_BYTES: i64 = 4 * 1024 * 1024;
 
+/// The same where the log is followed: whoever waits for a view waits for a page.
+const STEP_BYTES: i64 = 1024 * 1024;
+
 macro_rules! select {
     ($rest:literal) => {
         concat!(
@@ -103,7 +106,7 @@ fn page_of(page: Vec<Counted>, limit: i64) -> (Vec<Recorded>, bool) {
 }
 
 impl Ledger {
-    /// The events after position `after`, in order: at most `limit` (and 10,000), and no more after the first 4 MiB of them. Only an
+    /// The events after position `after`, in order: at most `limit` (and 10,000), and no more after the first 1 MiB of them. Only an
     /// empty page is the end. Positions are dense and in commit order, so nothing can appear later among what was read.
     ///
     /// # Errors
@@ -114,7 +117,7 @@ impl Ledger {
             "position",
             select!("where position > $1 order by position limit $2")
         ));
-        let query = query.bind(after).bind(limit.min(LARGEST_PAGE)).bind(PAGE_BYTES);
+        let query = query.bind(after).bind(limit.min(LARGEST_PAGE)).bind(STEP_BYTES);
         Ok(query.fetch_all(self.pool()).await?)
     }
 

@@ -226,7 +226,7 @@ pub(crate) struct Page {
 }
 
 /// A page of fewer bytes was not cut for its bytes: what the log counts for an event is never twice the length of its texts.
-const SURELY_WHOLE: usize = 2 * 1024 * 1024;
+const SURELY_WHOLE: usize = 512 * 1024;
 
 impl Page {
     /// Leaves what comes before `position`.
