@@ -9,7 +9,7 @@ use sqlx::{Connection as _, PgConnection};
 use crate::Projections;
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::error::Fault;
-use crate::fact::Page;
+use crate::fact::{Entry, Page};
 use crate::folding::{AnyFolding, fold_entries};
 use crate::news::{News, ViewNews};
 use crate::table::{self, TableError};
@@ -24,6 +24,11 @@ pub(crate) struct Standing {
     /// Whether it takes part although it has failed before.
     pub(crate) retrying: bool,
 }
+
+/// Events whose rows are loaded together.
+const PART_EVENTS: usize = 200;
+/// Between such parts rows are let go of where they take more memory than this.
+const ROWS_BYTES: usize = 32 * 1024 * 1024;
 
 /// How a batch ended.
 pub(crate) enum Outcome {
@@ -145,18 +150,51 @@ impl Projections {
         let spec = view.spec();
         // A row that one event makes is not there before it.
         if !spec.once {
-            let keys = self.keys(work.place, page, work.from, i64::MAX).into_keys().collect::<Vec<_>>();
-            table::load(connection, spec, &keys, work.folding.as_mut()).await?;
+            return self.fold_in_parts(connection, work, page).await;
         }
         fold_entries(spec, work.folding.as_mut(), &page.entries, work.from)?;
         table::write_all(connection, spec.name, &spec.table, work.folding.as_mut()).await
     }
 
-    /// The keys that events after `after` and up to `up_to` touch in a view, each with the last position that does.
+    /// Loads and folds some events at a time, so that the rows that are in memory together are bounded however large they are.
+    async fn fold_in_parts(
+        &self,
+        connection: &mut PgConnection,
+        work: &mut Work,
+        page: &Page,
+    ) -> Result<(), TableError> {
+        let spec = self.inner.registry.all[work.place].spec();
+        let mut parts = page.entries.chunks(PART_EVENTS).peekable();
+        while let Some(entries) = parts.next() {
+            let mut keys = self.keys_of(work.place, entries, work.from, i64::MAX);
+            keys.retain(|key, _| !work.folding.holds(key));
+            let keys: Vec<String> = keys.into_keys().collect();
+            table::load(connection, spec, &spec.table, &keys, work.folding.as_mut()).await?;
+            fold_entries(spec, work.folding.as_mut(), entries, work.from)?;
+            if parts.peek().is_some() && work.folding.held() > ROWS_BYTES {
+                table::write_all(connection, spec.name, &spec.table, work.folding.as_mut()).await?;
+                work.folding.forget_stored();
+            }
+        }
+        table::write_all(connection, spec.name, &spec.table, work.folding.as_mut()).await
+    }
+
+    /// The keys that events of the page after `after` and up to `up_to` touch in a view, each with the last position that does.
     fn keys(&self, place: usize, page: &Page, after: i64, up_to: i64) -> BTreeMap<String, i64> {
+        self.keys_of(place, &page.entries, after, up_to)
+    }
+
+    /// The same of some entries.
+    pub(crate) fn keys_of(
+        &self,
+        place: usize,
+        entries: &[Entry],
+        after: i64,
+        up_to: i64,
+    ) -> BTreeMap<String, i64> {
         let view = &self.inner.registry.all[place];
         let mut touched = BTreeMap::new();
-        for entry in &page.entries {
+        for entry in entries {
             let inside = entry.position > after && entry.position <= up_to;
             if let (true, true, Ok(fact)) = (inside, view.spec().needs(&entry.aggregate_type), &entry.fact) {
                 touched.extend(view.keys(fact).into_iter().map(|key| (key, entry.position)));

@@ -116,7 +116,11 @@ impl Fact {
         }
         let payload = std::mem::take(&mut recorded.payload);
         let of = &recorded.stream.aggregate_type;
-        let event = match Event::decode(of, &recorded.event_type, &recorded.event_version, payload.reader()) {
+        let (name, version) = (&recorded.event_type, &recorded.event_version);
+        // What does not fit is said better of a tree than of a text.
+        let decoded = Event::decode(of, name, version, payload.reader())
+            .or_else(|_| Event::decode(of, name, version, payload.value()));
+        let event = match decoded {
             Ok(event) => event,
             Err(error) => {
                 // What is not known to this version may be to another one.
@@ -215,6 +219,8 @@ pub(crate) struct Page {
     pub(crate) last: i64,
     /// Events looked at.
     pub(crate) looked_at: i64,
+    /// Bytes of what the entries say.
+    pub(crate) bytes: usize,
     /// Whether it certainly has everything that was in the log when it was read: it was cut by neither number nor bytes.
     pub(crate) complete: bool,
 }
@@ -245,7 +251,8 @@ pub(crate) async fn read_page(
     let bytes: usize = events.iter().map(|event| event.payload.text().len() + 256).sum();
     let complete = looked_at < limit && bytes < SURELY_WHOLE;
     events.retain(|event| wanted.contains(&event.stream.aggregate_type.as_str()));
-    Ok(Some(Page { entries: open(ledger, events).await?, last, looked_at, complete }))
+    let bytes = bytes_of(&events);
+    Ok(Some(Page { entries: open(ledger, events).await?, last, looked_at, bytes, complete }))
 }
 
 /// The stretch of the log after position `after` and up to `up_to`, which must exist, as far as the view needs it. It ends sooner where a
@@ -257,11 +264,16 @@ pub(crate) async fn read_stretch(
     spec: &Spec,
 ) -> Result<Page, LedgerError> {
     let Stretch { events, up_to: last } = ledger.read_types(after, up_to, spec.aggregates).await?;
+    let bytes = bytes_of(&events);
     let entries = match spec.personal {
         true => open(ledger, events).await?,
         false => events.into_iter().map(without_personal).collect(),
     };
-    Ok(Page { entries, last, looked_at: last - after, complete: false })
+    Ok(Page { entries, last, looked_at: last - after, bytes, complete: false })
+}
+
+fn bytes_of(events: &[Recorded]) -> usize {
+    events.iter().map(|event| event.payload.text().len()).sum()
 }
 
 fn without_personal(mut event: Recorded) -> Entry {

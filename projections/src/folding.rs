@@ -49,6 +49,13 @@ pub(crate) trait AnyFolding: Send + Sync {
     fn changes(&mut self, limit: usize) -> Result<Changes, Fault>;
     /// What [`AnyFolding::changes`] gave out was not stored after all.
     fn not_stored(&mut self, changes: Changes);
+    /// Whether the row is in memory, or known not to be there.
+    fn holds(&self, key: &str) -> bool;
+    /// What the rows take of memory, roughly, in bytes.
+    fn held(&self) -> usize;
+    /// Lets go of rows that were given out by [`AnyFolding::changes`] since they were last folded into. Whoever folds into one of them
+    /// again loads it before.
+    fn forget_stored(&mut self);
     /// Puts what was folded into the cache, as of a position.
     fn publish(&self, as_of: i64, epoch: u64);
 }
@@ -64,12 +71,14 @@ struct Slot<R> {
 pub(crate) struct Folding<V: View> {
     rows: HashMap<String, Slot<V::Row>>,
     dirty: Vec<String>,
+    /// Where rows were last folded into that are not held any more.
+    forgotten: HashMap<String, i64>,
     cache: Arc<RowCache<V::Row>>,
 }
 
 impl<V: View> Folding<V> {
     pub(crate) fn new(cache: Arc<RowCache<V::Row>>) -> Self {
-        Self { rows: HashMap::new(), dirty: vec![], cache }
+        Self { rows: HashMap::new(), dirty: vec![], forgotten: HashMap::new(), cache }
     }
 }
 
@@ -139,10 +148,32 @@ impl<V: View> AnyFolding for Folding<V> {
         changes.deleted.into_iter().for_each(|key| self.mark(key));
     }
 
+    fn holds(&self, key: &str) -> bool {
+        self.rows.contains_key(key)
+    }
+
+    fn held(&self) -> usize {
+        let each = |(key, slot): (&String, &Slot<V::Row>)| {
+            key.len() + size_of::<Slot<V::Row>>() + slot.row.as_ref().map_or(0, weight)
+        };
+        self.rows.iter().map(each).sum()
+    }
+
+    fn forget_stored(&mut self) {
+        let forgotten = &mut self.forgotten;
+        self.rows.retain(|key, slot| {
+            if !slot.dirty && V::CACHED {
+                forgotten.insert(key.clone(), slot.position);
+            }
+            slot.dirty
+        });
+    }
+
     fn publish(&self, as_of: i64, epoch: u64) {
         if !V::CACHED {
             return;
         }
+        self.forgotten.iter().for_each(|(key, position)| self.cache.touch(key, *position));
         for (key, slot) in &self.rows {
             match &slot.row {
                 Some(row) => {

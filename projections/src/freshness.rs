@@ -116,7 +116,7 @@ impl Inner {
             Verdict::Passed if self.proofs.fresh(place) => Verdict::Passed,
             Verdict::Passed if reached.stopped[place] => Verdict::Stopped(place),
             Verdict::Passed => Verdict::Behind(place),
-            other => other,
+            other @ (Verdict::Stopped(_) | Verdict::Behind(_)) => other,
         };
         let outcome = self.wait_for(verdict, READ_TIMEOUT, WAIT_INTERVAL).await;
         outcome.map_err(|behind| Behind { asked: demand.asked && behind.reached < demand.position, ..behind })

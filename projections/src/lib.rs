@@ -89,6 +89,8 @@ pub struct Options {
     pub page: i64,
     /// Events read at once by a rebuild or a verification at most (10,000 is the log's own limit).
     pub rebuild_page: i64,
+    /// What the rows of a rebuild take of memory at most, roughly, in bytes; beyond, they go into the table and are loaded again.
+    pub rebuild_bytes: usize,
     /// How long the follower sleeps at most before it looks at the log again by itself.
     pub poll: Duration,
     /// How long the views that may trail the others gather events between two batches.
@@ -115,6 +117,7 @@ impl Default for Options {
         Self {
             page: 1_000,
             rebuild_page: 5_000,
+            rebuild_bytes: 128 * 1024 * 1024,
             poll: Duration::from_millis(100),
             stride: Duration::from_millis(25),
             busy_stride: Duration::from_millis(10),

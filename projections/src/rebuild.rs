@@ -59,6 +59,10 @@ pub(crate) struct Replaying {
     /// The next stretch, being read while the last one is folded.
     next: Option<Reading>,
     pub(crate) position: i64,
+    /// Some rows are in the table only.
+    spilled: bool,
+    /// Bytes of events folded since the rows were last weighed.
+    unweighed: usize,
 }
 
 impl Replaying {
@@ -70,6 +74,8 @@ impl Replaying {
             folding: Some(view.begin()),
             next: None,
             position: 0,
+            spilled: false,
+            unweighed: 0,
         }
     }
 
@@ -100,8 +106,59 @@ impl Replaying {
     /// Folds the next stretch, none of it beyond position `up_to` (at most the log's head), while the one after it is read.
     /// `false` when that is reached.
     pub(crate) async fn step(&mut self, up_to: i64) -> Result<bool, ReadError> {
+        let Some(page) = self.next_page(up_to).await? else { return Ok(false) };
+        self.fold(page).await?;
+        Ok(true)
+    }
+
+    /// As [`Replaying::step`], for rows of which some are in `table` only: those that are needed are loaded.
+    async fn step_into(
+        &mut self,
+        up_to: i64,
+        connection: &mut PgConnection,
+        table: &str,
+    ) -> Result<bool, ReadError> {
+        let Some(page) = self.next_page(up_to).await? else { return Ok(false) };
+        if self.spilled {
+            let place = self
+                .projections
+                .place(self.spec.name)
+                .map_err(|_| Fault::at_view(self.spec.name, "it is gone"))?;
+            let mut keys = self.projections.keys_of(place, &page.entries, self.position, i64::MAX);
+            let spec = self.spec.clone();
+            let folding = self.folding()?;
+            keys.retain(|key, _| !folding.holds(key));
+            let keys: Vec<String> = keys.into_keys().collect();
+            table::load(connection, &spec, table, &keys, folding).await?;
+        }
+        self.unweighed += page.bytes;
+        self.fold(page).await?;
+        Ok(true)
+    }
+
+    /// Puts the rows into `table` where they take too much memory. Not within a transaction that may come to nothing: they are let go of.
+    async fn spill_if_large(&mut self, connection: &mut PgConnection, table: &str) -> Result<(), ReadError> {
+        let limit = self.projections.inner.options.rebuild_bytes;
+        if self.spec.once || self.unweighed <= limit / 8 {
+            return Ok(());
+        }
+        self.unweighed = 0;
+        if self.folding()?.held() <= limit {
+            return Ok(());
+        }
+        if !std::mem::replace(&mut self.spilled, true) {
+            table::key(connection, table).await?;
+        }
+        let name = self.spec.name;
+        let folding = self.folding()?;
+        table::write_all(connection, name, table, folding).await?;
+        folding.forget_stored();
+        Ok(())
+    }
+
+    async fn next_page(&mut self, up_to: i64) -> Result<Option<Page>, ReadError> {
         if self.position >= up_to {
-            return Ok(false);
+            return Ok(None);
         }
         let mut reading = match self.next.take() {
             Some(reading) => reading,
@@ -111,8 +168,7 @@ impl Replaying {
         if page.last < up_to {
             self.next = Some(self.read(page.last, up_to));
         }
-        self.fold(page).await?;
-        Ok(true)
+        Ok(Some(page))
     }
 
     /// Away from the threads that serve requests: a stretch may take many milliseconds.
@@ -207,13 +263,18 @@ impl Rebuild {
     async fn fill(&mut self, progress: &(impl Fn(Progress) + Send + Sync)) -> Result<(), ReadError> {
         let head = self.replaying.projections.inner.background.head().await?;
         let Self { connection, replaying, table } = self;
-        while replaying.step(head).await? {
+        while replaying.step_into(head, connection, table).await? {
             progress(Progress { folded: replaying.position, head });
+            replaying.spill_if_large(connection, table).await?;
             if replaying.once() {
                 copy_all(connection, table, replaying).await?;
             }
         }
-        copy_all(connection, table, replaying).await?;
+        if replaying.spilled {
+            table::write_all(connection, replaying.spec.name, table, replaying.folding()?).await?;
+        } else {
+            copy_all(connection, table, replaying).await?;
+        }
         progress(Progress { folded: replaying.position, head });
         Ok(())
     }
@@ -245,7 +306,9 @@ impl Rebuild {
             if head - replaying.position <= LAST_STRETCH {
                 return Ok(());
             }
-            while replaying.step(head).await? {}
+            while replaying.step_into(head, connection, table).await? {
+                replaying.spill_if_large(connection, table).await?;
+            }
             let name = replaying.spec.name;
             table::write_all(connection, name, table, replaying.folding()?).await?;
         }
@@ -263,7 +326,7 @@ impl Rebuild {
         if live - replaying.position > LAST_STRETCH {
             return Ok(false);
         }
-        while replaying.step(live).await? {}
+        while replaying.step_into(live, &mut transaction, table).await? {}
         let changes = replaying.changes(usize::MAX)?;
         let position = replaying.position.max(live);
         let swapped = async {

@@ -1,5 +1,6 @@
 //! The views' tables. Names in SQL here come from [`Spec::table`], never from outside.
 
+use futures::TryStreamExt as _;
 use sqlx::{Executor as _, PgConnection};
 
 use crate::error::{Fault, is_refusal};
@@ -51,33 +52,45 @@ pub(crate) async fn create(
     protection::protect(connection, table, spec).await
 }
 
+/// Makes the key, unless it is there.
+pub(crate) async fn key(connection: &mut PgConnection, table: &str) -> Result<(), sqlx::Error> {
+    let query = sqlx::query_scalar(
+        "select exists (select from pg_index where indrelid = to_regclass($1) and indisprimary)",
+    );
+    if query.bind(table).fetch_one(&mut *connection).await? {
+        return Ok(());
+    }
+    connection.execute(format!("alter table {table} add primary key (key)").as_str()).await.map(drop)
+}
+
 /// Makes key and indexes; cheaper after loading than before.
 pub(crate) async fn index(
     connection: &mut PgConnection,
     table: &str,
     spec: &Spec,
 ) -> Result<(), sqlx::Error> {
-    connection.execute(format!("alter table {table} add primary key (key)").as_str()).await?;
+    key(connection, table).await?;
     for on in spec.indexes {
         connection.execute(format!("create index on {table} {on}").as_str()).await?;
     }
     connection.execute(format!("analyze {table}").as_str()).await.map(drop)
 }
 
-/// Loads the rows `keys` into `folding`.
+/// Loads the rows `keys` of `table` into `folding`, one after the other.
 pub(crate) async fn load(
     connection: &mut PgConnection,
     spec: &Spec,
+    table: &str,
     keys: &[String],
     folding: &mut dyn AnyFolding,
 ) -> Result<(), TableError> {
     if keys.is_empty() {
         return Ok(());
     }
-    let sql = format!("select key, position, row::text from {} where key = any($1)", spec.table);
-    let rows: Vec<(String, i64, String)> =
-        sqlx::query_as(&sql).bind(keys).fetch_all(connection).await.map_err(of_view(spec.name))?;
-    for (key, position, row) in rows {
+    let sql = format!("select key, position, row::text from {table} where key = any($1)");
+    let mut rows = sqlx::query_as(&sql).bind(keys).fetch(connection);
+    while let Some((key, position, row)) = rows.try_next().await.map_err(of_view(spec.name))? {
+        let (key, position, row): (String, i64, String) = (key, position, row);
         folding.load(key, position, &row)?;
     }
     Ok(())

@@ -120,3 +120,23 @@ async fn who_was_forgotten_is_in_no_view_that_was_made_anew_and_nothing_brings_t
         assert!(!everything.contains(&email.to_lowercase()), "{email}");
     }
 }
+
+/// Rows that do not fit into memory are put into the table and loaded again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_that_may_keep_no_rows_comes_to_the_same_rows() {
+    let seed = Seed::new();
+    let database = Database::new().await;
+    let early = Node::following(&database).await;
+    History::begin(&early, seed.rng()).await.steps(STEPS).await;
+    early.caught_up().await;
+    let mut behind = database.connect().await;
+    let live = tables(&early, &mut behind).await;
+    let options = ::projections::Options { rebuild_page: 7, rebuild_bytes: 0, ..Default::default() };
+    let poor = Node::idle(&database, options).await;
+    for (view, _) in &live {
+        poor.views.rebuild(view, |_| {}).await.unwrap();
+    }
+    for ((view, live), (_, rebuilt)) in live.iter().zip(&tables(&early, &mut behind).await) {
+        assert_eq!(live, rebuilt, "{view}");
+    }
+}
