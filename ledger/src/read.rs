@@ -12,7 +12,7 @@ use crate::event::{Metadata, Recorded, StreamId};
 /// Events of one page at most.
 pub(crate) const LARGEST_PAGE: i64 = 10_000;
 /// A page ends with the event that reaches so many bytes of payload and metadata.
-pub(crate) const PAGE_BYTES: i64 = 8 * 1024 * 1024;
+pub(crate) const PAGE_BYTES: i64 = 4 * 1024 * 1024;
 
 macro_rules! select {
     ($rest:literal) => {
@@ -103,7 +103,7 @@ fn page_of(page: Vec<Counted>, limit: i64) -> (Vec<Recorded>, bool) {
 }
 
 impl Ledger {
-    /// The events after position `after`, in order: at most `limit` (and 10,000), and no more after the first 8 MiB of them. Only an
+    /// The events after position `after`, in order: at most `limit` (and 10,000), and no more after the first 4 MiB of them. Only an
     /// empty page is the end. Positions are dense and in commit order, so nothing can appear later among what was read.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ impl Ledger {
         Ok(query.fetch_all(self.pool()).await?)
     }
 
-    /// The events of these aggregate types at positions after `after` and up to `up_to`, in order, and no more after the first 8 MiB of
+    /// The events of these aggregate types at positions after `after` and up to `up_to`, in order, and no more after the first 4 MiB of
     /// them: the answer says up to where they are. To be asked for stretches of some thousand positions.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ impl Ledger {
         Ok(Stretch { events, up_to: cut.unwrap_or(up_to) })
     }
 
-    /// Those of the events at these positions that come last, in the order of the log: as many as there are within the first 8 MiB, looked
+    /// Those of the events at these positions that come last, in the order of the log: as many as there are within the first 4 MiB, looked
     /// at from the end; and whether there may be more.
     ///
     /// # Errors
@@ -163,7 +163,7 @@ impl Ledger {
     }
 
     /// The history of one stream after sequence `after`, at most `limit` (and 10,000) events, none beyond position `up_to`, and no more
-    /// after the first 8 MiB of them. Only an empty page is the end.
+    /// after the first 4 MiB of them. Only an empty page is the end.
     ///
     /// # Errors
     /// The database is out of reach.
@@ -238,7 +238,7 @@ impl Ledger {
     }
 
     /// The events of these streams of one type, stream by stream and in order: at most `limit` (and 10,000). `None` if there are more than
-    /// that, or more than 8 MiB: each stream is to be read by itself then.
+    /// that, or more than 4 MiB: each stream is to be read by itself then.
     ///
     /// # Errors
     /// The database is out of reach.

@@ -235,7 +235,7 @@ impl Projections {
             .collect())
     }
 
-    /// The events at these positions, in the order of the log. Where they are more than 8 MiB, those that come last.
+    /// The events at these positions, in the order of the log. Where they are more than 4 MiB, those that come last.
     ///
     /// # Errors
     /// The database is out of reach.

@@ -10,9 +10,9 @@ fn large(number: usize) -> Value {
 }
 
 const JOBS: usize = 7;
-/// What an answer may have at most: a list ends with what exceeds 4 MiB, pages of the log with what exceeds 8.
+/// What an answer may have at most: a list ends with what exceeds 4 MiB, pages of the log likewise.
 const LIST_BYTES: usize = 6 * 1024 * 1024;
-const LOG_BYTES: usize = 10 * 1024 * 1024;
+const LOG_BYTES: usize = 8 * 1024 * 1024;
 
 /// All items of a list, by its cursors, no page larger than that.
 async fn all(client: &Client, path: &str, most: usize) -> (Vec<Value>, usize) {
