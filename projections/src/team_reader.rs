@@ -112,7 +112,7 @@ impl<V: TeamView> TeamReader<'_, V> {
         &self,
         query: QueryAs<'_, sqlx::Postgres, (String, String), PgArguments>,
     ) -> Result<Listed<V::Row>, ReadError> {
-        let mut connection = self.confined.acquire(self.whose).await?;
+        let mut connection = self.connection().await?;
         machine::listed::<V>(query, &mut *connection).await
     }
 

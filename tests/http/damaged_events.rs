@@ -10,7 +10,7 @@ use super::support::{audited, keep, problem};
 const DAMAGE: &[(&str, &str)] = &[
     ("event_type = 'SecretSung'", "secret event SecretSung version 1 is not known"),
     ("event_version = '77'", "version 77 is not known"),
-    ("payload = 'null'", "invalid type: null"),
+    ("payload = 'null'", "SecretRenamed does not have its shape"),
     ("payload = '[\"c4n4ry\"]'", "does not have its shape"),
     ("payload = '{\"SecretRenamed\": {}}'", "missing field"),
     ("payload = '{\"SecretRenamed\": {\"from\": 5, \"name\": \"c4n4ry\"}}'", "does not have its shape"),

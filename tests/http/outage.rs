@@ -136,6 +136,41 @@ async fn what_was_acknowledged_survives_a_killed_server() {
     server.stop().await;
 }
 
+/// Batches of views are committed without waiting for the disk, so a crash of the server takes some of them back.
+#[tokio::test]
+async fn after_a_crash_of_the_server_no_read_is_older_than_its_position() {
+    log::keep();
+    let server = Server::start("taken-back").await;
+    let app = TestApp::on_database(server.database().await).await;
+    let secret = keep(&app.operator(), "db").await;
+    let path = format!("/api/secrets/{}", secret.str("id"));
+    for round in 0..3 {
+        let pid = server.pid().unwrap();
+        let mut last = None;
+        for write in 0..8 {
+            let body = json!({"value": format!("{round}-{write}")});
+            let written = app.operator().put(&format!("{path}/value"), body).await.expect(200);
+            last = Some((written.header("daybook-position").to_owned(), format!("{round}-{write}")));
+        }
+        kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
+        let (position, value) = last.unwrap();
+        let reader = app.operator().with_header("daybook-position", &position);
+        let seen = eventually("a read", async || {
+            let value = format!("{path}/value");
+            let (one, list) = tokio::join!(reader.get(&value), reader.get("/api/secrets?prefix=db"));
+            if list.status == 200 {
+                assert_eq!(list.json["items"][0]["version"], round * 8 + 9, "an older list");
+            }
+            (one.status == 200).then_some(one)
+        })
+        .await;
+        assert_eq!(seen.str("value"), value, "an older value");
+        serves_again(&app, &format!("after-{round}")).await;
+    }
+    app.stop().await;
+    server.stop().await;
+}
+
 /// A file system of one mebibyte, gone when dropped.
 struct SmallDisk(PathBuf);
 

@@ -2,6 +2,7 @@
 
 mod answers;
 mod auditing;
+mod beside;
 mod canaries;
 mod check_log;
 mod check_values;
