@@ -27,8 +27,8 @@ macro_rules! select {
     };
 }
 
-/// Of what `select!` finds, in this order, only what comes before [`PAGE_BYTES`] are reached (`$bytes` is their parameter), each with how
-/// many bytes are `spent` with it. First by the sizes as stored, which are known without reading what is stored apart; then, of what is
+/// Of what `select!` finds, in this order, only what comes before [`PAGE_BYTES`] are reached (`$bytes` is their parameter), each with
+/// how many there are in `total`. First by the sizes as stored, which are known without reading what is stored apart; then, of what is
 /// left, by the sizes of the texts, since a text may be a hundred times what is stored of it.
 macro_rules! within_bytes {
     ($bytes:literal, $order:literal, $($rest:expr),+ $(,)?) => {
@@ -36,22 +36,11 @@ macro_rules! within_bytes {
             "select * from (select sized.*, sum(size) over (order by ", $order, " rows unbounded preceding) as spent from (\
                select few.*, (case when pg_column_compression(payload) is null then pg_column_size(payload) \
                                    else octet_length(payload::text) end + pg_column_size(metadata))::integer as size from (\
-                 select found.*, sum(pg_column_size(payload) + pg_column_size(metadata)) \
+                 select found.*, count(*) over () as total, sum(pg_column_size(payload) + pg_column_size(metadata)) \
                      over (order by ", $order, " rows unbounded preceding) as stored from (",
             $($rest),+,
             ") found) few where stored - pg_column_size(payload) - pg_column_size(metadata) < ", $bytes,
             ") sized) within where spent - size < ", $bytes, " order by ", $order
-        )
-    };
-}
-
-/// The same, with the `bytes` that the page has with each event.
-macro_rules! counted {
-    ($bytes:literal, $order:literal, $($rest:expr),+ $(,)?) => {
-        concat!(
-            "select *, greatest(spent, stored)::bigint as bytes from (",
-            within_bytes!($bytes, $order, $($rest),+),
-            ") page order by ", $order
         )
     };
 }
@@ -65,16 +54,16 @@ pub struct Stretch {
     pub up_to: i64,
 }
 
-/// An event, and how many bytes its page has with it.
+/// An event, and how many there are for its page.
 struct Counted {
     event: Recorded,
-    spent: i64,
+    total: i64,
 }
 
 impl FromRow<'_, PgRow> for Counted {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let spent: i64 = row.try_get("bytes")?;
-        Ok(Self { event: Recorded::from_row(row)?, spent })
+        let total = row.try_get("total")?;
+        Ok(Self { event: Recorded::from_row(row)?, total })
     }
 }
 
@@ -101,7 +90,8 @@ impl FromRow<'_, PgRow> for Recorded {
 
 /// The page's events, and whether there may be more after it.
 fn page_of(page: Vec<Counted>, limit: i64) -> (Vec<Recorded>, bool) {
-    let more = page.len() as i64 >= limit || page.last().is_some_and(|last| last.spent >= PAGE_BYTES);
+    let events = page.len() as i64;
+    let more = events >= limit || page.last().is_some_and(|last| last.total > events);
     (page.into_iter().map(|counted| counted.event).collect(), more)
 }
 
@@ -112,13 +102,22 @@ impl Ledger {
     /// # Errors
     /// The database is out of reach.
     pub async fn read(&self, after: i64, limit: i64) -> Result<Vec<Recorded>, LedgerError> {
+        Ok(self.read_step(after, limit).await?.0)
+    }
+
+    /// As [`Ledger::read`], and whether there may be more: otherwise this was everything that was in the log.
+    ///
+    /// # Errors
+    /// The database is out of reach.
+    pub async fn read_step(&self, after: i64, limit: i64) -> Result<(Vec<Recorded>, bool), LedgerError> {
         let query = sqlx::query_as(within_bytes!(
             "$3",
             "position",
             select!("where position > $1 order by position limit $2")
         ));
-        let query = query.bind(after).bind(limit.min(LARGEST_PAGE)).bind(STEP_BYTES);
-        Ok(query.fetch_all(self.pool()).await?)
+        let limit = limit.min(LARGEST_PAGE);
+        let query = query.bind(after).bind(limit).bind(STEP_BYTES);
+        Ok(page_of(query.fetch_all(self.pool()).await?, limit))
     }
 
     /// The events of these aggregate types at positions after `after` and up to `up_to`, in order, and no more after the first 4 MiB of
@@ -132,7 +131,7 @@ impl Ledger {
         up_to: i64,
         aggregate_types: &[&str],
     ) -> Result<Stretch, LedgerError> {
-        let query = sqlx::query_as(counted!(
+        let query = sqlx::query_as(within_bytes!(
             "$4",
             "position",
             select!("where position > $1 and position <= $2 and aggregate_type = any($3) order by position")
@@ -149,7 +148,7 @@ impl Ledger {
     /// # Errors
     /// The database is out of reach.
     pub async fn read_last_of(&self, positions: &[i64]) -> Result<(Vec<Recorded>, bool), LedgerError> {
-        let query = sqlx::query_as(counted!("$2", "position desc", select!("where position = any($1)")));
+        let query = sqlx::query_as(within_bytes!("$2", "position desc", select!("where position = any($1)")));
         let page = query.bind(positions).bind(PAGE_BYTES).fetch_all(self.pool()).await?;
         let (mut events, is_cut) = page_of(page, i64::MAX);
         events.reverse();
@@ -188,7 +187,7 @@ impl Ledger {
         up_to: Option<i64>,
         limit: i64,
     ) -> Result<(Vec<Recorded>, bool), LedgerError> {
-        let query = sqlx::query_as(counted!(
+        let query = sqlx::query_as(within_bytes!(
             "$6",
             "sequence",
             select!(
@@ -252,7 +251,7 @@ impl Ledger {
         limit: i64,
     ) -> Result<Option<Vec<Recorded>>, LedgerError> {
         // Stream by stream: of `aggregate_id = any($2)` the planner makes a filter on all events of the type, for the sake of the order.
-        let query = sqlx::query_as(counted!(
+        let query = sqlx::query_as(within_bytes!(
             "$4",
             "aggregate_id, sequence",
             "select event.* from unnest($2) as stream(id) cross join lateral (",

@@ -225,9 +225,6 @@ pub(crate) struct Page {
     pub(crate) complete: bool,
 }
 
-/// A page of fewer bytes was not cut for its bytes: what the log counts for an event is never twice the length of its texts.
-const SURELY_WHOLE: usize = 512 * 1024;
-
 impl Page {
     /// Leaves what comes before `position`.
     pub(crate) fn end_before(&mut self, position: i64) {
@@ -245,11 +242,10 @@ pub(crate) async fn read_page(
     limit: i64,
     wanted: &[&str],
 ) -> Result<Option<Page>, LedgerError> {
-    let mut events = ledger.read(after, limit).await?;
+    let (mut events, more) = ledger.read_step(after, limit).await?;
     let Some(last) = events.last().map(|event| event.position) else { return Ok(None) };
     let looked_at = events.len() as i64;
-    let bytes: usize = events.iter().map(|event| event.payload.text().len() + 256).sum();
-    let complete = looked_at < limit && bytes < SURELY_WHOLE;
+    let complete = !more;
     events.retain(|event| wanted.contains(&event.stream.aggregate_type.as_str()));
     let bytes = bytes_of(&events);
     Ok(Some(Page { entries: open(ledger, events).await?, last, looked_at, bytes, complete }))
