@@ -61,7 +61,8 @@ async fn look(home: &Home, thing: &str) {
     let late = home.run(&["events", "--format", "jsonl", "--from", "3"]).await.expect(0).json_lines();
     assert_eq!(late, events[2..]);
     let beyond = (events.len() + 1).to_string();
-    assert_eq!(home.run(&["events", "--from", &beyond]).await.expect(0).stdout, "");
+    let nothing = home.run(&["events", "--from", &beyond]).await.expect(1);
+    assert!(nothing.stderr.contains(&format!("position {}", events.len())), "{}", nothing.stderr);
 
     let one = home.run(&["events", "--format", "jsonl", "--aggregate", thing]).await.expect(0).json_lines();
     let names: Vec<_> = one.iter().map(|event| event["type"].as_str().unwrap()).collect();

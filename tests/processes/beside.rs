@@ -39,7 +39,7 @@ async fn what_a_command_wrote_is_shown_on_every_node_when_it_ends() {
             assert!(list.text.contains(&format!("ROUND_{round}")), "{}", list.text);
         }
     }
-    let deactivated = home.run(&["users", "deactivate", "boss-0@example.org"]).await;
+    let deactivated = home.run(&["users", "deactivate", "boss-0@example.org", "--yes"]).await;
     assert_eq!(deactivated.code, Some(0), "{}", deactivated.stderr);
     for node in &nodes {
         let body = json!({"email": "boss-0@example.org", "password": "whatever it is"});

@@ -242,7 +242,7 @@ async fn events_that_are_missing_moved_or_unreadable_are_told_by_position() {
             format!("is at position {}, beyond the end of the log, position {head}", head + 10),
         ),
         ("teams", "digest = '\\x00'", format!("stands on another event at position {head}")),
-        ("audit", "state = 'outdated'", "the view audit is outdated at position".to_owned()),
+        ("audit", "state = 'outdated'", projections::with_tables("the view {audit} is outdated at position")),
     ] {
         let of_it = format!("view like '{view}%'");
         all.push(Broken::new(
