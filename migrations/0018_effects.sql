@@ -8,6 +8,9 @@ create table effects (
     check ((held_since is null) = (held_because is null))
 );
 insert into effects default values;
+-- As of `log_identity`: what is restored into a migrated database replaces what the migration made.
+create trigger the_only_row_is_replaced before insert on effects
+    for each row execute function the_only_row_is_replaced();
 
 -- Where each node runs and which database server it uses, as of its last heartbeat. A copy of the database finds here what it is a copy of: a
 -- node that stops takes its row in `nodes` away, and only what has one there counts. Updated every few seconds: the free space keeps that within the page.

@@ -320,10 +320,18 @@ impl Worker {
         match checked.unwrap_or_else(|_| Err(timed_out("it did not answer in time").into())) {
             Ok(()) => Ok(connection),
             Err(LedgerError::Diverged(divergence)) => Err(Fault::Diverged(divergence)),
+            // Tables from before there was an identity, or none yet: there is nothing to compare with.
+            Err(LedgerError::Database(error)) if is_undefined(&error) => Ok(connection),
             Err(LedgerError::Database(error)) => Err(Fault::NotDone(error)),
             Err(other) => Err(Fault::Refused(other.to_string())),
         }
     }
+}
+
+/// Whether a table or a function is not there.
+fn is_undefined(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == "42P01" || code == "42883")
 }
 
 fn fail(batch: Vec<Waiting>, error: &AppendError) {
