@@ -19,10 +19,10 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (11, "workers", include_str!("../../migrations/0011_workers.sql")),
     (12, "job_logs", include_str!("../../migrations/0012_job_logs.sql")),
     (13, "artifacts", include_str!("../../migrations/0013_artifacts.sql")),
-    (14, "log_identity", include_str!("../../migrations/0014_log_identity.sql")),
+    (14, "ledger_identity", include_str!("../../migrations/0014_ledger_identity.sql")),
     (15, "restoring_and_copying", include_str!("../../migrations/0015_restoring_and_copying.sql")),
-    (17, "failure_counts", include_str!("../../migrations/0017_failure_counts.sql")),
-    (18, "effects", include_str!("../../migrations/0018_effects.sql")),
+    (16, "failure_counts", include_str!("../../migrations/0016_failure_counts.sql")),
+    (17, "effects", include_str!("../../migrations/0017_effects.sql")),
 ];
 
 /// The functions that the migrations make, with what stands between their dollars: of several the last.

@@ -17,8 +17,15 @@ use crate::view::{StreamView, shown};
 /// Events of a stream read at once; fewer where they are large.
 const PAGE: i64 = 1_000;
 /// Fields of rows that say nothing an auditor does not see beside them.
-const BESIDE: &[&str] =
-    &["sequence", "updated_at", "sealed_sequence", "canonical_email", "canonical_name", "password_position"];
+const BESIDE: &[&str] = &[
+    "sequence",
+    "updated_at",
+    "sealed_sequence",
+    "canonical_email",
+    "canonical_name",
+    "password_position",
+    "was_due",
+];
 
 /// Something as it was at a position of the log.
 #[derive(Clone, Debug, PartialEq, Serialize)]

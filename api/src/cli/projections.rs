@@ -11,7 +11,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Failure, Json, out, with_node};
-use crate::node::{Accepted, Node};
+use crate::node::Node;
+use crate::up_to_date::Accepted;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Projections {
