@@ -167,7 +167,7 @@ impl Follower {
             self.refresh().await?;
         }
         self.start_rebuilds();
-        self.clean_up().await?;
+        self.clean_up().await;
         let active = self.standings.iter().filter(|standing| standing.active);
         let Some(from) = active.map(|standing| standing.applied).min() else { return Ok(Step::Idle) };
         // The clock before the log: what is in the log by now is in the page.
@@ -212,12 +212,15 @@ impl Follower {
     }
 
     /// Drops tables that no node needs any more, now and then.
-    async fn clean_up(&mut self) -> Result<(), ReadError> {
+    async fn clean_up(&mut self) {
         if self.trailing || self.cleaned.is_some_and(|at| at.elapsed() < CLEANUP_INTERVAL) {
-            return Ok(());
+            return;
         }
         self.cleaned = Some(Instant::now());
-        self.projections.drop_unneeded_tables().await
+        // That they stay for now is no reason not to follow.
+        if let Err(error) = self.projections.drop_unneeded_tables().await {
+            tracing::warn!(%error, "tables of views that no node needs could not be looked for");
+        }
     }
 
     /// The first event that stops a view. What comes before it is folded in a batch of its own, so that the view stops there
