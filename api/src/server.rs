@@ -323,10 +323,8 @@ fn forgetting(app: &App) -> Forgetting {
 /// The first answer waits until the views have what is in the log already: the first admin can sign in with the password that was just
 /// printed. Views that need longer answer nobody until they have caught up.
 async fn catch_up(app: &App) {
-    if let Ok(head) = app.ledger.head().await
-        && let Err(behind) = app.projections.settle(head, VIEW_PATIENCE).await
-    {
-        tracing::warn!(head, view = behind.view, "listening before the views have caught up with the log");
+    if let Err(behind) = app.projections.fresh(VIEW_PATIENCE).await {
+        tracing::warn!(view = behind.view, "listening before the views have caught up with the log");
     }
 }
 

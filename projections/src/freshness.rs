@@ -13,9 +13,9 @@ use ledger::connect::Pooled;
 use ledger::{Ledger, uptime};
 use sqlx::PgConnection;
 
-use crate::Inner;
 use crate::error::{Behind, ReadError};
 use crate::reached::{Verdict, WAIT_INTERVAL};
+use crate::{Inner, Projections};
 
 /// How old what a reader is told may be.
 pub const FRESH_FOR: Duration = Duration::from_millis(900);
@@ -120,6 +120,24 @@ impl Inner {
         };
         let outcome = self.wait_for(verdict, READ_TIMEOUT, WAIT_INTERVAL).await;
         outcome.map_err(|behind| Behind { asked: demand.asked && behind.reached < demand.position, ..behind })
+    }
+}
+
+impl Projections {
+    /// Waits until every view that follows may be read, at most as long as `patience`.
+    ///
+    /// # Errors
+    /// [`Behind`] names one that may not.
+    pub async fn fresh(&self, patience: Duration) -> Result<(), Behind> {
+        let inner = &self.inner;
+        let verdict = |reached: &crate::Reached| {
+            let mut views = 0..reached.positions.len();
+            match views.find(|place| !reached.stopped[*place] && !inner.proofs.fresh(*place)) {
+                Some(place) => Verdict::Behind(place),
+                None => Verdict::Passed,
+            }
+        };
+        inner.wait_for(verdict, patience, WAIT_INTERVAL).await
     }
 }
 
