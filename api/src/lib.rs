@@ -35,5 +35,4 @@ pub mod routes;
 mod schedules;
 pub mod server;
 pub mod tokens;
-pub mod up_to_date;
 pub mod watching;

@@ -1,5 +1,7 @@
 //! A node: one process' share of Daybook, opened from its configuration. `serve` and every other command open one.
 
+mod up_to_date;
+
 use commands::jobs::{Actions, KindProblem, Kinds, LiveKinds};
 use commands::{About, CommandError, Commands, Context, FirstTeam, NewAccount, NewPassword, Password};
 use domain::{Caller, Email, Invalid, PersonName, TeamName, TeamSlug};
@@ -12,6 +14,8 @@ use crate::config::Settings;
 use crate::connections::{self, Shares};
 use crate::key_uses::KeyUses;
 use crate::keys::{self, Keys, KeysError};
+
+pub use up_to_date::Accepted;
 
 /// The oldest PostgreSQL that has what the log needs.
 const OLDEST_POSTGRESQL: i32 = 150_000;

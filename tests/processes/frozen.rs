@@ -1,6 +1,8 @@
 //! A node that is stopped (SIGSTOP, a paused machine) in the middle of its work: the others go on, and it lets nobody in by what it
 //! knew before.
 
+use std::time::{Duration, Instant};
+
 use base64::Engine as _;
 use futures::future::join_all;
 use rustix::process::Signal;
@@ -114,6 +116,10 @@ async fn one_that_wakes_up_lets_nobody_in_by_what_was_revoked_meanwhile() {
         .await;
         assert_eq!(refused.status, 401, "{}", refused.text);
     }
+    // What it knew is good for less than a second.
+    let revoked_at = Instant::now();
+    let old = || (revoked_at.elapsed() > Duration::from_secs(1)).then_some(());
+    eventually("a second has passed", async || old()).await;
     frozen.process.signal(Signal::CONT);
     for reply in join_all(waiting).await {
         let reply = reply.unwrap();

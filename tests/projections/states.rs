@@ -19,8 +19,15 @@ const STEPS: usize = 180;
 /// Positions at which each aggregate is looked at.
 const MOMENTS: usize = 3;
 /// Fields of states that histories do not repeat.
-const BESIDE: [&str; 6] =
-    ["sequence", "updated_at", "sealed_sequence", "canonical_email", "canonical_name", "password_position"];
+const BESIDE: [&str; 7] = [
+    "sequence",
+    "updated_at",
+    "sealed_sequence",
+    "canonical_email",
+    "canonical_name",
+    "password_position",
+    "was_due",
+];
 
 /// The fold of all events up to a position that touch the row `id`, whatever stream they are of.
 fn folded<V: StreamView>(log: &[Fact], id: &str, up_to: i64) -> Option<AsOf<JsonText>> {

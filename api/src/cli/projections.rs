@@ -11,8 +11,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Failure, Json, out, with_node};
-use crate::node::Node;
-use crate::up_to_date::Accepted;
+use crate::node::{Accepted, Node};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Projections {
