@@ -13,10 +13,6 @@ done
 view="$copy/projections/src/views/secrets.rs"
 raised=$(sed -n 's/^ *const VERSION: u32 = \([0-9]*\);.*/\1/p' "$view" | head -n 1)
 sed "s/const VERSION: u32 = $raised;/const VERSION: u32 = $((raised + 1));/" "$top/projections/src/views/secrets.rs" >"$view"
-# What does not belong to the workspace is built already: the same target folder serves. The program of this version is put back.
-cargo=${CARGO:-cargo}
-export CARGO_TARGET_DIR="$top/target"
-(cd "$copy" && "$cargo" build --locked --quiet --bin daybook) >&2
-cp "$top/target/debug/daybook" "$copy/daybook"
-(cd "$top" && "$cargo" build --locked --quiet --bin daybook) >&2
-echo "$copy/daybook"
+# A target folder of its own: in a shared one, cargo would take the one program for the other, since both have the same names.
+(cd "$copy" && CARGO_TARGET_DIR="$copy/target" "${CARGO:-cargo}" build --locked --quiet --bin daybook) >&2
+echo "$copy/target/debug/daybook"
