@@ -97,8 +97,8 @@ async fn two_versions_serve_side_by_side_and_neither_fails_or_is_stale() {
     .await;
     assert_eq!(tables_of(&database, "secrets").await.len(), 2, "each version has a table of its own");
     let on_new = new.sign_in(&admin).await;
-    load.on("from the old", on_old.clone(), vec![on_new.clone()]).await;
-    load.on("from the next", on_new.clone(), vec![on_old.clone()]).await;
+    load.on("from-the-old", on_old.clone(), vec![on_new.clone()]).await;
+    load.on("from-the-next", on_new.clone(), vec![on_old.clone()]).await;
     load.goes_on(60).await;
     // What is revoked on one is refused on the other.
     let session = old.sign_in(&admin).await;
