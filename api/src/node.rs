@@ -172,16 +172,7 @@ impl Node {
         // The private server first: it makes DATA_DIR with the modes it needs.
         let (connect, private) = database(&settings).await?;
         match find_keys(&settings, &connect).await {
-            Ok(keys) => {
-                let node = Self::of(settings, keys, kinds, connect, private);
-                match check_version(&node.ledger).await {
-                    Ok(()) => Ok(node),
-                    Err(error) => {
-                        node.close().await;
-                        Err(error)
-                    }
-                }
-            }
+            Ok(keys) => Self::of(settings, keys, kinds, connect, private).of_known_version().await,
             Err(error) => {
                 if let Some(private) = private {
                     private.stop().await;
@@ -209,20 +200,22 @@ impl Node {
             Ok(keys::load(&settings.data_dir, &settings, sealed)?)
         };
         match keys.await {
-            Ok(keys) => {
-                let node = Self::of(settings, keys, kinds, connect, private);
-                match check_version(&node.ledger).await {
-                    Ok(()) => Ok(Some(node)),
-                    Err(error) => {
-                        node.close().await;
-                        Err(error)
-                    }
-                }
-            }
+            Ok(keys) => Self::of(settings, keys, kinds, connect, private).of_known_version().await.map(Some),
             Err(error) => {
                 if let Some(private) = private {
                     private.stop().await;
                 }
+                Err(error)
+            }
+        }
+    }
+
+    /// The node, unless its server is too old; then it is closed.
+    async fn of_known_version(self) -> Result<Self, StartError> {
+        match check_version(&self.ledger).await {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.close().await;
                 Err(error)
             }
         }

@@ -195,9 +195,8 @@ impl Projections {
                 reached.positions[*place] = reached.positions[*place].max(*position);
                 reached.stopped[*place] = *stopped;
             });
-            match *stopped || heard.max(*position) < last.head {
-                true => {}
-                false => self.inner.proofs.prove(*place, last.looked),
+            if !*stopped && heard.max(*position) >= last.head {
+                self.inner.proofs.prove(*place, last.looked);
             }
         }
         let looked = uptime();

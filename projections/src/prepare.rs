@@ -84,7 +84,7 @@ impl Projections {
 
     /// Drops tables of views that no node has needed for a while: those of other versions, after the last node of theirs has gone.
     pub(crate) async fn drop_unneeded_tables(&self) -> Result<(), ReadError> {
-        let mut connection = self.inner.ledger.pool().acquire().await?;
+        let mut connection = self.inner.background.pool().acquire().await?;
         let mut transaction = connection.begin().await?;
         let lock = sqlx::query_scalar("select pg_try_advisory_xact_lock($1)").bind(PREPARING);
         if !lock.fetch_one(&mut *transaction).await? {
