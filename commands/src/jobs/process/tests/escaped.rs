@@ -115,7 +115,8 @@ async fn a_cancelled_job_takes_all_along() {
 async fn one_that_escaped_hears_sigterm_first() {
     let (escape, _) = Escape::new();
     let then = r#"while [ ! -e "$HOME/heard" ]; do sleep 0.01; done; echo heard"#;
-    let mut attempt = escape.attempt(SETSID, &format!("trap '' TERM; {then}"));
+    // The trap is set before `ready` is said, for the stop comes with it; and after the start, for it is inherited.
+    let mut attempt = escape.attempt(&format!("{SETSID} trap '' TERM"), then);
     attempt.grace = FOREVER;
     let stay = r#"exec 3>"$PIPE"; echo up >&3; trap 'touch "$HOME/heard"; exit' TERM; echo > "$READY"; while :; do sleep 0.01; done"#;
     attempt.plain_env[2].1 = stay.to_owned();
