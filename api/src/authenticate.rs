@@ -22,7 +22,7 @@ use crate::middleware::request_id::RequestContext;
 use crate::problem::Problem;
 
 pub use address::InAddress;
-pub use recheck::recheck;
+pub(crate) use recheck::recheck;
 pub use standing::Standing;
 
 /// The header that names the team a caller speaks for, by slug or id.

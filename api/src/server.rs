@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::Response;
+use axum::middleware::{from_fn, from_fn_with_state};
 use commands::Shredding;
 use commands::jobs::{ArtifactError, Worker};
 use commands::reactor::{self, Reactor, ReactorOptions};
@@ -25,7 +23,6 @@ use tower_http::compression::CompressionLayer;
 
 use crate::app::{App, Parts, VIEW_PATIENCE};
 use crate::artifacts::{artifacts, retention};
-use crate::authenticate;
 use crate::confidential::NothingConfidential;
 use crate::config::Settings;
 use crate::effects::Effects;
@@ -34,7 +31,7 @@ use crate::housekeeping::Housekeeping;
 use crate::mail::{MailError, mailer};
 use crate::middleware::headers::{SecurityHeaders, security_headers};
 use crate::middleware::rate_limit::RateLimits;
-use crate::middleware::{cors, metrics as request_metrics, request_id, time_limit};
+use crate::middleware::{cors, metrics as request_metrics, request_id, request_scope};
 use crate::node::Node;
 use crate::notices::Notices;
 use crate::problem::{catch_panic, no_such_method, no_such_path};
@@ -390,11 +387,6 @@ fn jobs_folder(settings: &Settings) -> PathBuf {
     }
 }
 
-/// What the request demands of the views holds while it is dealt with.
-async fn demanding(request: Request, next: Next) -> Response {
-    projections::demanding(next.run(request)).await
-}
-
 fn router(app: &App, roles: Roles) -> Router {
     let (routes, _) = if roles.api { routes::routes(app) } else { routes::operations_only(app) };
     let security = SecurityHeaders { strict_transport: app.settings.production() };
@@ -402,9 +394,7 @@ fn router(app: &App, roles: Roles) -> Router {
     routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(from_fn(authenticate::recheck))
-        .layer(from_fn(demanding))
-        .layer(from_fn(time_limit::time_limit))
+        .layer(from_fn(request_scope::request_scope))
         .layer(catch_panic())
         .layer(CompressionLayer::new().compress_when(NothingConfidential::default()))
         .layer(cors::cors(&app.settings.cors_origins))

@@ -4,9 +4,6 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use axum::extract::Request;
-use axum::http::Method;
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use domain::{Caller, Permissions, TeamId, UserId};
 use ledger::uptime;
@@ -57,11 +54,11 @@ pub(super) fn note(app: &App, brought: &Brought, caller: &Caller, user_id: UserI
     });
 }
 
-/// Refuses the answer to a read that took long if its caller would be refused by now. What a write has done is done.
-pub async fn recheck(request: Request, next: Next) -> Response {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+/// Runs a request, and refuses the answer to one that `reads` and took long if its caller would be refused by now. What a write has done
+/// is done.
+pub(crate) async fn recheck(reads: bool, request: impl Future<Output = Response>) -> Response {
     let answered = async {
-        let response = next.run(request).await;
+        let response = request.await;
         let allowed = ALLOWED.with(|allowed| allowed.take());
         match allowed.filter(|allowed| reads && response.status().is_success() && allowed.is_old()) {
             Some(allowed) => match allowed.check().await {
