@@ -57,6 +57,13 @@ struct Known {
     digest: Option<Vec<u8>>,
 }
 
+/// What was known when the log was asked. Of a moment before a loss was accepted it says nothing of the log after that.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    epoch: i32,
+    position: i64,
+}
+
 /// What the log says of itself: its identity and epoch, its head with the digest of the event there, the digest of the event at the
 /// position asked for, and what was found to be wrong with it.
 type Found = (Uuid, i32, i64, Option<Vec<u8>>, Option<Vec<u8>>, Option<String>);
@@ -67,7 +74,8 @@ pub(crate) struct Guard {
     diverged: watch::Sender<Option<Divergence>>,
     /// The epoch in which that was found: it holds until a later one.
     condemned_in: AtomicI32,
-    epoch: watch::Sender<i32>,
+    /// The latest that was seen.
+    epoch: AtomicI32,
 }
 
 impl Guard {
@@ -76,68 +84,82 @@ impl Guard {
             known: Mutex::new(None),
             diverged: watch::Sender::new(None),
             condemned_in: AtomicI32::new(0),
-            epoch: watch::Sender::new(0),
+            epoch: AtomicI32::new(0),
         }
     }
 
     /// Looks at the log, and remembers its head.
     pub(crate) async fn check(&self, executor: impl PgExecutor<'_>) -> Result<(), LedgerError> {
-        let mark = self.known().as_ref().map_or(0, |known| known.position);
+        let mark = self.mark();
         let query = sqlx::query_as(
             "select i.id, i.epoch, h.position, event_digest(h.position), event_digest($1), i.diverged
              from log_identity i, (select coalesce(max(position), 0) as position from events) h",
         );
-        let found: Found = query.bind(mark).fetch_one(executor).await?;
+        let found: Found = query.bind(mark.position).fetch_one(executor).await?;
         self.compare(mark, found).map_err(LedgerError::Diverged)
     }
 
-    fn compare(
-        &self,
-        mark: i64,
-        (id, epoch, head, at_head, at_mark, noted): Found,
-    ) -> Result<(), Divergence> {
+    fn mark(&self) -> Mark {
+        let known = self.known();
+        known
+            .as_ref()
+            .map_or_else(Mark::default, |known| Mark { epoch: known.epoch, position: known.position })
+    }
+
+    fn compare(&self, mark: Mark, found: Found) -> Result<(), Divergence> {
         let mut known = self.known();
-        let divergence = match known.as_ref() {
-            _ if noted.is_some() => noted.map(Divergence::Noted),
-            // A loss was accepted: what was known before says nothing any more.
-            Some(before) if before.id == id && before.epoch < epoch => None,
-            Some(before) if before.id != id => Some(Divergence::Another { known: before.id, found: id }),
-            // What was known when the question was asked; another check may have seen more since.
-            Some(_) if mark > head => Some(Divergence::Shorter { head, known: mark }),
-            Some(before)
-                if before.position == mark && before.digest.is_some() && before.digest != at_mark =>
+        let epoch = found.1;
+        if let Some(divergence) = self.difference(known.as_ref(), mark, &found) {
+            drop(known);
+            self.condemn(divergence.clone(), epoch.max(mark.epoch));
+            return Err(divergence);
+        }
+        let (id, _, position, digest, _, _) = found;
+        // Another check may have seen more meanwhile.
+        if known.as_ref().is_none_or(|known| (known.epoch, known.position) <= (epoch, position)) {
+            *known = Some(Known { id, epoch, position, digest });
+        }
+        drop(known);
+        self.diverged.send_if_modified(|diverged| diverged.take().is_some());
+        self.epoch.fetch_max(epoch, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn difference(
+        &self,
+        known: Option<&Known>,
+        mark: Mark,
+        (id, epoch, head, _, at_mark, noted): &Found,
+    ) -> Option<Divergence> {
+        let position = mark.position;
+        let shorter = Divergence::Shorter { head: *head, known: position };
+        let replaced = Divergence::Replaced { position };
+        match known {
+            _ if noted.is_some() => noted.clone().map(Divergence::Noted),
+            Some(known) if known.id != *id => Some(Divergence::Another { known: known.id, found: *id }),
+            Some(_) if mark.epoch >= *epoch && position > *head => Some(shorter),
+            // A copy from before a loss was accepted.
+            Some(_) if mark.epoch > *epoch => Some(replaced),
+            // Another check may have seen more since: then there is no digest to compare with.
+            Some(known)
+                if (mark.epoch, known.epoch, known.position) == (*epoch, *epoch, position)
+                    && known.digest.is_some()
+                    && known.digest != *at_mark =>
             {
-                Some(Divergence::Replaced { position: mark })
+                Some(replaced)
             }
             Some(_) | None => {
-                self.diverged.borrow().clone().filter(|_| self.condemned_in.load(Ordering::SeqCst) >= epoch)
-            }
-        };
-        match divergence {
-            Some(divergence) => {
-                drop(known);
-                self.condemned_in.fetch_max(epoch, Ordering::SeqCst);
-                self.condemn(divergence.clone());
-                Err(divergence)
-            }
-            None => {
-                // Another check may have seen more meanwhile.
-                let further =
-                    known.as_ref().is_none_or(|known| known.epoch < epoch || known.position <= head);
-                if further {
-                    *known = Some(Known { id, epoch, position: head, digest: at_head });
-                }
-                drop(known);
-                self.diverged.send_if_modified(|diverged| diverged.take().is_some());
-                self.epoch.send_if_modified(|known| std::mem::replace(known, epoch) != epoch);
-                Ok(())
+                self.divergence().filter(|_| self.condemned_in.load(Ordering::SeqCst) >= *epoch)
             }
         }
     }
 
-    /// Nothing is appended any more, until a check finds a later epoch.
-    pub(crate) fn condemn(&self, divergence: Divergence) {
-        self.condemned_in.fetch_max(*self.epoch.borrow(), Ordering::SeqCst);
+    /// Nothing is appended any more, until a check finds a later epoch. `epoch`: the one that was known before the evidence was looked at.
+    pub(crate) fn condemn(&self, divergence: Divergence, epoch: i32) {
+        if epoch < self.epoch() {
+            return;
+        }
+        self.condemned_in.fetch_max(epoch, Ordering::SeqCst);
         self.diverged.send_if_modified(|diverged| {
             let news = diverged.is_none();
             if news {
@@ -151,6 +173,10 @@ impl Guard {
             news
         });
         metrics::gauge!("log_diverged").set(1.0);
+    }
+
+    pub(crate) fn epoch(&self) -> i32 {
+        self.epoch.load(Ordering::SeqCst)
     }
 
     pub(crate) fn divergence(&self) -> Option<Divergence> {
@@ -186,9 +212,9 @@ impl Ledger {
 
     /// For processes that start later, and for whoever accepts it.
     async fn note(&self, divergence: &Divergence) {
-        let epoch = *self.guard.epoch.borrow();
+        let epoch = self.guard.condemned_in.load(Ordering::SeqCst);
         let query =
-            sqlx::query("update log_identity set diverged = $1 where diverged is null and epoch = $2")
+            sqlx::query("update log_identity set diverged = $1 where diverged is null and epoch <= $2")
                 .bind(divergence.to_string())
                 .bind(epoch)
                 .execute(&self.pool);
@@ -198,12 +224,14 @@ impl Ledger {
     }
 
     /// Accepts the log as it is now, in the transaction that also mends what else remembers positions. Every process forgets what it knew
-    /// before and goes on.
+    /// before and goes on. The epoch is later than that of any copy: it is counted in minutes since 1970, or by one.
     ///
     /// # Errors
     /// The database is out of reach.
     pub async fn accept_loss(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let query = sqlx::query("update log_identity set epoch = epoch + 1, diverged = null");
+        let query = sqlx::query(
+            "update log_identity set epoch = greatest(epoch + 1, (extract(epoch from now()) / 60)::int), diverged = null",
+        );
         query.execute(connection).await.map(drop)
     }
 
@@ -213,15 +241,16 @@ impl Ledger {
         self.guard.divergence()
     }
 
-    /// Says that the log is not what was known of it: somebody else who knows a position has found another event there.
-    pub fn condemn(&self, divergence: Divergence) {
-        self.guard.condemn(divergence);
+    /// Says that the log is not what was known of it: somebody else who knows a position has found another event there. `epoch` was read
+    /// ([`Ledger::epoch`]) before that was looked at: if a loss was accepted since, it says nothing.
+    pub fn condemn(&self, divergence: Divergence, epoch: i32) {
+        self.guard.condemn(divergence, epoch);
     }
 
-    /// Raised each time a loss was accepted. What was remembered of positions before is worthless.
+    /// The epoch of the log that this process knows; 0 before the first look.
     #[must_use]
-    pub fn epochs(&self) -> watch::Receiver<i32> {
-        self.guard.epoch.subscribe()
+    pub fn epoch(&self) -> i32 {
+        self.guard.epoch()
     }
 
     /// The log's identity: the same in every copy of the database.
@@ -251,41 +280,74 @@ mod tests {
         (LOG, epoch, head, Some(vec![digest]), Some(vec![at_mark]), None)
     }
 
+    fn mark(epoch: i32, position: i64) -> Mark {
+        Mark { epoch, position }
+    }
+
     /// It has seen position 5 with the digest 50.
     fn guard() -> Guard {
         let guard = Guard::new();
-        assert_eq!(guard.compare(0, at(1, 5, 50, 0)), Ok(()));
+        assert_eq!(guard.compare(Mark::default(), at(1, 5, 50, 0)), Ok(()));
         guard
     }
 
     #[test]
     fn a_log_that_grows_is_the_same() {
         let guard = guard();
-        assert_eq!(guard.compare(5, at(1, 7, 70, 50)), Ok(()));
-        assert_eq!(guard.compare(7, at(1, 7, 70, 70)), Ok(()));
+        assert_eq!(guard.compare(mark(1, 5), at(1, 7, 70, 50)), Ok(()));
+        assert_eq!(guard.compare(mark(1, 7), at(1, 7, 70, 70)), Ok(()));
         assert_eq!(guard.divergence(), None);
     }
 
     #[test]
     fn a_shorter_one_a_replaced_event_and_another_log_are_told() {
         let shorter = Divergence::Shorter { head: 4, known: 5 };
-        assert_eq!(guard().compare(5, at(1, 4, 40, 0)), Err(shorter));
+        assert_eq!(guard().compare(mark(1, 5), at(1, 4, 40, 0)), Err(shorter));
         let replaced = Divergence::Replaced { position: 5 };
-        assert_eq!(guard().compare(5, at(1, 9, 90, 51)), Err(replaced));
+        assert_eq!(guard().compare(mark(1, 5), at(1, 9, 90, 51)), Err(replaced));
         let other = Uuid::from_u128(2);
         let found = (other, 1, 5, Some(vec![50]), Some(vec![50]), None);
-        assert_eq!(guard().compare(5, found), Err(Divergence::Another { known: LOG, found: other }));
+        assert_eq!(guard().compare(mark(1, 5), found), Err(Divergence::Another { known: LOG, found: other }));
     }
 
     #[test]
     fn it_stays_diverged_until_a_loss_is_accepted() {
         let guard = guard();
-        assert!(guard.compare(5, at(1, 4, 40, 0)).is_err());
+        assert!(guard.compare(mark(1, 5), at(1, 4, 40, 0)).is_err());
         // The positions are used again.
-        assert!(guard.compare(5, at(1, 6, 60, 50)).is_err());
-        assert_eq!(guard.compare(5, at(2, 6, 60, 51)), Ok(()));
+        assert!(guard.compare(mark(1, 5), at(1, 6, 60, 50)).is_err());
+        assert_eq!(guard.compare(mark(1, 5), at(2, 6, 60, 51)), Ok(()));
         assert_eq!(guard.divergence(), None);
-        assert_eq!(*guard.epoch.borrow(), 2);
+        assert_eq!(guard.epoch(), 2);
+    }
+
+    #[test]
+    fn what_was_known_before_a_loss_was_accepted_says_nothing() {
+        let guard = guard();
+        assert!(guard.compare(mark(1, 5), at(1, 3, 30, 0)).is_err());
+        // Two checks at once: both have asked before they knew that the loss was accepted.
+        assert_eq!(guard.compare(mark(1, 5), at(2, 3, 30, 0)), Ok(()));
+        assert_eq!(guard.compare(mark(1, 5), at(2, 3, 30, 0)), Ok(()));
+        // What somebody else has found in the old log, or a late answer from it.
+        guard.condemn(Divergence::Shorter { head: 3, known: 5 }, 1);
+        let late = (LOG, 1, 3, Some(vec![30]), None, Some("lost".to_owned()));
+        assert_eq!(guard.compare(mark(1, 5), late), Err(Divergence::Noted("lost".to_owned())));
+        assert_eq!(guard.divergence(), None);
+        assert_eq!(guard.compare(mark(2, 3), at(2, 4, 40, 30)), Ok(()));
+        assert_eq!(guard.epoch(), 2);
+    }
+
+    #[test]
+    fn a_copy_from_before_a_loss_was_accepted_is_told_until_it_is_accepted_too() {
+        for head in [4, 9] {
+            let guard = guard();
+            assert_eq!(guard.compare(mark(1, 5), at(2, 5, 51, 51)), Ok(()));
+            assert!(guard.compare(mark(2, 5), at(1, head, 50, 50)).is_err());
+            assert!(guard.divergence().is_some());
+            assert!(guard.compare(mark(2, 5), at(1, head, 50, 50)).is_err());
+            assert_eq!(guard.compare(mark(2, 5), at(3, head, 50, 50)), Ok(()));
+            assert_eq!(guard.divergence(), None);
+        }
     }
 
     #[test]
@@ -293,18 +355,21 @@ mod tests {
         let guard = Guard::new();
         let noted =
             |epoch, text: Option<&str>| (LOG, epoch, 5, Some(vec![50]), None, text.map(str::to_owned));
-        assert_eq!(guard.compare(0, noted(1, Some("lost"))), Err(Divergence::Noted("lost".to_owned())));
-        assert_eq!(guard.compare(0, noted(2, None)), Ok(()));
+        assert_eq!(
+            guard.compare(Mark::default(), noted(1, Some("lost"))),
+            Err(Divergence::Noted("lost".to_owned()))
+        );
+        assert_eq!(guard.compare(Mark::default(), noted(2, None)), Ok(()));
         assert_eq!(guard.divergence(), None);
     }
 
     #[test]
     fn of_two_checks_at_once_the_later_answer_may_come_first() {
         let guard = guard();
-        assert_eq!(guard.compare(5, at(1, 9, 90, 50)), Ok(()));
+        assert_eq!(guard.compare(mark(1, 5), at(1, 9, 90, 50)), Ok(()));
         // It asked about position 5, too, and the head was at 7 then.
-        assert_eq!(guard.compare(5, at(1, 7, 70, 50)), Ok(()));
-        assert_eq!(guard.compare(9, at(1, 9, 90, 90)), Ok(()));
+        assert_eq!(guard.compare(mark(1, 5), at(1, 7, 70, 50)), Ok(()));
+        assert_eq!(guard.compare(mark(1, 9), at(1, 9, 90, 90)), Ok(()));
         assert_eq!(guard.divergence(), None);
     }
 }

@@ -132,7 +132,7 @@ impl Lane {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (head, seen) = watch::channel(0);
         let (used_at, held) = (Instant::now(), VecDeque::new());
-        let worker = Worker { connector, connection: None, used_at, held, head, guard };
+        let worker = Worker { connector, connection: None, used_at, held, head, epoch: 0, guard };
         tokio::spawn(worker.run(waiting));
         (Self { queue, patience }, seen)
     }
@@ -163,6 +163,8 @@ struct Worker {
     /// Commands that wait for the next batch because they touch a stream of this one.
     held: VecDeque<Waiting>,
     head: watch::Sender<i64>,
+    /// The epoch of the log that the head is of.
+    epoch: i32,
     guard: Arc<Guard>,
 }
 
@@ -222,8 +224,9 @@ impl Worker {
         if batch.is_empty() {
             return;
         }
+        let epoch = self.guard.epoch();
         match self.try_store(&batch).await {
-            Ok(stored) => self.answer(batch, &stored),
+            Ok(stored) => self.answer(batch, &stored, epoch),
             // The database refused the statement, so nothing of it is stored. One command's bad event must not fail its
             // neighbours: each goes alone, and only the bad one meets the refusal again.
             Err(Fault::Refused(_)) if batch.len() > 1 => {
@@ -249,12 +252,17 @@ impl Worker {
         }
     }
 
-    fn answer(&self, batch: Vec<Waiting>, stored: &Stored) {
+    /// `epoch`: of the log as it was known when the batch was sent.
+    fn answer(&mut self, batch: Vec<Waiting>, stored: &Stored, epoch: i32) {
         let mut position = stored.base;
+        if std::mem::replace(&mut self.epoch, epoch) != epoch {
+            // A loss was accepted: positions are given out again.
+            self.head.send_if_modified(|head| std::mem::replace(head, (*head).min(position)) > position);
+        }
         let known = *self.head.borrow();
         if stored.base < known {
             // Too late for this batch. No other follows it.
-            self.guard.condemn(Divergence::Shorter { head: stored.base, known });
+            self.guard.condemn(Divergence::Shorter { head: stored.base, known }, epoch);
         }
         for (number, waiting) in (0..).zip(batch) {
             let outcome = if stored.refused.contains(&number) {

@@ -79,7 +79,7 @@ struct Follower {
     /// Views that only a rebuild brings back.
     lost: Vec<bool>,
     /// Raised when an operator accepted that the log lost events: positions known from before are worthless.
-    epoch: watch::Receiver<i32>,
+    known_epoch: i32,
     /// The ledger's connections when the checkpoints were last looked at.
     generation: u64,
     /// When unneeded tables were last looked for.
@@ -114,7 +114,7 @@ impl Follower {
             standings: vec![Standing { applied: 0, active: false, retrying: false }; views],
             retries: vec![Retry { due: Instant::now(), delay: inner.options.retry }; views],
             lost: vec![false; views],
-            epoch: inner.ledger.epochs(),
+            known_epoch: 0,
             generation: 0,
             cleaned: None,
             refreshed: None,
@@ -176,7 +176,7 @@ impl Follower {
         let Some(mut page) = page else {
             let head = inner.background.head().await?;
             if head < from {
-                inner.ledger.condemn(Divergence::Shorter { head, known: from });
+                inner.ledger.condemn(Divergence::Shorter { head, known: from }, self.known_epoch);
                 return Err(LedgerError::Diverged(Divergence::Shorter { head, known: from }).into());
             }
             self.prove(looked);
@@ -300,8 +300,8 @@ impl Follower {
         let inner = Arc::clone(&self.projections.inner);
         let generation = inner.ledger.generation();
         inner.background.check_log().await?;
-        if self.epoch.has_changed().unwrap_or(false) {
-            self.epoch.mark_unchanged();
+        let epoch = inner.ledger.epoch();
+        if std::mem::replace(&mut self.known_epoch, epoch) != epoch {
             self.forget();
         }
         let checkpoints = checkpoint::read(&mut *inner.background.pool().acquire().await?).await?;
@@ -312,7 +312,7 @@ impl Follower {
                 Some(checkpoint) => match checkpoint.divergence(Some(head)) {
                     None => self.judge(place, checkpoint, head),
                     Some(divergence) => {
-                        inner.ledger.condemn(divergence.clone());
+                        inner.ledger.condemn(divergence.clone(), epoch);
                         return Err(LedgerError::Diverged(divergence).into());
                     }
                 },
@@ -423,7 +423,7 @@ impl Follower {
         let done = matches!(outcome, Outcome::Done(_));
         match outcome {
             Outcome::Diverged(divergence) => {
-                self.projections.inner.ledger.condemn(divergence.clone());
+                self.projections.inner.ledger.condemn(divergence.clone(), self.known_epoch);
                 return Err(LedgerError::Diverged(divergence).into());
             }
             Outcome::Done(applied) => {
