@@ -18,6 +18,7 @@ use crate::config::Settings;
 use crate::effects::Effects;
 use crate::key_uses::KeyUses;
 use crate::middleware::rate_limit::RateLimits;
+use crate::middleware::request_scope;
 use crate::notices::Notices;
 use crate::problem::Problem;
 use crate::tokens::TokenKeys;
@@ -131,6 +132,7 @@ impl App {
     /// `false`: some have not passed it.
     pub async fn settle(&self, position: Option<i64>) -> bool {
         let Some(position) = position else { return true };
+        request_scope::done(position);
         let Err(behind) = self.projections.settle(position, VIEW_PATIENCE).await else { return true };
         tracing::warn!(position, view = behind.view, "answered a write before the view had passed it");
         projections::written();

@@ -116,10 +116,8 @@ pub async fn make(
     let row = row.iter().flat_map(|row| &row.api_keys).find(|row| row.id == made.id).cloned();
     let gone = || match shown {
         true => Problem::conflict("The key was revoked already.").with_code("api_key_revoked"),
-        false => {
-            let detail = "The key was made and recorded, but cannot be shown yet. Ask again with the same Idempotency-Key.";
-            Problem::quietly_unavailable(detail, Duration::from_secs(1)).with_code("views_behind")
-        }
+        // Told as done all the same.
+        false => Problem::quietly_unavailable("It cannot be shown yet.", Duration::from_secs(1)),
     };
     let body = MadeKeyBody { key: made.key, about: about(&row.ok_or_else(gone)?, None) };
     Ok(Confidential(Answer::created(body).at(made.done.position)))
