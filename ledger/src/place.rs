@@ -59,9 +59,11 @@ impl Place {
                 .await,
         )?;
         let (timeline, recovered) = sqlx::query_as(HISTORY).fetch_one(&mut *connection).await?;
-        let directory: Option<String> = known(
-            sqlx::query_scalar("select current_setting('data_directory')").fetch_one(&mut *connection).await,
-        )?;
+        // Without a row for a user who may not know it: that is no error in the server's log.
+        let directory: Option<String> =
+            sqlx::query_scalar("select setting from pg_settings where name = 'data_directory'")
+                .fetch_optional(&mut *connection)
+                .await?;
         Ok(Self {
             host: host_name(),
             machine: machine_id(),

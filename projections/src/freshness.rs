@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ledger::connect::Pooled;
-use ledger::{Ledger, uptime};
+use ledger::{Ledger, LedgerError, uptime};
 use sqlx::PgConnection;
 
 use crate::error::{Behind, ReadError};
@@ -98,8 +98,8 @@ impl Inner {
     /// do, such as a command, reads the tables as they are.
     ///
     /// # Errors
-    /// The view is not fresh, or has not passed what the request demands.
-    pub(crate) async fn readable(&self, place: usize) -> Result<(), Behind> {
+    /// The view is not fresh, or has not passed what the request demands; or the log is not the one that was known.
+    pub(crate) async fn readable(&self, place: usize) -> Result<(), ReadError> {
         if self.gated.load(Ordering::SeqCst) == 0 {
             return Ok(());
         }
@@ -118,8 +118,15 @@ impl Inner {
             Verdict::Passed => Verdict::Behind(place),
             other @ (Verdict::Stopped(_) | Verdict::Behind(_)) => other,
         };
+        if let Some(divergence) = self.ledger.divergence() {
+            return Err(LedgerError::Diverged(divergence).into());
+        }
         let outcome = self.wait_for(verdict, READ_TIMEOUT, WAIT_INTERVAL).await;
-        outcome.map_err(|behind| Behind { asked: demand.asked && behind.reached < demand.position, ..behind })
+        let behind = |behind: Behind| {
+            let asked = demand.asked && behind.reached < demand.position;
+            ReadError::from(Behind { asked, ..behind })
+        };
+        outcome.map_err(behind)
     }
 }
 
@@ -163,7 +170,7 @@ impl Inner {
         }
         self.take_back(connection).await?;
         self.generation.fetch_max(generation, Ordering::SeqCst);
-        Ok(self.readable(place).await?)
+        self.readable(place).await
     }
 
     async fn take_back(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {

@@ -94,7 +94,7 @@ impl<V: View> Machine<V> {
 
     /// Returns once the view may be read.
     pub(crate) async fn readable(&self, inner: &Inner) -> Result<(), ReadError> {
-        Ok(inner.readable(self.place).await?)
+        inner.readable(self.place).await
     }
 }
 

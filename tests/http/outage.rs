@@ -9,7 +9,8 @@ use std::process::Command;
 use futures::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use tests::{Reply, Server, TestApp, eventually};
+use sqlx::Executor as _;
+use tests::{Reply, Server, Setup, TestApp, eventually, on_tables};
 
 use super::log;
 use super::support::{count, keep, problem};
@@ -169,6 +170,33 @@ async fn after_a_crash_of_the_server_no_read_is_older_than_its_position() {
     }
     app.stop().await;
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_cannot_be_made_is_told_as_done() {
+    let setup = Setup::default().kinds("[jobs.noop]\ndescription = \"Nothing\"\ncommand = [\"true\"]\n");
+    let app = TestApp::with(setup).await;
+    let cases = [
+        ("jobs", "/api/jobs", json!({"kind": "noop"}), "JobQueued"),
+        ("secrets", "/api/secrets", json!({"name": "db", "value": "v"}), "SecretStored"),
+    ];
+    for (view, path, body, event) in cases {
+        // The table goes from under the view; each request still finds what it needs in others.
+        let drop_table = on_tables(&format!("drop table {view} cascade"));
+        app.database.connect().await.execute(drop_table.as_str()).await.unwrap();
+        let reply = app.operator().post(path, body).await;
+        problem(&reply, 503, "done_not_shown");
+        let position: i64 = reply.header("daybook-position").parse().unwrap();
+        let stored =
+            format!("select count(*) from events where event_type = '{event}' and position <= {position}");
+        assert_eq!(count(&app, &stored).await, 1, "{}", reply.text);
+        app.projections.rebuild(view, |_| {}).await.unwrap();
+        eventually("the list", async || {
+            let list = app.operator().with_header("daybook-position", &position.to_string()).get(path).await;
+            (list.status == 200 && list.json["items"].as_array().unwrap().len() == 1).then_some(())
+        })
+        .await;
+    }
 }
 
 /// A file system of one mebibyte, gone when dropped.

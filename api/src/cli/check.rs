@@ -125,12 +125,25 @@ async fn log(node: &Node, database: &str, writable: bool) -> Vec<Problem> {
     let unopened = unopened(node, database).await;
     let keys_open = problems.is_empty() && unopened.is_empty();
     problems.extend(unopened);
+    problems.extend(divergence(node, database).await);
     problems.extend(integrity(node, database).await);
     // What seals the values opens; now they themselves.
     if keys_open {
         problems.extend(unopened_values(node, database).await);
     }
     problems
+}
+
+/// What a node has found, and nobody has accepted yet.
+async fn divergence(node: &Node, database: &str) -> Vec<Problem> {
+    let advice = "every write is refused until it is accepted: daybook projections rebuild --all";
+    match node.ledger.noted_divergence().await {
+        Ok(None) => vec![],
+        Ok(Some(cause)) => {
+            vec![Problem::new("log", format!("it is not the one that was known: {cause}; {advice}"))]
+        }
+        Err(error) => vec![Problem::new(database, error.to_string())],
+    }
 }
 
 /// What must hold of the log, and of the views on it.

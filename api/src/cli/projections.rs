@@ -1,6 +1,7 @@
 //! `daybook projections`.
 
 use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 use commands::Context;
@@ -8,10 +9,15 @@ use domain::{AccessEvent, Caller};
 use indicatif::{ProgressBar, ProgressStyle};
 use projections::{Progress, RebuildError, ViewStatus};
 use serde_json::json;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::{Failure, Json, out, with_node};
 use crate::node::{Accepted, Node};
+
+/// How long `rebuild --all` waits for another process that rebuilds the same view.
+const REBUILD_PATIENCE: Duration = Duration::from_secs(600);
+const REBUILD_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Projections {
@@ -43,11 +49,12 @@ impl Projections {
             Self::Status(json) => status(node, json.json).await,
             Self::Rebuild { name: Some(name), all: _, json } => {
                 known(node, &name).await?;
-                rebuild(node, &[name.as_str()], json.json).await
+                rebuild(node, &[name.as_str()], json.json, false).await
             }
             Self::Rebuild { name: None, all: _, json } => {
                 accept(node, json.json).await?;
-                rebuild(node, &node.projections.names(), json.json).await
+                // Nodes that were waiting for this rebuild their views at once.
+                rebuild(node, &node.projections.names(), json.json, true).await
             }
             Self::Verify { name, json } => verify(node, name.as_deref(), json.json).await,
         })
@@ -117,9 +124,9 @@ async fn accept(node: &Node, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn rebuild(node: &Node, names: &[&str], json: bool) -> Result<(), Failure> {
+async fn rebuild(node: &Node, names: &[&str], json: bool, patient: bool) -> Result<(), Failure> {
     for name in names {
-        rebuild_one(node, name, json).await?;
+        rebuild_one(node, name, json, patient).await?;
     }
     // That views were rebuilt is an event, too.
     node.show().await?;
@@ -134,12 +141,18 @@ async fn rebuild(node: &Node, names: &[&str], json: bool) -> Result<(), Failure>
     Ok(())
 }
 
-async fn rebuild_one(node: &Node, name: &str, json: bool) -> Result<(), Failure> {
+/// `patient`: while another process rebuilds the view it waits for that.
+async fn rebuild_one(node: &Node, name: &str, json: bool, patient: bool) -> Result<(), Failure> {
     let record = AccessEvent::ViewRebuilt { view: name.to_owned(), rebuild_id: Uuid::now_v7() };
     let context = Context::of(Caller::system(None));
     node.commands.record(&context, &record).await.map_err(Failure::unreachable)?;
     let shown = Shown::new(json);
-    let outcome = node.projections.rebuild(name, |progress| shown.update(name, progress)).await;
+    let deadline = Instant::now() + REBUILD_PATIENCE;
+    let mut outcome = node.projections.rebuild(name, |progress| shown.update(name, progress)).await;
+    while matches!(outcome, Err(RebuildError::AlreadyRunning(_))) && patient && Instant::now() < deadline {
+        sleep(REBUILD_INTERVAL).await;
+        outcome = node.projections.rebuild(name, |progress| shown.update(name, progress)).await;
+    }
     shown.finish();
     match outcome {
         Ok(()) => Ok(()),
