@@ -192,7 +192,7 @@ async fn a_write_whose_answer_cannot_be_made_is_told_as_done() {
         assert_eq!(count(&app, &stored).await, 1, "{}", reply.text);
         app.projections.rebuild(view, |_| {}).await.unwrap();
         eventually("the list", async || {
-            let list = app.operator().with_header("daybook-position", &position.to_string()).get(path).await;
+            let list = app.operator().with_header("daybook-position", position.to_string()).get(path).await;
             (list.status == 200 && list.json["items"].as_array().unwrap().len() == 1).then_some(())
         })
         .await;
