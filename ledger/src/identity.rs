@@ -74,18 +74,11 @@ pub(crate) struct Guard {
     diverged: watch::Sender<Option<Divergence>>,
     /// The epoch in which that was found: it holds until a later one.
     condemned_in: AtomicI32,
-    /// The latest that was seen.
-    epoch: AtomicI32,
 }
 
 impl Guard {
     pub(crate) fn new() -> Self {
-        Self {
-            known: Mutex::new(None),
-            diverged: watch::Sender::new(None),
-            condemned_in: AtomicI32::new(0),
-            epoch: AtomicI32::new(0),
-        }
+        Self { known: Mutex::new(None), diverged: watch::Sender::new(None), condemned_in: AtomicI32::new(0) }
     }
 
     /// Looks at the log, and remembers its head.
@@ -121,7 +114,6 @@ impl Guard {
         }
         drop(known);
         self.diverged.send_if_modified(|diverged| diverged.take().is_some());
-        self.epoch.fetch_max(epoch, Ordering::SeqCst);
         Ok(())
     }
 
@@ -175,8 +167,9 @@ impl Guard {
         metrics::gauge!("log_diverged").set(1.0);
     }
 
+    /// The latest that was seen; 0 before the first look.
     pub(crate) fn epoch(&self) -> i32 {
-        self.epoch.load(Ordering::SeqCst)
+        self.mark().epoch
     }
 
     pub(crate) fn divergence(&self) -> Option<Divergence> {

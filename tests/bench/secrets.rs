@@ -1,5 +1,5 @@
 //! Secrets: written and revealed over 64 kept connections, each revelation recorded before the value leaves; at a steady 2,000 a second;
-//! and while 100,000 data keys are wrapped anew.
+//! and while 100,000 data keys are rewrapped.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ use crate::http::{Ask, CONNECTIONS, Connection, Server, request};
 use crate::span;
 use crate::table::{AsyncWork, Measured, Table, measure};
 
-/// Data keys that are wrapped anew.
+/// Data keys that are rewrapped.
 const KEYS: usize = 100_000;
 /// Those of one append.
 const KEYS_AT_ONCE: usize = 1_000;
@@ -192,7 +192,7 @@ async fn rotated(
     over.store(true, Ordering::Relaxed);
     assert!(status.success(), "{status}");
     table.add(
-        "reveals at 2,000/s while all data keys are wrapped anew",
+        "reveals at 2,000/s while all data keys are rewrapped",
         during.await.unwrap(),
         Some((before, "")),
     );

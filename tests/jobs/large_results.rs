@@ -18,13 +18,8 @@ const LOG_BYTES: usize = 8 * 1024 * 1024;
 async fn all(client: &Client, path: &str, most: usize) -> (Vec<Value>, usize) {
     let (mut items, mut pages, mut cursor) = (vec![], 0, String::new());
     loop {
-        let page = eventually("the views", async || {
-            let page = client.get(&format!("{path}{cursor}")).await;
-            // Folding so many bytes takes a program that was not optimised some seconds.
-            (page.str("code") != "views_behind").then_some(page)
-        })
-        .await
-        .expect(200);
+        // Folding so many bytes takes a program that was not optimised some seconds.
+        let page = shown(client, &format!("{path}{cursor}")).await;
         assert!(page.text.len() < most, "{path}: {} bytes", page.text.len());
         items.extend(page.json["items"].as_array().unwrap().iter().cloned());
         pages += 1;

@@ -82,15 +82,20 @@ fn id(path: &str) -> &str {
     path.rsplit('/').next().unwrap()
 }
 
+/// What `path` shows, once the views may be read: while much is being folded they answer `views_behind`.
+async fn shown(client: &Client, path: &str) -> Reply {
+    let reply = eventually("the views", async || {
+        let reply = client.get(path).await;
+        (reply.str("code") != "views_behind").then_some(reply)
+    })
+    .await;
+    reply.expect(200)
+}
+
 /// The job once `wanted` says so.
 async fn when(what: &str, client: &Client, path: &str, wanted: impl Fn(&Reply) -> bool) -> Reply {
     eventually(what, async || {
-        let job = client.get(path).await;
-        // A legitimate answer while much is being folded.
-        if job.str("code") == "views_behind" {
-            return None;
-        }
-        let job = job.expect(200);
+        let job = shown(client, path).await;
         wanted(&job).then_some(job)
     })
     .await

@@ -148,11 +148,14 @@ async fn rebuild_one(node: &Node, name: &str, json: bool, patient: bool) -> Resu
     node.commands.record(&context, &record).await.map_err(Failure::unreachable)?;
     let shown = Shown::new(json);
     let deadline = Instant::now() + REBUILD_PATIENCE;
-    let mut outcome = node.projections.rebuild(name, |progress| shown.update(name, progress)).await;
-    while matches!(outcome, Err(RebuildError::AlreadyRunning(_))) && patient && Instant::now() < deadline {
-        sleep(REBUILD_INTERVAL).await;
-        outcome = node.projections.rebuild(name, |progress| shown.update(name, progress)).await;
-    }
+    let outcome = loop {
+        match node.projections.rebuild(name, |progress| shown.update(name, progress)).await {
+            Err(RebuildError::AlreadyRunning(_)) if patient && Instant::now() < deadline => {
+                sleep(REBUILD_INTERVAL).await;
+            }
+            outcome => break outcome,
+        }
+    };
     shown.finish();
     match outcome {
         Ok(()) => Ok(()),
@@ -206,7 +209,7 @@ async fn verify(node: &Node, name: Option<&str>, json: bool) -> Result<(), Failu
         }
         None => views(node).await?.into_iter().map(|view| view.name).collect(),
     };
-    // Views that are merely behind, as after a kill, are brought up to date first. What has failed or was lost is told, not mended.
+    // Views that only lag, for example after a kill, catch up first. Failed and missing views are reported, not repaired.
     if views(node).await?.iter().all(|view| view.state == "live") {
         let _ = node.catch_up().await;
     }
